@@ -1,0 +1,397 @@
+// Package ruleset says what one host must enforce, and what that means for a packet.
+//
+// A [Program] is the whole of it as a value: endpoints, the policies that apply to them in order, the rules of those
+// policies, and the address sets that the rules name. [Eval] walks a Program for one [Packet] and is the specification:
+// every back end must give the verdict that Eval gives. A [Delta] is the difference between two Programs.
+//
+//	calc --Delta--> dataplane/nft --one transaction--> kernel
+//	        |
+//	        +-----> Eval (explain, tests, staged policies)
+//
+// The package uses the standard library only. It does no I/O, reads no clock and logs nothing.
+package ruleset
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// An Action is what a rule does with a packet that it matches. The zero value denies.
+type Action uint8
+
+// The actions of a rule.
+const (
+	Deny  Action = iota // drop or reject now, see [Settings.Reject]
+	Allow               // accept: the verdict of this endpoint and direction
+	Pass                // leave the tier, go on with the next one
+	Log                 // report the packet, go on with the next rule
+)
+
+// String returns the action as policies spell it.
+func (a Action) String() string {
+	switch a {
+	case Allow:
+		return "Allow"
+	case Pass:
+		return "Pass"
+	case Log:
+		return "Log"
+	}
+	return "Deny"
+}
+
+// A Family restricts a rule to one version of IP.
+type Family uint8
+
+// The families. The zero value is both.
+const (
+	AnyFamily Family = 0
+	IPv4      Family = 4
+	IPv6      Family = 6
+)
+
+// FamilyOf returns the family of an address; an IPv4-mapped IPv6 address is IPv6.
+func FamilyOf(a netip.Addr) Family {
+	if a.Is4() {
+		return IPv4
+	}
+	return IPv6
+}
+
+// IP protocol numbers that policies name (IANA).
+const (
+	ICMP    uint8 = 1
+	TCP     uint8 = 6
+	UDP     uint8 = 17
+	ICMPv6  uint8 = 58
+	SCTP    uint8 = 132
+	UDPLite uint8 = 136
+)
+
+// HasPorts reports whether packets of the protocol carry ports that rules can match.
+func HasPorts(protocol uint8) bool {
+	return protocol == TCP || protocol == UDP || protocol == SCTP || protocol == UDPLite
+}
+
+// A Direction is seen from the endpoint.
+type Direction uint8
+
+// Ingress is towards the endpoint, Egress away from it.
+const (
+	Ingress Direction = iota
+	Egress
+)
+
+// String returns "ingress" or "egress".
+func (d Direction) String() string {
+	if d == Egress {
+		return "egress"
+	}
+	return "ingress"
+}
+
+// A Rule matches when every one of its fields matches; a zero field matches everything.
+type Rule struct {
+	Action      Action
+	Family      Family
+	Protocol    uint8 // 0: any
+	NotProtocol uint8 // 0: none excluded
+	ICMP        ICMPMatch
+	NotICMP     ICMPMatch
+	Source      Entity
+	Destination Entity
+	// Annotations name the rule for people; they have no effect.
+	Annotations map[string]string
+}
+
+// Decides reports whether the walk of a policy ends at a matching rule with this action.
+func (a Action) Decides() bool { return a != Log }
+
+// An ICMPMatch constrains type and code of ICMP or ICMPv6. The zero value constrains nothing; as a negation it
+// excludes nothing.
+type ICMPMatch struct {
+	HasType bool
+	HasCode bool // only with HasType
+	Type    uint8
+	Code    uint8
+}
+
+// An Entity constrains one end of a packet. Every non-zero field must match.
+type Entity struct {
+	// Nets: the address lies in one of them. nil: any address. Empty but not nil: no address.
+	Nets []netip.Prefix
+	// NotNets: the address lies in none of them.
+	NotNets []netip.Prefix
+	// Sets: the address is in each of these sets. A set that the Program does not hold is empty.
+	Sets []SetID
+	// NotSets: the address is in none of these sets.
+	NotSets []SetID
+	// Ports: nil means any packet, with or without ports.
+	Ports *Ports
+	// NotPorts: nil excludes nothing. A packet without ports is not excluded.
+	NotPorts *Ports
+}
+
+// Ports is a set of ports given as ranges and as sets of kind [AddrPorts]; one of them must match. Without ranges and
+// sets nothing matches.
+type Ports struct {
+	Ranges []PortRange
+	Named  []SetID
+}
+
+// A PortRange holds the ports First to Last, both inclusive.
+type PortRange struct{ First, Last uint16 }
+
+// A SetID names a set. Equal IDs have equal meaning on every host; members differ over time only.
+type SetID string
+
+// A SetKind tells what the members of a set are.
+type SetKind uint8
+
+// Addrs holds prefixes (Protocol and Port of each member are 0); AddrPorts holds single addresses with a protocol and
+// a port, for named ports and services.
+const (
+	Addrs SetKind = iota
+	AddrPorts
+)
+
+// A Member is one element of a [Set].
+type Member struct {
+	Prefix   netip.Prefix // masked; a single address for AddrPorts
+	Protocol uint8
+	Port     uint16
+}
+
+// Compare orders members by family, address, length, protocol and port.
+func (m Member) Compare(o Member) int {
+	return cmp.Or(m.Prefix.Addr().Compare(o.Prefix.Addr()), cmp.Compare(m.Prefix.Bits(), o.Prefix.Bits()),
+		cmp.Compare(m.Protocol, o.Protocol), cmp.Compare(m.Port, o.Port))
+}
+
+// A Set is a set of members. Prefixes may overlap. IPv4 and IPv6 members live in one Set; back ends split them.
+type Set struct {
+	Kind SetKind
+	// Comment tells people what the set stands for: the canonical selector.
+	Comment string
+
+	members map[Member]struct{}
+	lengths [2][129]int // members per family and prefix length, so that Contains probes only lengths in use
+}
+
+// NewSet returns a set with the given members.
+func NewSet(kind SetKind, comment string, members ...Member) *Set {
+	s := &Set{Kind: kind, Comment: comment, members: make(map[Member]struct{}, len(members))}
+	for _, m := range members {
+		s.Add(m)
+	}
+	return s
+}
+
+// Add reports whether m was new.
+func (s *Set) Add(m Member) bool {
+	if _, ok := s.members[m]; ok {
+		return false
+	}
+	if s.members == nil {
+		s.members = map[Member]struct{}{}
+	}
+	s.members[m] = struct{}{}
+	s.lengths[familyIndex(m.Prefix.Addr())][m.Prefix.Bits()]++
+	return true
+}
+
+// Remove reports whether m was there.
+func (s *Set) Remove(m Member) bool {
+	if _, ok := s.members[m]; !ok {
+		return false
+	}
+	delete(s.members, m)
+	s.lengths[familyIndex(m.Prefix.Addr())][m.Prefix.Bits()]--
+	return true
+}
+
+// Len returns the number of members.
+func (s *Set) Len() int { return len(s.members) }
+
+// Members returns the members in order.
+func (s *Set) Members() []Member {
+	return slices.SortedFunc(maps.Keys(s.members), Member.Compare)
+}
+
+// Contains reports whether some member of an Addrs set covers a. It does not allocate.
+func (s *Set) Contains(a netip.Addr) bool {
+	lengths := &s.lengths[familyIndex(a)]
+	for bits := a.BitLen(); bits >= 0; bits-- {
+		if lengths[bits] == 0 {
+			continue
+		}
+		p, err := a.Prefix(bits)
+		if err != nil {
+			return false
+		}
+		if _, ok := s.members[Member{Prefix: p}]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// ContainsPort reports whether an AddrPorts set holds the address with this protocol and port.
+func (s *Set) ContainsPort(a netip.Addr, protocol uint8, port uint16) bool {
+	_, ok := s.members[Member{netip.PrefixFrom(a, a.BitLen()), protocol, port}]
+	return ok
+}
+
+// Clone returns a copy that shares nothing with s.
+func (s *Set) Clone() *Set {
+	c := *s
+	c.members = maps.Clone(s.members)
+	return &c
+}
+
+func familyIndex(a netip.Addr) int {
+	if a.Is4() {
+		return 0
+	}
+	return 1
+}
+
+// A PolicyID names a policy: its kind (GlobalNetworkPolicy, NetworkPolicy, ...), namespace ("" for global) and name.
+type PolicyID struct{ Kind, Namespace, Name string }
+
+// String returns Kind(namespace/name), as errors and tables print it.
+func (id PolicyID) String() string {
+	if id.Namespace == "" {
+		return id.Kind + "(" + id.Name + ")"
+	}
+	return id.Kind + "(" + id.Namespace + "/" + id.Name + ")"
+}
+
+// Compare orders policies of equal order: by name, namespace, kind, byte-wise (spec 2.2).
+func (id PolicyID) Compare(o PolicyID) int {
+	return strings.Compare(id.Name+"/"+id.Namespace+"/"+id.Kind, o.Name+"/"+o.Namespace+"/"+o.Kind)
+}
+
+// A Policy is an ordered list of rules for each direction. Policies in a Program are never changed in place.
+type Policy struct {
+	ID      PolicyID
+	Ingress []Rule
+	Egress  []Rule
+	// Staged policies are listed in their tier and never decide.
+	Staged bool
+}
+
+// Rules returns the rules of one direction.
+func (p *Policy) Rules(d Direction) []Rule {
+	if d == Egress {
+		return p.Egress
+	}
+	return p.Ingress
+}
+
+// A Profile holds the rules that are walked after all tiers. Profiles in a Program are never changed in place.
+type Profile struct {
+	Name    string
+	Ingress []Rule
+	Egress  []Rule
+}
+
+// Rules returns the rules of one direction.
+func (p *Profile) Rules(d Direction) []Rule {
+	if d == Egress {
+		return p.Egress
+	}
+	return p.Ingress
+}
+
+// A Tier lists the policies of one tier that apply to an endpoint in one direction, in order.
+type Tier struct {
+	Name     string
+	Policies []PolicyID
+	// EndPass: a packet that no rule decided goes on to the next tier. Otherwise it is denied, if at least one policy
+	// of the tier here is enforced (not staged).
+	EndPass bool
+}
+
+// Walk is what applies to an endpoint in one stage.
+type Walk struct{ Ingress, Egress []Tier }
+
+// Tiers returns the tiers of one direction.
+func (w *Walk) Tiers(d Direction) []Tier {
+	if d == Egress {
+		return w.Egress
+	}
+	return w.Ingress
+}
+
+// An EndpointID names an endpoint of this host: its kind (HostEndpoint, WorkloadEndpoint), namespace and name.
+type EndpointID struct{ Kind, Namespace, Name string }
+
+// String returns Kind(namespace/name).
+func (id EndpointID) String() string { return PolicyID(id).String() }
+
+// An Endpoint is an interface, or all of them, with the policies that apply to it. Endpoints in a Program are never
+// changed in place.
+type Endpoint struct {
+	ID EndpointID
+	// Interfaces that are this endpoint. The single entry "*" is every interface that no other endpoint names and that
+	// is no workload's. Empty: the endpoint was not found on this host (yet) and nothing is enforced for it.
+	Interfaces []string
+	// Normal: traffic to and from processes of this host (host endpoints) or of the workload.
+	Normal Walk
+	// Profiles are walked after the last tier of Normal, in order. A name without a Profile in the Program denies.
+	Profiles []string
+}
+
+// AllInterfaces is the interface name of an endpoint that stands for every interface.
+const AllInterfaces = "*"
+
+// A Failsafe is a port that no policy can close. For ingress Net holds the allowed sources and Port is a port of this
+// host; for egress Net holds the allowed destinations and Port is the remote port.
+type Failsafe struct {
+	Protocol uint8        // TCP or UDP
+	Port     uint16       // 1 to 65535
+	Net      netip.Prefix // zero: every address of both families
+}
+
+// Settings hold for the whole host.
+type Settings struct {
+	FailsafeIngress []Failsafe
+	FailsafeEgress  []Failsafe
+	// Reject: denied packets are answered with an error (TCP reset, ICMP) instead of dropped.
+	Reject bool
+	// AcceptInvalid: packets that connection tracking calls invalid are not dropped up front.
+	AcceptInvalid bool
+	// LogPrefix starts the reports of Log rules.
+	LogPrefix string
+	// WorkloadPrefixes start the names of workload interfaces; such an interface is never a host endpoint.
+	WorkloadPrefixes []string
+}
+
+// Failsafes returns the failsafe ports of one direction.
+func (s *Settings) Failsafes(d Direction) []Failsafe {
+	if d == Egress {
+		return s.FailsafeEgress
+	}
+	return s.FailsafeIngress
+}
+
+// A Program is everything that one host must enforce. The zero value has no endpoint and filters nothing.
+type Program struct {
+	Settings  Settings
+	Endpoints map[EndpointID]*Endpoint
+	Policies  map[PolicyID]*Policy
+	Profiles  map[string]*Profile
+	Sets      map[SetID]*Set
+}
+
+// NewProgram returns a Program with empty maps.
+func NewProgram() *Program {
+	return &Program{
+		Endpoints: map[EndpointID]*Endpoint{}, Policies: map[PolicyID]*Policy{},
+		Profiles: map[string]*Profile{}, Sets: map[SetID]*Set{},
+	}
+}

@@ -1,0 +1,136 @@
+// Package store declares where resources are kept: one interface with revisions, implemented over etcd (store/etcd), an
+// etcd embedded in the process (store/embed) and, later, the Kubernetes API. storetest is the test suite that every
+// implementation passes.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	v3 "margay/api/v3"
+)
+
+// A Revision names a state of the store. It is opaque: only equality and "" (none) mean anything to callers.
+type Revision string
+
+// The sentinel errors. Implementations wrap them in an [*Error] that names the object.
+var (
+	ErrNotFound    = errors.New("resource does not exist")
+	ErrExists      = errors.New("resource already exists")
+	ErrConflict    = errors.New("update conflict")
+	ErrCompacted   = errors.New("revision is no longer available")
+	ErrUnavailable = errors.New("datastore is unavailable")
+	ErrForbidden   = errors.New("connection is unauthorized")
+)
+
+// An Error says which object an operation failed on.
+type Error struct {
+	Key   v3.Key
+	Err   error // one of the sentinels
+	Cause error // nil, or what the back end said
+}
+
+// Error returns the text that calicoctl prints (spec 1.2).
+func (e *Error) Error() string {
+	text := e.Err.Error()
+	if e.Key != (v3.Key{}) {
+		text += ": " + e.Key.String()
+	}
+	if e.Cause != nil {
+		text += fmt.Sprintf(" with error: %v", e.Cause)
+	}
+	return text
+}
+
+// Unwrap returns both errors.
+func (e *Error) Unwrap() []error { return []error{e.Err, e.Cause} }
+
+// A Store keeps resources. Methods are safe for concurrent use. Resources that go in or come out are not shared with
+// the store. metadata.resourceVersion of a resource that comes out is the Revision of its last change.
+//
+// An operation gives up when its context ends; a store that cannot be reached answers [ErrUnavailable] no later than
+// that, and never [ErrNotFound].
+type Store interface {
+	// Get returns one resource, ErrNotFound if there is none, or a *Fault if the stored value does not decode.
+	Get(ctx context.Context, key v3.Key) (v3.Resource, error)
+	// List returns all resources of the kinds, of one namespace if namespace is not "", as of one revision.
+	List(ctx context.Context, namespace string, kinds ...v3.Kind) (*List, error)
+	// Watch delivers the changes of the kinds after revision from, in order and without gap.
+	Watch(ctx context.Context, from Revision, kinds ...v3.Kind) Watcher
+	// Create stores a new resource, with a fresh uid and creationTimestamp, or returns ErrExists.
+	// metadata.resourceVersion must be empty.
+	Create(ctx context.Context, r v3.Resource) (v3.Resource, error)
+	// Update replaces a resource whose last change is metadata.resourceVersion, or returns ErrConflict, or ErrNotFound.
+	Update(ctx context.Context, r v3.Resource) (v3.Resource, error)
+	// Delete removes a resource and returns what it was. With a revision other than "" it must match, else ErrConflict.
+	Delete(ctx context.Context, key v3.Key, revision Revision) (v3.Resource, error)
+	// Previous returns the last version of the resource before revision that decodes, ErrNotFound if the object was
+	// created with the value of that revision, or ErrCompacted if the history is gone.
+	Previous(ctx context.Context, key v3.Key, before Revision) (v3.Resource, error)
+	// Initialise creates ClusterInformation and the three tiers where they are missing. It is idempotent.
+	Initialise(ctx context.Context) error
+	// ReportStatus stores what a node says of itself; it disappears after the status's TTL unless reported again.
+	ReportStatus(ctx context.Context, s NodeStatus) error
+	// Statuses returns what the nodes said last.
+	Statuses(ctx context.Context) ([]NodeStatus, error)
+	// Close releases connections.
+	Close() error
+}
+
+// A List is the result of Store.List.
+type List struct {
+	Items    []v3.Resource // ordered by kind (as given), namespace, name
+	Faults   []Fault       // stored values that do not decode
+	Revision Revision      // Watch from here sees every later change
+}
+
+// A Fault is a stored value that cannot be used. As an error it names object and reason.
+type Fault struct {
+	Key      v3.Key
+	Revision Revision // of the faulty value
+	Err      error
+}
+
+// Error implements error.
+func (f *Fault) Error() string {
+	return fmt.Sprintf("stored value of %s is unusable: %v", f.Key, f.Err)
+}
+
+// Unwrap returns the reason.
+func (f *Fault) Unwrap() error { return f.Err }
+
+// An Event is one change. Exactly one of the following holds: Resource is the new value; Fault says why the new value
+// cannot be used; both are nil and the object was deleted.
+type Event struct {
+	Key      v3.Key
+	Revision Revision
+	Resource v3.Resource
+	Fault    *Fault
+}
+
+// A Watcher delivers events. Next blocks; it returns at least one event, all of them up to one revision, or an error:
+// ErrCompacted when the caller must List again, ErrUnavailable when the connection is lost (the caller lists or watches
+// again from the last Revision), or the context's.
+type Watcher interface {
+	Next(ctx context.Context) ([]Event, error)
+	// Close ends the watch and frees what it holds.
+	Close()
+}
+
+// NodeStatus is what an agent reports of itself.
+type NodeStatus struct {
+	Node string `json:"node"`
+	// Enforced is the store's revision up to which every change is in the kernel.
+	Enforced Revision `json:"enforced"`
+	// Ready as the agent's readiness endpoint answers; Detail says why not.
+	Ready  bool   `json:"ready"`
+	Detail string `json:"detail,omitempty"`
+	// Faults are the stored objects that cannot be used, as Kind(name): reason.
+	Faults []string `json:"faults,omitempty"`
+	// Version of the agent; Time of the report, RFC 3339.
+	Version string `json:"version"`
+	Time    string `json:"time"`
+	// TTLSeconds after which the report disappears; 0: never.
+	TTLSeconds int `json:"ttlSeconds,omitempty"`
+}
