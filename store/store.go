@@ -89,7 +89,9 @@ type List struct {
 type Fault struct {
 	Key      v3.Key
 	Revision Revision // of the faulty value
-	Err      error
+	// Value is what is stored, as it is: the node reads from it what a stand-in that denies needs. nil: not known.
+	Value []byte
+	Err   error
 }
 
 // Error implements error.
