@@ -14,14 +14,16 @@ import (
 // A Revision names a state of the store. It is opaque: only equality and "" (none) mean anything to callers.
 type Revision string
 
-// The sentinel errors. Implementations wrap them in an [*Error] that names the object.
+// The sentinel errors. Implementations wrap them in an [*Error] that names the object; ErrNotSupported in an
+// [*UnsupportedError].
 var (
-	ErrNotFound    = errors.New("resource does not exist")
-	ErrExists      = errors.New("resource already exists")
-	ErrConflict    = errors.New("update conflict")
-	ErrCompacted   = errors.New("revision is no longer available")
-	ErrUnavailable = errors.New("datastore is unavailable")
-	ErrForbidden   = errors.New("connection is unauthorized")
+	ErrNotFound     = errors.New("resource does not exist")
+	ErrExists       = errors.New("resource already exists")
+	ErrConflict     = errors.New("update conflict")
+	ErrCompacted    = errors.New("revision is no longer available")
+	ErrUnavailable  = errors.New("datastore is unavailable")
+	ErrForbidden    = errors.New("connection is unauthorized")
+	ErrNotSupported = errors.New("operation is not supported")
 )
 
 // An Error says which object an operation failed on.
@@ -34,17 +36,34 @@ type Error struct {
 // Error returns the text that calicoctl prints (spec 1.2).
 func (e *Error) Error() string {
 	text := e.Err.Error()
-	if e.Key != (v3.Key{}) {
+	switch {
+	case e.Key != (v3.Key{}) && e.Cause != nil:
+		text += fmt.Sprintf(": %s with error: %v", e.Key, e.Cause)
+	case e.Key != (v3.Key{}):
 		text += ": " + e.Key.String()
-	}
-	if e.Cause != nil {
-		text += fmt.Sprintf(" with error: %v", e.Cause)
+	case e.Cause != nil:
+		text += ": " + e.Cause.Error()
 	}
 	return text
 }
 
 // Unwrap returns both errors.
 func (e *Error) Unwrap() []error { return []error{e.Err, e.Cause} }
+
+// An UnsupportedError refuses an operation that no retry makes possible, such as deleting a built-in tier.
+type UnsupportedError struct {
+	Op     string // "create", "update" or "delete"
+	Key    v3.Key
+	Reason string
+}
+
+// Error returns the text that calicoctl prints (spec 1.2).
+func (e *UnsupportedError) Error() string {
+	return fmt.Sprintf("operation %s is not supported on %s: %s", e.Op, e.Key, e.Reason)
+}
+
+// Unwrap returns ErrNotSupported.
+func (e *UnsupportedError) Unwrap() error { return ErrNotSupported }
 
 // A Store keeps resources. Methods are safe for concurrent use. Resources that go in or come out are not shared with
 // the store. metadata.resourceVersion of a resource that comes out is the Revision of its last change.
@@ -58,12 +77,16 @@ type Store interface {
 	List(ctx context.Context, namespace string, kinds ...v3.Kind) (*List, error)
 	// Watch delivers the changes of the kinds after revision from, in order and without gap.
 	Watch(ctx context.Context, from Revision, kinds ...v3.Kind) Watcher
-	// Create stores a new resource, with a fresh uid and creationTimestamp, or returns ErrExists.
-	// metadata.resourceVersion must be empty.
+	// Create stores a new resource, with defaults and a fresh uid and creationTimestamp, or returns ErrExists.
+	// metadata.resourceVersion must be empty. What does not validate is refused. A policy whose tier does not exist
+	// gets ErrNotFound for that tier.
 	Create(ctx context.Context, r v3.Resource) (v3.Resource, error)
 	// Update replaces a resource whose last change is metadata.resourceVersion, or returns ErrConflict, or ErrNotFound.
+	// uid and creationTimestamp stay what they were. A stored value that does not decode can be replaced, too: its
+	// revision is in the *Fault that Get returns.
 	Update(ctx context.Context, r v3.Resource) (v3.Resource, error)
-	// Delete removes a resource and returns what it was. With a revision other than "" it must match, else ErrConflict.
+	// Delete removes a resource and returns what it was (of a value that does not decode, only its key and revision).
+	// With a revision other than "" it must match, else ErrConflict. What belongs to a Node goes with it (spec 1.12).
 	Delete(ctx context.Context, key v3.Key, revision Revision) (v3.Resource, error)
 	// Previous returns the last version of the resource before revision that decodes, ErrNotFound if the object was
 	// created with the value of that revision, or ErrCompacted if the history is gone.
@@ -111,11 +134,17 @@ type Event struct {
 	Fault    *Fault
 }
 
-// A Watcher delivers events. Next blocks; it returns at least one event, all of them up to one revision, or an error:
-// ErrCompacted when the caller must List again, ErrUnavailable when the connection is lost (the caller lists or watches
-// again from the last Revision), or the context's.
+// A Watcher delivers events to one goroutine. Next blocks until there are events, and returns all of them up to one
+// revision; or none, once after the watch was established or the connection was lost and is back, and when only
+// Revision moved on. Its errors: ErrCompacted when the caller must List again (the watch is over); ErrUnavailable or
+// ErrForbidden when the connection is lost or refused, after which the next call goes on where the watch was, so that
+// nothing is missed; or the context's.
+//
+// [Follow] does all of this.
 type Watcher interface {
 	Next(ctx context.Context) ([]Event, error)
+	// Revision is the one up to which every change has been delivered; at first the one given to Watch.
+	Revision() Revision
 	// Close ends the watch and frees what it holds.
 	Close()
 }
