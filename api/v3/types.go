@@ -75,8 +75,8 @@ type Rule struct {
 	ICMP        *ICMPFields   `json:"icmp,omitempty"`
 	NotProtocol *Protocol     `json:"notProtocol,omitempty"`
 	NotICMP     *ICMPFields   `json:"notICMP,omitempty"`
-	Source      EntityRule    `json:"source,omitzero"`
-	Destination EntityRule    `json:"destination,omitzero"`
+	Source      EntityRule    `json:"source"` // always written, as {} when empty
+	Destination EntityRule    `json:"destination"`
 	HTTP        *HTTPMatch    `json:"http,omitempty"`
 	Metadata    *RuleMetadata `json:"metadata,omitempty"`
 }
@@ -89,11 +89,11 @@ type ICMPFields struct {
 
 // EntityRule is described in spec 1.5. Fields are ANDed, entries of a list ORed.
 type EntityRule struct {
-	Nets              []string             `json:"nets,omitempty"`
+	Nets              []string             `json:"nets,omitzero"` // nil: any address; empty: none, which Validate refuses
 	Selector          string               `json:"selector,omitempty"`
 	NamespaceSelector string               `json:"namespaceSelector,omitempty"`
 	Services          *ServiceMatch        `json:"services,omitempty"`
-	Ports             []Port               `json:"ports,omitempty"`
+	Ports             []Port               `json:"ports,omitzero"` // nil: any packet; empty: none, which Validate refuses
 	NotNets           []string             `json:"notNets,omitempty"`
 	NotSelector       string               `json:"notSelector,omitempty"`
 	NotPorts          []Port               `json:"notPorts,omitempty"`

@@ -1,0 +1,209 @@
+package v3
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Node is a host of the cluster (spec 1.12).
+type Node struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              NodeSpec   `json:"spec"`
+	Status            NodeStatus `json:"status"`
+}
+
+// NodeSpec holds the addresses of a host. BGP is nil or not empty.
+type NodeSpec struct {
+	BGP                  *NodeBGPSpec       `json:"bgp,omitempty"`
+	IPv4VXLANTunnelAddr  string             `json:"ipv4VXLANTunnelAddr,omitempty" check:"format=ipv4"`
+	VXLANTunnelMACAddr   string             `json:"vxlanTunnelMACAddr,omitempty" check:"format=mac"`
+	IPv6VXLANTunnelAddr  string             `json:"ipv6VXLANTunnelAddr,omitempty" check:"format=ipv6"`
+	VXLANTunnelMACAddrV6 string             `json:"vxlanTunnelMACAddrV6,omitempty" check:"format=mac"`
+	OrchRefs             []OrchRef          `json:"orchRefs,omitempty"`
+	Wireguard            *NodeWireguardSpec `json:"wireguard,omitempty"`
+	Addresses            []NodeAddress      `json:"addresses,omitempty"`
+	Interfaces           []NodeInterface    `json:"interfaces,omitempty"`
+}
+
+// NodeBGPSpec: the two addresses are CIDRs with the host's own address, or addresses alone.
+type NodeBGPSpec struct {
+	ASNumber                *ASNumber `json:"asNumber,omitempty"`
+	IPv4Address             string    `json:"ipv4Address,omitempty" check:"format=cidrv4"`
+	IPv6Address             string    `json:"ipv6Address,omitempty" check:"format=cidrv6"`
+	IPv4IPIPTunnelAddr      string    `json:"ipv4IPIPTunnelAddr,omitempty" check:"format=ipv4"`
+	RouteReflectorClusterID string    `json:"routeReflectorClusterID,omitempty" check:"format=ipv4"`
+}
+
+// OrchRef is what an orchestrator calls the host.
+type OrchRef struct {
+	NodeName     string `json:"nodeName,omitempty"`
+	Orchestrator string `json:"orchestrator"`
+}
+
+// NodeWireguardSpec holds the addresses of the WireGuard interfaces.
+type NodeWireguardSpec struct {
+	InterfaceIPv4Address string `json:"interfaceIPv4Address,omitempty" check:"format=ipv4"`
+	InterfaceIPv6Address string `json:"interfaceIPv6Address,omitempty" check:"format=ipv6"`
+}
+
+// NodeAddress: Type is CalicoNodeIP, InternalIP or ExternalIP. Neither field is checked when it is written, as in 3.32:
+// whoever reads an address leaves out those that do not parse.
+type NodeAddress struct {
+	Address string `json:"address"`
+	Type    string `json:"type,omitempty"`
+}
+
+// NodeInterface is an interface of the host with its addresses.
+type NodeInterface struct {
+	Name      string   `json:"name,omitempty"`
+	Addresses []string `json:"addresses,omitempty"`
+}
+
+// NodeStatus is written by agents and controllers.
+type NodeStatus struct {
+	WireguardPublicKey   string   `json:"wireguardPublicKey,omitempty" check:"format=wireguardKey"`
+	WireguardPublicKeyV6 string   `json:"wireguardPublicKeyV6,omitempty" check:"format=wireguardKey"`
+	PodCIDRs             []string `json:"podCIDRs,omitempty"`
+}
+
+// QoSControls limits the traffic of a workload; 0 is no limit. Bandwidth and peak rate are bits per second, bursts bits
+// (the minimum burst bytes), packet rates packets per second. Policy is not concerned.
+type QoSControls struct {
+	IngressBandwidth      int64 `json:"ingressBandwidth,omitempty"`
+	IngressBurst          int64 `json:"ingressBurst,omitempty"`
+	IngressPeakrate       int64 `json:"ingressPeakrate,omitempty"`
+	IngressMinburst       int64 `json:"ingressMinburst,omitempty"`
+	EgressBandwidth       int64 `json:"egressBandwidth,omitempty"`
+	EgressBurst           int64 `json:"egressBurst,omitempty"`
+	EgressPeakrate        int64 `json:"egressPeakrate,omitempty"`
+	EgressMinburst        int64 `json:"egressMinburst,omitempty"`
+	IngressPacketRate     int64 `json:"ingressPacketRate,omitempty"`
+	IngressPacketBurst    int64 `json:"ingressPacketBurst,omitempty"`
+	EgressPacketRate      int64 `json:"egressPacketRate,omitempty"`
+	EgressPacketBurst     int64 `json:"egressPacketBurst,omitempty"`
+	IngressMaxConnections int64 `json:"ingressMaxConnections,omitempty"`
+	EgressMaxConnections  int64 `json:"egressMaxConnections,omitempty"`
+	DSCP                  *DSCP `json:"dscp,omitempty"`
+}
+
+// An ASNumber is a BGP autonomous system. JSON has a number, or a string with a number or "high.low" (RFC 5396); it is
+// written as a number.
+type ASNumber uint32
+
+// ParseASNumber returns the number that asplain ("65546") or asdot+ ("1.10") text stands for.
+func ParseASNumber(s string) (ASNumber, error) {
+	if n, err := strconv.ParseUint(s, 10, 32); err == nil {
+		return ASNumber(n), nil
+	}
+	high, low, dotted := strings.Cut(s, ".")
+	h, errHigh := strconv.ParseUint(high, 10, 16)
+	l, errLow := strconv.ParseUint(low, 10, 16)
+	if !dotted || errHigh != nil || errLow != nil {
+		return 0, fmt.Errorf("invalid AS Number format (%.40s)", s)
+	}
+	return ASNumber(h<<16 | l), nil
+}
+
+// UnmarshalJSON accepts a number or a string.
+func (a *ASNumber) UnmarshalJSON(data []byte) error {
+	text := string(data)
+	if strings.HasPrefix(text, `"`) {
+		if err := json.Unmarshal(data, &text); err != nil {
+			return err
+		}
+	}
+	n, err := ParseASNumber(text)
+	if err != nil {
+		return err
+	}
+	if text == string(data) && strings.Contains(text, ".") {
+		return fmt.Errorf("invalid AS Number format (%.40s)", text) // a JSON number with a fraction is no asdot
+	}
+	*a = n
+	return nil
+}
+
+// A DSCP is a differentiated services code point: its number 0 to 63, or a name of the IANA registry in capital letters.
+// JSON has a number or a string; a string that holds a number is written as a number.
+type DSCP struct {
+	Name  string // "" when the number was given
+	Value uint8
+}
+
+// ParseDSCP returns the code point that a number or a name, in any case, stands for.
+func ParseDSCP(s string) (DSCP, error) {
+	if n, err := strconv.ParseUint(s, 10, 8); err == nil {
+		if n > 63 {
+			return DSCP{}, fmt.Errorf("DSCP must be between 0 and 63")
+		}
+		return DSCP{Value: uint8(n)}, nil
+	}
+	name := strings.ToUpper(strings.TrimSpace(s))
+	value, ok := dscpValue(name)
+	if !ok {
+		return DSCP{}, fmt.Errorf("%.40s is not a valid DSCP value", s)
+	}
+	return DSCP{Name: name, Value: value}, nil
+}
+
+// dscpValue returns the code point of a name: RFC 2474 (CS, DF), RFC 2597 (AF), RFC 3246 (EF).
+func dscpValue(name string) (uint8, bool) {
+	switch {
+	case name == "DF":
+		return 0, true
+	case name == "EF":
+		return 46, true
+	case len(name) == 3 && name[:2] == "CS" && name[2] >= '0' && name[2] <= '6':
+		return 8 * (name[2] - '0'), true
+	case len(name) == 4 && name[:2] == "AF" && name[2] >= '1' && name[2] <= '4' && name[3] >= '1' && name[3] <= '3':
+		return 8*(name[2]-'0') + 2*(name[3]-'0'), true
+	}
+	return 0, false
+}
+
+// String returns what [ParseDSCP] reads.
+func (d DSCP) String() string {
+	if d.Name != "" {
+		return d.Name
+	}
+	return strconv.Itoa(int(d.Value))
+}
+
+// UnmarshalJSON accepts a number or a string.
+func (d *DSCP) UnmarshalJSON(data []byte) error {
+	text := string(data)
+	if strings.HasPrefix(text, `"`) {
+		if err := json.Unmarshal(data, &text); err != nil {
+			return err
+		}
+	}
+	value, err := ParseDSCP(text)
+	if err != nil {
+		return err
+	}
+	*d = value
+	return nil
+}
+
+// MarshalJSON writes a name as a string and a number as a number.
+func (d DSCP) MarshalJSON() ([]byte, error) {
+	if d.Name != "" {
+		return json.Marshal(d.Name)
+	}
+	return json.Marshal(d.Value)
+}
+
+// validateNode checks what the Go validator of 3.32 does (spec 1.12).
+func validateNode(c *check, n *Node) {
+	checkTags(c, "spec", reflect.ValueOf(&n.Spec))
+	checkTags(c, "status", reflect.ValueOf(&n.Status))
+	if n.Spec.BGP != nil && *n.Spec.BGP == (NodeBGPSpec{}) {
+		c.fail("spec.bgp", nil, "Spec.BGP should not be empty", "leave it out, or set ipv4Address")
+	}
+}
