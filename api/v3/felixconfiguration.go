@@ -194,7 +194,7 @@ type FelixConfigurationSpec struct {
 	BPFConntrackLogLevel               string                `json:"bpfConntrackLogLevel,omitempty" check:"enum=Off|Debug"`
 	BPFConntrackCleanupMode            *string               `json:"bpfConntrackMode,omitempty" check:"enum=Auto|Userspace|BPFProgram"`
 	BPFConntrackTimeouts               *BPFConntrackTimeouts `json:"bpfConntrackTimeouts,omitempty"`
-	BPFLogFilters                      map[string]string     `json:"bpfLogFilters,omitzero" check:"format=interface"`
+	BPFLogFilters                      map[string]string     `json:"bpfLogFilters,omitzero" check:"format=interfaceName"`
 	BPFCTLBLogFilter                   string                `json:"bpfCTLBLogFilter,omitempty"`
 	BPFDataIfacePattern                string                `json:"bpfDataIfacePattern,omitempty" check:"format=regexp"`
 	BPFL3IfacePattern                  string                `json:"bpfL3IfacePattern,omitempty" check:"format=regexp"`
@@ -247,7 +247,7 @@ type FelixConfigurationSpec struct {
 
 // HealthTimeoutOverride gives one health reporter its own timeout.
 type HealthTimeoutOverride struct {
-	Name    string          `json:"name" check:"format=reporter"`
+	Name    string          `json:"name" check:"required,format=reporter"`
 	Timeout metav1.Duration `json:"timeout"`
 }
 

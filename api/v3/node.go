@@ -2,8 +2,6 @@ package v3
 
 import (
 	"encoding/json"
-	"fmt"
-	"reflect"
 	"strconv"
 	"strings"
 
@@ -75,20 +73,20 @@ type NodeStatus struct {
 // QoSControls limits the traffic of a workload; 0 is no limit. Bandwidth and peak rate are bits per second, bursts bits
 // (the minimum burst bytes), packet rates packets per second. Policy is not concerned.
 type QoSControls struct {
-	IngressBandwidth      int64 `json:"ingressBandwidth,omitempty"`
-	IngressBurst          int64 `json:"ingressBurst,omitempty"`
-	IngressPeakrate       int64 `json:"ingressPeakrate,omitempty"`
-	IngressMinburst       int64 `json:"ingressMinburst,omitempty"`
-	EgressBandwidth       int64 `json:"egressBandwidth,omitempty"`
-	EgressBurst           int64 `json:"egressBurst,omitempty"`
-	EgressPeakrate        int64 `json:"egressPeakrate,omitempty"`
-	EgressMinburst        int64 `json:"egressMinburst,omitempty"`
-	IngressPacketRate     int64 `json:"ingressPacketRate,omitempty"`
-	IngressPacketBurst    int64 `json:"ingressPacketBurst,omitempty"`
-	EgressPacketRate      int64 `json:"egressPacketRate,omitempty"`
-	EgressPacketBurst     int64 `json:"egressPacketBurst,omitempty"`
-	IngressMaxConnections int64 `json:"ingressMaxConnections,omitempty"`
-	EgressMaxConnections  int64 `json:"egressMaxConnections,omitempty"`
+	IngressBandwidth      int64 `json:"ingressBandwidth,omitempty" check:"min=0"`
+	IngressBurst          int64 `json:"ingressBurst,omitempty" check:"min=0"`
+	IngressPeakrate       int64 `json:"ingressPeakrate,omitempty" check:"min=0"`
+	IngressMinburst       int64 `json:"ingressMinburst,omitempty" check:"min=0"`
+	EgressBandwidth       int64 `json:"egressBandwidth,omitempty" check:"min=0"`
+	EgressBurst           int64 `json:"egressBurst,omitempty" check:"min=0"`
+	EgressPeakrate        int64 `json:"egressPeakrate,omitempty" check:"min=0"`
+	EgressMinburst        int64 `json:"egressMinburst,omitempty" check:"min=0"`
+	IngressPacketRate     int64 `json:"ingressPacketRate,omitempty" check:"min=0"`
+	IngressPacketBurst    int64 `json:"ingressPacketBurst,omitempty" check:"min=0"`
+	EgressPacketRate      int64 `json:"egressPacketRate,omitempty" check:"min=0"`
+	EgressPacketBurst     int64 `json:"egressPacketBurst,omitempty" check:"min=0"`
+	IngressMaxConnections int64 `json:"ingressMaxConnections,omitempty" check:"min=0"`
+	EgressMaxConnections  int64 `json:"egressMaxConnections,omitempty" check:"min=0"`
 	DSCP                  *DSCP `json:"dscp,omitempty"`
 }
 
@@ -105,34 +103,36 @@ func ParseASNumber(s string) (ASNumber, error) {
 	h, errHigh := strconv.ParseUint(high, 10, 16)
 	l, errLow := strconv.ParseUint(low, 10, 16)
 	if !dotted || errHigh != nil || errLow != nil {
-		return 0, fmt.Errorf("invalid AS Number format (%.40s)", s)
+		return 0, &valueError{"invalid AS Number format", asRemedy}
 	}
 	return ASNumber(h<<16 | l), nil
 }
 
+const asRemedy = "write a number from 0 to 4294967295, or \"high.low\" as a string"
+
 // UnmarshalJSON accepts a number or a string.
 func (a *ASNumber) UnmarshalJSON(data []byte) error {
-	text := string(data)
-	if strings.HasPrefix(text, `"`) {
+	if strings.HasPrefix(string(data), `"`) {
+		var text string
 		if err := json.Unmarshal(data, &text); err != nil {
 			return err
 		}
-	}
-	n, err := ParseASNumber(text)
-	if err != nil {
+		n, err := ParseASNumber(text)
+		*a = n
 		return err
 	}
-	if text == string(data) && strings.Contains(text, ".") {
-		return fmt.Errorf("invalid AS Number format (%.40s)", text) // a JSON number with a fraction is no asdot
+	n, err := strconv.ParseUint(string(data), 10, 32)
+	if err != nil {
+		return &valueError{"invalid AS Number format", asRemedy}
 	}
-	*a = n
+	*a = ASNumber(n)
 	return nil
 }
 
-// A DSCP is a differentiated services code point: its number 0 to 63, or a name of the IANA registry in capital letters.
-// JSON has a number or a string; a string that holds a number is written as a number.
+// A DSCP is a differentiated services code point, 0 to 63, given as its number or as its name in the IANA registry, in any
+// case. JSON has a number or a string; a string that holds a number is written as a number.
 type DSCP struct {
-	Name  string // "" when the number was given
+	Name  string // as it was given; "" when the number was
 	Value uint8
 }
 
@@ -140,17 +140,18 @@ type DSCP struct {
 func ParseDSCP(s string) (DSCP, error) {
 	if n, err := strconv.ParseUint(s, 10, 8); err == nil {
 		if n > 63 {
-			return DSCP{}, fmt.Errorf("DSCP must be between 0 and 63")
+			return DSCP{}, &valueError{"DSCP must be between 0 and 63", dscpRemedy}
 		}
 		return DSCP{Value: uint8(n)}, nil
 	}
-	name := strings.ToUpper(strings.TrimSpace(s))
-	value, ok := dscpValue(name)
+	value, ok := dscpValue(strings.ToUpper(s))
 	if !ok {
-		return DSCP{}, fmt.Errorf("%.40s is not a valid DSCP value", s)
+		return DSCP{}, &valueError{"is not a valid DSCP value", dscpRemedy}
 	}
-	return DSCP{Name: name, Value: value}, nil
+	return DSCP{Name: s, Value: value}, nil
 }
+
+const dscpRemedy = "write a number from 0 to 63 or a name: DF, EF, CS0 to CS6, AF11 to AF43"
 
 // dscpValue returns the code point of a name: RFC 2474 (CS, DF), RFC 2597 (AF), RFC 3246 (EF).
 func dscpValue(name string) (uint8, bool) {
@@ -199,10 +200,17 @@ func (d DSCP) MarshalJSON() ([]byte, error) {
 	return json.Marshal(d.Value)
 }
 
+// validateQoSControls checks the limits of a workload, if there are any.
+func validateQoSControls(c *check, path string, q *QoSControls) {
+	if q != nil {
+		checkTags(c, path, q)
+	}
+}
+
 // validateNode checks what the Go validator of 3.32 does (spec 1.12).
 func validateNode(c *check, n *Node) {
-	checkTags(c, "spec", reflect.ValueOf(&n.Spec))
-	checkTags(c, "status", reflect.ValueOf(&n.Status))
+	checkTags(c, "spec", &n.Spec)
+	checkTags(c, "status", &n.Status)
 	if n.Spec.BGP != nil && *n.Spec.BGP == (NodeBGPSpec{}) {
 		c.fail("spec.bgp", nil, "Spec.BGP should not be empty", "leave it out, or set ipv4Address")
 	}

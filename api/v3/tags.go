@@ -1,0 +1,300 @@
+package v3
+
+import (
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"margay/selector"
+)
+
+// This file reads the tags check and default of the kinds that have many plain fields. A check tag lists rules, separated
+// by commas:
+//
+//	required          the text is not empty
+//	enum=A|B          the text is one of these
+//	fold=A|B          the same, in any case
+//	format=name       the text has the form that formatOf describes
+//	min=n, max=n      the number lies between, both inclusive
+//	maxlen=n          the text has at most n bytes
+//	maxitems=n        the list has at most n entries
+//
+// Rules for texts and numbers hold for every entry of a list and for every key of a map. Fields that are absent are not
+// checked; a text without a pointer is absent when it is empty. Structures are checked field by field, with or without a
+// tag. A tag that cannot be read is a fault of this package and panics.
+
+// A tagRule is one rule of a check tag.
+type tagRule struct{ name, arg string }
+
+func tagRules(tag string) []tagRule {
+	var rules []tagRule
+	for _, text := range strings.Split(tag, ",") {
+		if text != "" {
+			name, arg, _ := strings.Cut(text, "=")
+			rules = append(rules, tagRule{name, arg})
+		}
+	}
+	return rules
+}
+
+// jsonName returns the name of a field in documents.
+func jsonName(f reflect.StructField) string {
+	name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+	return name
+}
+
+// defaultTags sets the absent fields of *spec that have a default tag. They are of type *string.
+func defaultTags(spec any) {
+	v := reflect.ValueOf(spec).Elem()
+	for i := range v.NumField() {
+		if text, ok := v.Type().Field(i).Tag.Lookup("default"); ok && v.Field(i).IsNil() {
+			v.Field(i).Set(reflect.ValueOf(&text))
+		}
+	}
+}
+
+// checkTags checks the fields of *spec, which stands at path.
+func checkTags(c *check, path string, spec any) {
+	taggedStruct(c, path, reflect.ValueOf(spec).Elem())
+}
+
+func taggedStruct(c *check, path string, v reflect.Value) {
+	for i := range v.NumField() {
+		field := v.Type().Field(i)
+		rules := tagRules(field.Tag.Get("check"))
+		if v.Field(i).Kind() == reflect.String && v.Field(i).Len() == 0 && !slices.Contains(rules, tagRule{name: "required"}) {
+			continue
+		}
+		taggedValue(c, path+"."+jsonName(field), v.Field(i), rules)
+	}
+}
+
+func taggedValue(c *check, path string, v reflect.Value, rules []tagRule) {
+	switch value := v.Interface().(type) {
+	case metav1.Duration:
+		taggedText(c, path, value.Duration.String(), rules)
+		return
+	case Port:
+		if value.Name == "" && value.First < 1 {
+			c.fail(path, value.String(), portReason, portRemedy)
+		}
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			taggedValue(c, path, v.Elem(), rules)
+		}
+	case reflect.String:
+		taggedText(c, path, v.String(), rules)
+	case reflect.Int, reflect.Int64:
+		taggedNumber(c, path, v.Int(), rules)
+	case reflect.Slice:
+		taggedList(c, path, v, rules)
+	case reflect.Map:
+		for _, key := range slices.Sorted(maps.Keys(v.Interface().(map[string]string))) {
+			taggedText(c, path+"["+key+"]", key, rules)
+		}
+	case reflect.Struct:
+		taggedStruct(c, path, v)
+	}
+}
+
+func taggedList(c *check, path string, v reflect.Value, rules []tagRule) {
+	rest := slices.DeleteFunc(slices.Clone(rules), func(r tagRule) bool { return r.name == "maxitems" })
+	for _, r := range rules {
+		if r.name == "maxitems" && int64(v.Len()) > r.number() {
+			c.failf(path, nil, "list is too long (max %d)", r.number())
+		}
+	}
+	for i := range v.Len() {
+		taggedValue(c, index(path, i), v.Index(i), rest)
+	}
+}
+
+func taggedText(c *check, path, text string, rules []tagRule) {
+	for _, r := range rules {
+		if reason, remedy := r.refuse(text); reason != "" {
+			c.fail(path, text, reason, remedy)
+			return
+		}
+	}
+}
+
+// refuse returns why a text breaks the rule, "" if it does not.
+func (r tagRule) refuse(text string) (reason, remedy string) {
+	switch r.name {
+	case "required":
+		if text == "" {
+			return "must not be empty", ""
+		}
+	case "enum", "fold":
+		return r.refuseOption(text)
+	case "maxlen":
+		if over := int64(len(text)) - r.number(); over > 0 {
+			return fmt.Sprintf("is too long by %d bytes", over), ""
+		}
+	case "format":
+		if f := formatOf(r.arg); !f.match(text) {
+			return f.reason, ""
+		}
+	default:
+		panic("no rule for texts: " + r.name)
+	}
+	return "", ""
+}
+
+func (r tagRule) refuseOption(text string) (reason, remedy string) {
+	options := strings.Split(r.arg, "|")
+	for _, o := range options {
+		if o == text || r.name == "fold" && strings.EqualFold(o, text) {
+			return "", ""
+		}
+		if strings.EqualFold(o, text) {
+			remedy = "write " + o
+		}
+	}
+	return "must be one of " + strings.Join(options, ", "), remedy
+}
+
+func taggedNumber(c *check, path string, n int64, rules []tagRule) {
+	for _, r := range rules {
+		switch {
+		case r.name == "min" && n < r.number():
+			c.failf(path, n, "must be at least %d", r.number())
+		case r.name == "max" && n > r.number():
+			c.failf(path, n, "must be at most %d", r.number())
+		case r.name != "min" && r.name != "max":
+			panic("no rule for numbers: " + r.name)
+		}
+	}
+}
+
+// number returns the argument of a rule that has a number.
+func (r tagRule) number() int64 {
+	n, err := strconv.ParseInt(r.arg, 10, 64)
+	if err != nil {
+		panic("rule " + r.name + " without a number: " + r.arg)
+	}
+	return n
+}
+
+// A format is the form of a text: a pattern, or a function where no pattern can say it.
+type format struct {
+	pattern *regexp.Regexp
+	test    func(string) bool
+	reason  string
+}
+
+func (f format) match(text string) bool {
+	if f.pattern != nil {
+		return f.pattern.MatchString(text)
+	}
+	return f.test(text)
+}
+
+// Patterns of texts. The ones of durations are what 3.32 means: it writes \\. where a full stop is meant in most of them,
+// and refuses 1.5s for that.
+var (
+	durationFormat  = regexp.MustCompile(`^([0-9]+(\.[0-9]+)?(ms|s|m|h))*$`)
+	timeoutFormat   = regexp.MustCompile(`^(([0-9]*(\.[0-9]*)?(ms|s|h|m|us)+)+|Auto)$`)
+	logPrefixFormat = regexp.MustCompile(`^[a-zA-Z0-9%: /_-]*$`)
+	logRateFormat   = regexp.MustCompile(`^[1-9]\d{0,3}/(second|minute|hour|day)$`)
+	hostFormat      = regexp.MustCompile(`^[a-zA-Z0-9:._+-]{1,64}$`)
+	ifaceFormat     = regexp.MustCompile(`^[a-zA-Z0-9_.-]{1,15}$`)
+	ifaceStarFormat = regexp.MustCompile(`^(\*|[a-zA-Z0-9_.-]{1,15})$`)
+	ifaceFilter     = regexp.MustCompile(`^[a-zA-Z0-9:._+-]{1,15}$`)
+	featureFormat   = regexp.MustCompile(`^(\w+=(true|false)?,)*(\w+=(true|false)?)?$`)
+	keyValueFormat  = regexp.MustCompile(`^(\w+=[^=,]+,+)*(\w+=[^=,]+)?$`)
+	reporterFormat  = regexp.MustCompile(`^[a-zA-Z0-9_ -]+$`)
+)
+
+func formatOf(name string) format {
+	switch name {
+	case "duration":
+		return format{pattern: durationFormat, reason: "must be a duration in hours, minutes, seconds or milliseconds and not negative"}
+	case "conntrackTimeout":
+		return format{pattern: timeoutFormat, reason: "must be a duration or Auto"}
+	case "logPrefix":
+		return format{pattern: logPrefixFormat, reason: "may contain letters, digits and the characters %: /_- only"}
+	case "logRate":
+		return format{pattern: logRateFormat, reason: "must be like 10/second: 1 to 9999 per second, minute, hour or day"}
+	case "host":
+		return format{pattern: hostFormat, reason: "must be an address or a host name of at most 64 characters"}
+	case "interface":
+		return format{pattern: ifaceStarFormat, reason: "must be an interface name of at most 15 characters, or *"}
+	case "interfaceName":
+		return format{pattern: ifaceFormat, reason: "must be an interface name of at most 15 characters"}
+	case "interfaceFilter":
+		return format{pattern: ifaceFilter, reason: "must be an interface name of at most 15 characters, with + for any end"}
+	case "featureList":
+		return format{pattern: featureFormat, reason: "must be a list like Name=true,Other=false"}
+	case "keyValues":
+		return format{pattern: keyValueFormat, reason: "must be a list like Name=value,Other=value"}
+	case "reporter":
+		return format{pattern: reporterFormat, reason: "name should match regex " + reporterFormat.String()}
+	case "dnsLabel":
+		return format{pattern: dnsLabel, reason: "must be a valid DNS label"}
+	}
+	return parsedFormat(name)
+}
+
+// parsedFormat returns the forms that are read by a parser.
+func parsedFormat(name string) format {
+	switch name {
+	case "ipv4":
+		return format{test: isIPv4, reason: "is not a valid IPv4 address"}
+	case "ipv6":
+		return format{test: isIPv6, reason: "is not a valid IPv6 address"}
+	case "cidr":
+		return format{test: func(s string) bool { return isNet(s, isIPv4) || isNet(s, isIPv6) }, reason: "invalid CIDR"}
+	case "cidrv4":
+		return format{test: func(s string) bool { return isNet(s, isIPv4) }, reason: "must be an IPv4 CIDR or address"}
+	case "cidrv6":
+		return format{test: func(s string) bool { return isNet(s, isIPv6) }, reason: "must be an IPv6 CIDR or address"}
+	case "mac":
+		return format{test: func(s string) bool { _, err := net.ParseMAC(s); return err == nil }, reason: "is not a MAC address"}
+	case "regexp":
+		return format{test: func(s string) bool { _, err := regexp.Compile(s); return err == nil }, reason: "is not a regular expression"}
+	case "selector":
+		return format{test: func(s string) bool { _, err := selector.Parse(s); return err == nil }, reason: "is not a selector"}
+	case "wireguardKey":
+		return format{test: isWireguardKey, reason: "is not a WireGuard key: 32 bytes in base64"}
+	}
+	panic("no format " + name)
+}
+
+// isIPv4 reports whether s is an IPv4 address; ::ffff:a.b.c.d is one, as in 3.32.
+func isIPv4(s string) bool {
+	a, err := netip.ParseAddr(s)
+	return err == nil && a.Unmap().Is4()
+}
+
+func isIPv6(s string) bool {
+	a, err := netip.ParseAddr(s)
+	return err == nil && a.Zone() == "" && !a.Unmap().Is4()
+}
+
+// isNet reports whether s is an address, or a CIDR with any host bits, of the family that isFamily accepts.
+func isNet(s string, isFamily func(string) bool) bool {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return isFamily(s)
+	}
+	return isFamily(p.Addr().String())
+}
+
+// isWireguardKey reports whether s is a Curve25519 key as wg(8) prints it.
+func isWireguardKey(s string) bool {
+	key, err := base64.StdEncoding.DecodeString(s)
+	return err == nil && len(key) == 32
+}
