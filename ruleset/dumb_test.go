@@ -55,7 +55,7 @@ func (d *dumb) endpoint(name string) (EndpointID, bool) {
 		}
 	}
 	for _, prefix := range d.p.Settings.WorkloadPrefixes {
-		if len(name) >= len(prefix) && name[:len(prefix)] == prefix {
+		if prefix != "" && len(name) >= len(prefix) && name[:len(prefix)] == prefix {
 			return EndpointID{}, false
 		}
 	}

@@ -101,15 +101,17 @@ func (p *Program) endpointOf(iface string) *Endpoint {
 			}
 		}
 	}
-	if all != nil && p.Settings.isWorkload(iface) {
+	if all != nil && p.Settings.IsWorkload(iface) {
 		return nil
 	}
 	return all
 }
 
-func (s *Settings) isWorkload(iface string) bool {
+// IsWorkload reports whether an interface is a workload's, by its name. An empty prefix is no prefix of anything: it would
+// leave no interface to filter.
+func (s *Settings) IsWorkload(iface string) bool {
 	for _, prefix := range s.WorkloadPrefixes {
-		if strings.HasPrefix(iface, prefix) {
+		if prefix != "" && strings.HasPrefix(iface, prefix) {
 			return true
 		}
 	}

@@ -299,7 +299,7 @@ func guarded() *Program {
 	p.Settings = Settings{
 		FailsafeIngress:  []Failsafe{{Protocol: TCP, Port: 22}, {Protocol: UDP, Port: 68}, {Protocol: TCP, Port: 179, Net: netip.MustParsePrefix("10.0.0.0/24")}},
 		FailsafeEgress:   []Failsafe{{Protocol: UDP, Port: 53}, {Protocol: TCP, Port: 179, Net: netip.MustParsePrefix("10.0.0.2/32")}},
-		WorkloadPrefixes: []string{"cali", "tap"},
+		WorkloadPrefixes: []string{"", "cali", "tap"},
 	}
 	return p
 }
