@@ -110,6 +110,9 @@ func (c *check) failf(path string, value any, format string, args ...any) {
 	c.fail(path, value, fmt.Sprintf(format, args...), "")
 }
 
+// raw is a value that is printed as it is.
+type raw string
+
 // printed returns a value for FieldError.Value.
 func printed(value any) string {
 	switch v := value.(type) {
@@ -117,6 +120,13 @@ func printed(value any) string {
 		return ""
 	case string:
 		return bounded(strconv.Quote(v))
+	case raw:
+		return bounded(string(v))
+	case Port:
+		if v.Name == "" && v.First == v.Last {
+			return v.String()
+		}
+		return bounded(strconv.Quote(v.String()))
 	case fmt.Stringer:
 		return bounded(strconv.Quote(v.String()))
 	}

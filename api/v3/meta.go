@@ -47,6 +47,18 @@ var (
 	labelNamePart = regexp.MustCompile(`^([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$`)
 )
 
+// dropMeta removes the metadata that only Kubernetes has a use for.
+func dropMeta(r Resource) {
+	r.SetGenerateName("")
+	r.SetSelfLink("")
+	r.SetGeneration(0)
+	r.SetDeletionTimestamp(nil)
+	r.SetDeletionGracePeriodSeconds(nil)
+	r.SetOwnerReferences(nil)
+	r.SetFinalizers(nil)
+	r.SetManagedFields(nil)
+}
+
 // validateMeta checks what all kinds have in common.
 func validateMeta(c *check, r Resource) {
 	info, known := Lookup(c.key.Kind)

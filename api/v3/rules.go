@@ -2,24 +2,11 @@ package v3
 
 // The functions of this file are the one place that knows which rules belong to which kind.
 
-// Default completes an object as it is done when it is created: policy types by the rules that are there, the tier, the
-// labels and annotations that the store adds (spec 1.3, 1.7, 1.9). It is idempotent.
+// Default completes an object that is to be created, as the store will hold it: policy types by the rules that are
+// there, the tier, labels that follow from other fields (spec 1.3, 1.7, 1.9); and it drops the metadata that no store of
+// our own keeps. It is idempotent. The annotation with the name of a policy is not its business but Encode's.
 func Default(r Resource) {
-	defaultSpec(r)
-	switch r := r.(type) {
-	case *GlobalNetworkPolicy:
-		defaultTypes(&r.Spec.PolicySpec)
-	case *NetworkPolicy:
-		defaultTypes(&r.Spec)
-	}
-}
-
-// DefaultUpdate completes an object that replaces a stored one. Policy types are computed at create and never again: an
-// update without types is stored without.
-func DefaultUpdate(r Resource) { defaultSpec(r) }
-
-// defaultSpec is what create and update have in common.
-func defaultSpec(r Resource) {
+	dropMeta(r)
 	switch r := r.(type) {
 	case *Tier:
 		defaultTier(r)
@@ -29,8 +16,15 @@ func defaultSpec(r Resource) {
 		defaultPolicy(r, &r.Spec)
 	case *WorkloadEndpoint:
 		defaultWorkloadEndpoint(r)
+	case *FelixConfiguration:
+		defaultTags(&r.Spec)
 	}
 }
+
+// DefaultUpdate completes an object that replaces a stored one. It does what Default does: policy types that are there,
+// because the object was read or patched, stay as they were computed at create, whatever its rules are now; a manifest
+// without types gets them by its rules, and never those of the object that it replaces.
+func DefaultUpdate(r Resource) { Default(r) }
 
 // Validate checks an object that is to be created or updated, after Default. The error is of type [Errors] and names
 // all faults, with paths but without positions: see [Document.Locate].
@@ -54,6 +48,10 @@ func Validate(r Resource) error {
 		validateNetworkSet(c, r.Labels, &r.Spec)
 	case *Profile:
 		validateProfile(c, r)
+	case *Node:
+		validateNode(c, r)
+	case *FelixConfiguration:
+		validateFelixConfiguration(c, r)
 	}
 	return c.errs.orNil()
 }
@@ -65,18 +63,18 @@ func validateStored(c *check, r Resource) {
 	case *Tier:
 		storedTier(c, r)
 	case *GlobalNetworkPolicy:
-		storedPolicy(c, &r.Spec.PolicySpec)
-		checkSelector(c, "spec.namespaceSelector", r.Spec.NamespaceSelector)
+		storedPolicy(c, r, &r.Spec.PolicySpec)
+		checkStoredSelector(c, "spec.namespaceSelector", r.Spec.NamespaceSelector)
 	case *NetworkPolicy:
-		storedPolicy(c, &r.Spec)
+		storedPolicy(c, r, &r.Spec)
 	case *HostEndpoint:
 		storedHostEndpoint(c, r)
 	case *WorkloadEndpoint:
 		storedWorkloadEndpoint(c, r)
 	case *GlobalNetworkSet:
-		checkSetNets(c, &r.Spec)
+		checkNets(c, "spec.nets", r.Spec.Nets)
 	case *NetworkSet:
-		checkSetNets(c, &r.Spec)
+		checkNets(c, "spec.nets", r.Spec.Nets)
 	case *Profile:
 		storedRules(c, r.Spec.Ingress, r.Spec.Egress)
 	}
@@ -91,6 +89,8 @@ func Warnings(r Resource) []string {
 		return warnNetworkPolicy(r)
 	case *HostEndpoint:
 		return warnHostEndpoint(r)
+	case *FelixConfiguration:
+		return warnFelixConfiguration(r)
 	}
 	return nil
 }

@@ -1,0 +1,244 @@
+package v3
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// MaxFile bounds the input of Decode, in bytes.
+const MaxFile = 64 << 20
+
+// A Document is one object of a file, with what is needed to find the line of each of its fields.
+type Document struct {
+	File   string
+	Index  int // of the document in the file, from 1; empty documents do not count
+	Line   int // where the object begins
+	Object Resource
+
+	node *yaml.Node
+}
+
+// Decode returns the objects of a file: YAML with any number of documents, or JSON; a document may be an object, a list
+// of objects, or an object of kind List or <Kind>List. Keys match in any case, as encoding/json does it, but every key
+// must be known and be there once, and every value must have the type that is wanted. file is for messages only.
+//
+// The error is of type [Errors] and names all faults of the file. It is nil exactly when documents are returned: a file
+// without any object is an error.
+func Decode(file string, data []byte) ([]Document, error) {
+	if len(data) > MaxFile {
+		return nil, Errors{{File: file, Reason: fmt.Sprintf("file has %d bytes, at most %d are read", len(data), MaxFile),
+			Remedy: "split it"}}
+	}
+	d := &decoder{converter: newConverter(file)}
+	trees, faults := parseFile(data)
+	for _, e := range faults {
+		e.File = file
+	}
+	for i, tree := range trees {
+		if tree != nil {
+			d.decodeDocument(tree, i+1)
+		}
+	}
+	errs := append(faults, d.errs...)
+	if len(errs) == 0 && len(d.docs) == 0 {
+		errs = Errors{{File: file, Reason: "file holds no object"}}
+	}
+	if len(errs) > 0 {
+		sortByLine(errs)
+		return nil, errs
+	}
+	return d.docs, nil
+}
+
+func newConverter(file string) converter {
+	return converter{strict: true, file: file, fields: map[reflect.Type]map[string]field{}}
+}
+
+// A decoder collects the objects of a file.
+type decoder struct {
+	converter
+	docs []Document
+}
+
+func (d *decoder) decodeDocument(n *yaml.Node, index int) {
+	d.document, d.aliased, d.key = index, 0, Key{}
+	at := place{}
+	if n = d.follow(n, &at); n == nil || isNull(n) {
+		return
+	}
+	switch {
+	case n.Kind == yaml.SequenceNode:
+		d.items(n, at, "")
+	case n.Kind != yaml.MappingNode:
+		d.fail(n, "", shown(n), "document is "+describe(n)+" where an object or a list of objects is wanted", "")
+	default:
+		d.objectOrList(n, at)
+	}
+}
+
+func (d *decoder) objectOrList(n *yaml.Node, at place) {
+	kind := textOf(child(n, "kind"))
+	if kind == "List" {
+		d.list(n, at, "")
+		return
+	}
+	if item, ok := strings.CutSuffix(kind, "List"); ok {
+		if _, known := Lookup(Kind(item)); known {
+			d.list(n, at, Kind(item))
+			return
+		}
+	}
+	d.object(n, at, "")
+}
+
+// list decodes an object of kind List, whose items say what they are, or of a kind of its own, whose items need not.
+func (d *decoder) list(n *yaml.Node, at place, kind Kind) {
+	versions := []string{APIVersion}
+	if kind == "" {
+		versions = append(versions, "v1")
+	}
+	d.checkVersion(n, at, versions...)
+	var items *yaml.Node
+	for _, e := range d.entries(n, at) {
+		switch strings.ToLower(e.key.Value) {
+		case "items":
+			items = e.value
+		case "apiversion", "kind", "metadata":
+		default:
+			d.unknown(e.key, at, map[string]field{"items": {name: "items"}})
+		}
+	}
+	if items == nil {
+		d.fail(n, "items", nil, "list has no items", "")
+		return
+	}
+	at = at.key("items")
+	if items = d.follow(items, &at); items == nil || isNull(items) {
+		return
+	}
+	if items.Kind != yaml.SequenceNode {
+		d.wrongType(items, at.path, "a list")
+		return
+	}
+	d.items(items, at, kind)
+}
+
+func (d *decoder) items(n *yaml.Node, at place, kind Kind) {
+	for i, item := range n.Content {
+		inside := at.entry(fmt.Sprint(i))
+		if item = d.follow(item, &inside); item == nil {
+			continue
+		}
+		d.key = Key{}
+		if item.Kind != yaml.MappingNode {
+			d.fail(item, inside.path, shown(item), "list entry is "+describe(item)+" where an object is wanted", "")
+			continue
+		}
+		d.object(item, inside, kind)
+	}
+}
+
+// object decodes one resource. at names the place in a list; paths of the faults begin at the object, once its key says
+// which one it is.
+func (d *decoder) object(n *yaml.Node, at place, kind Kind) {
+	meta := child(n, "metadata")
+	d.key = Key{Kind(textOf(child(n, "kind"))), textOf(child(meta, "namespace")), textOf(child(meta, "name"))}
+	if d.key.Kind == "" {
+		d.key.Kind = kind
+	}
+	info, ok := Lookup(d.key.Kind)
+	if !ok || kind != "" && d.key.Kind != kind {
+		d.unknownKind(n, at, kind)
+		return
+	}
+	if kind == "" || child(n, "apiVersion") != nil {
+		d.checkVersion(n, at, APIVersion)
+	}
+	if d.key.Name != "" {
+		at.path = ""
+	}
+	r := info.New()
+	before := len(d.errs)
+	d.structure(n, reflect.ValueOf(r).Elem(), at)
+	if len(d.errs) > before {
+		return
+	}
+	r.GetObjectKind().SetGroupVersionKind(info.New().GetObjectKind().GroupVersionKind())
+	d.docs = append(d.docs, Document{d.file, d.document, n.Line, r, n})
+}
+
+func (d *decoder) unknownKind(n *yaml.Node, at place, want Kind) {
+	key := d.key
+	d.key = Key{}
+	kind := child(n, "kind")
+	at = at.key("kind")
+	switch {
+	case want != "":
+		d.fail(kind, at.path, shown(kind), "kind of an item does not fit the list", "write "+string(want))
+	case kind == nil:
+		d.fail(n, at.path, nil, "object has no kind", "add apiVersion: "+APIVersion+" and kind")
+	case key.Kind == "":
+		d.wrongType(kind, at.path, "a text")
+	default:
+		remedy := ""
+		if near := nearest(string(key.Kind), kindFields()); near != "" {
+			remedy = "did you mean " + near + "?"
+		}
+		d.fail(kind, at.path, kind.Value, "kind is not known", remedy)
+	}
+}
+
+func kindFields() map[string]field {
+	kinds := map[string]field{}
+	for _, info := range Kinds() {
+		kinds[string(info.Kind)] = field{name: string(info.Kind)}
+	}
+	return kinds
+}
+
+func (d *decoder) checkVersion(n *yaml.Node, at place, versions ...string) {
+	at = at.key("apiVersion")
+	version := child(n, "apiVersion")
+	if version == nil {
+		d.fail(n, at.path, nil, "object has no apiVersion", "add apiVersion: "+versions[0])
+		return
+	}
+	for _, v := range versions {
+		if textOf(version) == v {
+			return
+		}
+	}
+	d.fail(version, at.path, shown(version), "apiVersion is not known", "write "+versions[0])
+}
+
+// child returns the value of a key of a mapping, in any case, nil if there is none.
+func child(n *yaml.Node, key string) *yaml.Node {
+	n = target(n)
+	if n == nil || n.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if strings.EqualFold(n.Content[i].Value, key) {
+			return target(n.Content[i+1])
+		}
+	}
+	return nil
+}
+
+func target(n *yaml.Node) *yaml.Node {
+	for n != nil && n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	return n
+}
+
+// textOf returns the text of a scalar, "" if n is none.
+func textOf(n *yaml.Node) string {
+	if n == nil || n.Kind != yaml.ScalarNode || isNull(n) {
+		return ""
+	}
+	return n.Value
+}

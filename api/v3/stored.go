@@ -1,0 +1,150 @@
+package v3
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"strings"
+)
+
+// Encode returns an object as Calico stores it: JSON without resourceVersion, and in a policy the annotation that holds
+// its name (spec 0). Two objects that are equal have equal bytes.
+func Encode(r Resource) ([]byte, error) {
+	stored := shallowCopy(r)
+	stored.SetResourceVersion("")
+	stored.SetManagedFields(nil)
+	stored.SetSelfLink("")
+	if isPolicy(r) {
+		name, err := json.Marshal(map[string]string{"name": r.GetName()})
+		if err != nil {
+			return nil, fmt.Errorf("encode name of %s: %w", KeyOf(r), err)
+		}
+		annotations := maps.Clone(r.GetAnnotations())
+		if annotations == nil {
+			annotations = map[string]string{}
+		}
+		annotations[annotationMetadata] = string(name)
+		stored.SetAnnotations(annotations)
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	if err := enc.Encode(stored); err != nil {
+		return nil, fmt.Errorf("encode %s: %w", KeyOf(r), err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// shallowCopy returns a copy whose metadata can be set without changing r.
+func shallowCopy(r Resource) Resource {
+	c := reflect.New(reflect.TypeOf(r).Elem())
+	c.Elem().Set(reflect.ValueOf(r).Elem())
+	return c.Interface().(Resource)
+}
+
+func isPolicy(r Resource) bool {
+	switch r.(type) {
+	case *GlobalNetworkPolicy, *NetworkPolicy:
+		return true
+	}
+	return false
+}
+
+// DecodeStored returns the object of a value in the store. Unknown fields are tolerated, because newer releases may have
+// written them; a wrong type, or anything that a rule could not be compiled from, is an error of type [Errors], so that
+// it can never pass for an empty value. What older releases left out is completed: see spec 0 and 1.3.
+//
+// The name of a policy is that of its annotation, which the result no longer has; without the annotation a policy of
+// the default tier loses the prefix "default." that releases before 3.29 stored.
+func DecodeStored(kind Kind, data []byte) (Resource, error) {
+	info, ok := Lookup(kind)
+	if !ok {
+		return nil, Errors{{Key: Key{Kind: kind}, Reason: "kind is not known"}}
+	}
+	r, err := decodeJSON(info, data)
+	if err != nil {
+		return nil, err
+	}
+	if got := r.GetObjectKind().GroupVersionKind().Kind; got != string(kind) && got != "" {
+		return nil, Errors{{Key: Key{Kind: kind}, Path: "kind", Value: printed(got), Reason: "value is of another kind than its key"}}
+	}
+	r.GetObjectKind().SetGroupVersionKind(info.New().GetObjectKind().GroupVersionKind())
+	c := &check{key: KeyOf(r)}
+	if isPolicy(r) {
+		restoreName(c, r)
+	}
+	if r.GetName() == "" {
+		c.fail("metadata.name", nil, "name is not specified", "")
+	}
+	validateStored(c, r)
+	if len(c.errs) > 0 {
+		return nil, c.errs
+	}
+	return r, nil
+}
+
+// decodeJSON takes the fast way of encoding/json where that cannot go wrong. It is silent about keys without a value and
+// terse about where a fault is, so in both cases the way of Decode is taken.
+func decodeJSON(info Info, data []byte) (Resource, error) {
+	r := info.New()
+	if !bytes.Contains(data, []byte("null")) && json.Unmarshal(data, r) == nil {
+		return r, nil
+	}
+	trees, fault := parseJSON(data)
+	if fault != nil {
+		fault.Key, fault.Document = Key{Kind: info.Kind}, 0
+		return nil, Errors{fault}
+	}
+	if len(trees) != 1 {
+		return nil, Errors{{Key: Key{Kind: info.Kind}, Reason: fmt.Sprintf("value holds %d JSON values where one is wanted", len(trees))}}
+	}
+	c := newConverter("")
+	c.strict = false
+	meta := child(trees[0], "metadata")
+	c.key = Key{info.Kind, textOf(child(meta, "namespace")), textOf(child(meta, "name"))}
+	r = info.New()
+	c.structure(trees[0], reflect.ValueOf(r).Elem(), place{})
+	if len(c.errs) > 0 {
+		return nil, c.errs
+	}
+	return r, nil
+}
+
+// restoreName undoes what Encode, or an older release, did to the name.
+func restoreName(c *check, r Resource) {
+	text, ok := r.GetAnnotations()[annotationMetadata]
+	if !ok || text == "" {
+		if tier := tierOf(r); tier == "" || tier == DefaultTier {
+			r.SetName(strings.TrimPrefix(r.GetName(), DefaultTier+"."))
+		}
+		return
+	}
+	var meta struct {
+		Name string `json:"name"`
+	}
+	if err := json.Unmarshal([]byte(text), &meta); err != nil {
+		c.fail("metadata.annotations["+annotationMetadata+"]", text, "annotation is no JSON: "+err.Error(), "")
+		return
+	}
+	if meta.Name != "" {
+		r.SetName(meta.Name)
+	}
+	annotations := maps.Clone(r.GetAnnotations())
+	delete(annotations, annotationMetadata)
+	if len(annotations) == 0 {
+		annotations = nil
+	}
+	r.SetAnnotations(annotations)
+}
+
+// tierOf returns the tier that a policy names, "" if it is no policy or names none.
+func tierOf(r Resource) string {
+	switch r := r.(type) {
+	case *GlobalNetworkPolicy:
+		return r.Spec.Tier
+	case *NetworkPolicy:
+		return r.Spec.Tier
+	}
+	return ""
+}
