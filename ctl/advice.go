@@ -1,0 +1,384 @@
+package ctl
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	v3 "margay/api/v3"
+	"margay/selector"
+)
+
+// An adviser compares what the datastore holds before and after a command, and warns of what people do not expect: a
+// host endpoint that no policy selects denies everything, and an apply under a name that was taken removes what had it.
+type adviser struct {
+	session  *session
+	before   *landscape // nil: nothing was touched that matters, or it could not be read
+	replaced []replacement
+}
+
+// A landscape is what decides which policies apply to host endpoints.
+type landscape struct {
+	endpoints map[string]*v3.HostEndpoint
+	policies  []*v3.GlobalNetworkPolicy
+	profiles  map[string]*v3.Profile
+	felix     map[string]*v3.FelixConfiguration
+}
+
+// warn prints what is known of each manifest alone: traps of its kind, and two manifests for one object.
+func (c *cli) warn(docs []v3.Document) {
+	seen := map[v3.Key]*v3.Document{}
+	for i := range docs {
+		doc := &docs[i]
+		key := v3.KeyOf(doc.Object)
+		for _, text := range v3.Warnings(doc.Object) {
+			c.warning("%s: %s", key, text)
+		}
+		if first := seen[key]; first != nil {
+			c.warning("%s: %s replaces %s (give it a name of its own if both are wanted)", key, placeOf(doc), placeOf(first))
+		}
+		seen[key] = doc
+	}
+}
+
+func (c *cli) warning(format string, args ...any) {
+	fmt.Fprintf(c.env.Stderr, "Warning: "+format+"\n", args...)
+}
+
+// newAdviser looks at the datastore before a command changes objects of these kinds.
+func newAdviser(ctx context.Context, s *session, kinds []v3.Kind) *adviser {
+	a := &adviser{session: s}
+	if slices.Contains(kinds, v3.KindHostEndpoint) || slices.Contains(kinds, v3.KindGlobalNetworkPolicy) ||
+		slices.Contains(kinds, v3.KindProfile) {
+		a.before = s.survey(ctx)
+	}
+	return a
+}
+
+// survey reads the landscape. Advice is not worth an error: nil says that there is none.
+func (s *session) survey(ctx context.Context) *landscape {
+	found, err := s.list(ctx, "", v3.KindHostEndpoint, v3.KindGlobalNetworkPolicy, v3.KindProfile, v3.KindFelixConfiguration)
+	if err != nil {
+		return nil
+	}
+	l := &landscape{map[string]*v3.HostEndpoint{}, nil, map[string]*v3.Profile{}, map[string]*v3.FelixConfiguration{}}
+	for _, item := range found.Items {
+		switch r := item.(type) {
+		case *v3.HostEndpoint:
+			l.endpoints[r.Name] = r
+		case *v3.GlobalNetworkPolicy:
+			l.policies = append(l.policies, r)
+		case *v3.Profile:
+			l.profiles[r.Name] = r
+		case *v3.FelixConfiguration:
+			l.felix[r.Name] = r
+		}
+	}
+	return l
+}
+
+// print looks at the datastore again and warns.
+func (a *adviser) print(ctx context.Context, c *cli) {
+	for _, r := range a.replaced {
+		for _, text := range a.lost(r) {
+			c.warning("%s", text)
+		}
+	}
+	if a.before == nil {
+		return
+	}
+	after := a.session.survey(ctx)
+	if after == nil {
+		return
+	}
+	for _, text := range after.bare(a.before) {
+		c.warning("%s", text)
+	}
+}
+
+// selects reports whether a policy applies to a host endpoint in the direction ("Ingress" or "Egress") when packets meet
+// it: policies that act before connection tracking or DNAT decide nothing about the rest.
+func (l *landscape) selects(p *v3.GlobalNetworkPolicy, h *v3.HostEndpoint, direction string) bool {
+	if p.Spec.DoNotTrack || p.Spec.PreDNAT || len(p.Spec.Types) > 0 && !slices.Contains(p.Spec.Types, direction) {
+		return false
+	}
+	return l.matches(p, h)
+}
+
+// matches reports whether the selectors of a policy choose a host endpoint, which is in no namespace and has no service
+// account (spec 2.1). A selector that does not parse chooses nothing.
+func (l *landscape) matches(p *v3.GlobalNetworkPolicy, h *v3.HostEndpoint) bool {
+	if p.Spec.NamespaceSelector != "" || p.Spec.ServiceAccountSelector != "" {
+		return false
+	}
+	sel, err := selector.Parse(p.Spec.Selector)
+	return err == nil && sel.Matches(selector.Map(l.labels(h)))
+}
+
+// labels returns the labels of a host endpoint: its own beat those of its profiles, of which the first wins.
+func (l *landscape) labels(h *v3.HostEndpoint) map[string]string {
+	labels := map[string]string{}
+	for _, name := range slices.Backward(h.Spec.Profiles) {
+		if profile := l.profiles[name]; profile != nil {
+			maps.Copy(labels, profile.Spec.LabelsToApply)
+		}
+	}
+	maps.Copy(labels, h.Labels)
+	return labels
+}
+
+// governed reports whether a policy or a profile says anything about a direction of a host endpoint.
+func (l *landscape) governed(h *v3.HostEndpoint, direction string) bool {
+	const allowAll = "projectcalico-default-allow" // built in, never stored
+	if len(h.Spec.Profiles) > 0 && (h.Spec.Profiles[0] == allowAll || l.profiles[h.Spec.Profiles[0]] != nil) {
+		return true
+	}
+	return slices.ContainsFunc(l.policies, func(p *v3.GlobalNetworkPolicy) bool { return l.selects(p, h, direction) })
+}
+
+// bare returns a warning for the host endpoints of which a direction was governed before, or which did not exist, and
+// that now is not: all of it is denied. Endpoints of which the same is to be said share a warning.
+func (l *landscape) bare(before *landscape) []string {
+	names := map[string][]string{}
+	for _, name := range slices.Sorted(maps.Keys(l.endpoints)) {
+		h := l.endpoints[name]
+		was := before.endpoints[name]
+		var lost []string
+		for _, direction := range []string{v3.TypeIngress, v3.TypeEgress} {
+			if !l.governed(h, direction) && (was == nil || before.governed(was, direction)) {
+				lost = append(lost, direction)
+			}
+		}
+		if len(lost) > 0 {
+			text := l.denied(h, lost)
+			names[text] = append(names[text], name)
+		}
+	}
+	var out []string
+	for _, text := range slices.Sorted(maps.Keys(names)) {
+		out = append(out, fmt.Sprintf("HostEndpoint %s: %s", some(names[text]), text))
+	}
+	return out
+}
+
+// denied says what becomes of directions of which nothing is said.
+func (l *landscape) denied(h *v3.HostEndpoint, directions []string) string {
+	in, out := l.failsafes(h.Spec.Node)
+	switch {
+	case len(directions) == 2:
+		return "no policy selects it: all traffic to and from it is denied but the failsafe ports (in: " + in + "; out: " + out + ")"
+	case directions[0] == v3.TypeIngress:
+		return "no ingress policy selects it: all traffic to it is denied but the failsafe ports (" + in + ")"
+	}
+	return "no egress policy selects it: all connections from it are denied but those to the failsafe ports (" + out + ")"
+}
+
+// The failsafe ports of an agent that is not told others (spec 2.10).
+const (
+	failsafeIn  = "tcp 22, udp 68, tcp 179, tcp 2379, tcp 2380, tcp 5473, tcp 6443, tcp 6666, tcp 6667"
+	failsafeOut = "udp 53, udp 67, tcp 179, tcp 2379, tcp 2380, tcp 5473, tcp 6443, tcp 6666, tcp 6667"
+)
+
+// failsafes returns the failsafe ports of a node as the datastore has them; the agent's own environment may differ.
+func (l *landscape) failsafes(node string) (in, out string) {
+	in, out = failsafeIn, failsafeOut
+	for _, name := range []string{"default", "node." + node} {
+		config := l.felix[name]
+		if config == nil {
+			continue
+		}
+		if ports := config.Spec.FailsafeInboundHostPorts; ports != nil {
+			in = portList(ports, "from")
+		}
+		if ports := config.Spec.FailsafeOutboundHostPorts; ports != nil {
+			out = portList(ports, "to")
+		}
+	}
+	return in, out
+}
+
+func portList(ports []v3.ProtoPort, preposition string) string {
+	if len(ports) == 0 {
+		return "none"
+	}
+	texts := make([]string, len(ports))
+	for i, p := range ports {
+		texts[i] = fmt.Sprintf("%s %d", strings.ToLower(orTCP(p.Protocol)), p.Port)
+		if p.Net != "" {
+			texts[i] += " " + preposition + " " + p.Net
+		}
+	}
+	return strings.Join(texts, ", ")
+}
+
+func orTCP(protocol string) string {
+	if protocol == "" {
+		return "tcp"
+	}
+	return protocol
+}
+
+// lost returns warnings for what the old version of a policy had and the new one has not (guide defect G1).
+func (a *adviser) lost(r replacement) []string {
+	var gone []string
+	applied := ""
+	switch was := r.old.(type) {
+	case *v3.GlobalNetworkPolicy:
+		is := r.new.(*v3.GlobalNetworkPolicy)
+		gone = append(lostRules("ingress", was.Spec.Ingress, is.Spec.Ingress), lostRules("egress", was.Spec.Egress, is.Spec.Egress)...)
+		gone = append(gone, lostFlags(&was.Spec, &is.Spec)...)
+		applied, gone = a.applied(was, is, gone)
+	case *v3.NetworkPolicy:
+		is := r.new.(*v3.NetworkPolicy)
+		gone = append(lostRules("ingress", was.Spec.Ingress, is.Spec.Ingress), lostRules("egress", was.Spec.Egress, is.Spec.Egress)...)
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s existed and was replaced; what it said before is no longer in force: %s.%s "+
+		"Give the new policy a name of its own if both are wanted.", v3.KeyOf(r.old), strings.Join(gone, "; "), applied)}
+}
+
+// applied says on which host endpoints the old policy was in force, and adds those that the new one leaves out to gone.
+func (a *adviser) applied(was, is *v3.GlobalNetworkPolicy, gone []string) (string, []string) {
+	if a.before == nil {
+		return "", gone
+	}
+	var had, left []string
+	for _, name := range slices.Sorted(maps.Keys(a.before.endpoints)) {
+		h := a.before.endpoints[name]
+		if !a.before.matches(was, h) {
+			continue
+		}
+		had = append(had, name)
+		if !a.before.matches(is, h) {
+			left = append(left, name)
+		}
+	}
+	if len(left) > 0 {
+		gone = append(gone, "it no longer selects HostEndpoint "+some(left))
+	}
+	if len(had) == 0 {
+		return " It selected no host endpoint.", gone
+	}
+	return " It applied to HostEndpoint " + some(had) + ".", gone
+}
+
+// lostRules returns the old rules that are not among the new ones, with what is there in their place when only ports
+// differ.
+func lostRules(direction string, was, is []v3.Rule) []string {
+	unused := map[string]int{}
+	for _, rule := range is {
+		unused[text(rule)]++
+	}
+	var gone []string
+	for i, rule := range was {
+		if key := text(rule); unused[key] > 0 {
+			unused[key]--
+			continue
+		}
+		line := fmt.Sprintf("%s[%d] %s", direction, i, describe(rule))
+		for _, other := range is {
+			if ports := other.Destination.Ports; len(ports) > 0 && text(withoutPorts(rule)) == text(withoutPorts(other)) {
+				line += " (now only to port " + join(ports, ",") + ")"
+				break
+			}
+		}
+		gone = append(gone, line)
+	}
+	return gone
+}
+
+func withoutPorts(rule v3.Rule) v3.Rule {
+	rule.Destination.Ports = nil
+	return rule
+}
+
+// text is equal for equal values.
+func text(v any) string {
+	out, err := json.Marshal(v)
+	if err != nil {
+		return err.Error()
+	}
+	return string(out)
+}
+
+// lostFlags returns what else narrowed what the policy lets through.
+func lostFlags(was, is *v3.GlobalNetworkPolicySpec) []string {
+	var gone []string
+	for _, direction := range was.Types {
+		if len(is.Types) > 0 && !slices.Contains(is.Types, direction) {
+			gone = append(gone, "type "+direction)
+		}
+	}
+	for _, flag := range []struct {
+		name    string
+		was, is bool
+	}{
+		{"doNotTrack", was.DoNotTrack, is.DoNotTrack}, {"preDNAT", was.PreDNAT, is.PreDNAT},
+		{"applyOnForward", was.ApplyOnForward, is.ApplyOnForward},
+	} {
+		if flag.was && !flag.is {
+			gone = append(gone, flag.name)
+		}
+	}
+	return gone
+}
+
+// describe puts a rule in words: Deny TCP from !(a == "b") to port 9091.
+func describe(r v3.Rule) string {
+	words := []string{r.Action}
+	if r.Protocol != nil {
+		words = append(words, string(*r.Protocol))
+	}
+	if r.NotProtocol != nil {
+		words = append(words, "!"+string(*r.NotProtocol))
+	}
+	if from := describeEntity(r.Source); from != "" {
+		words = append(words, "from "+from)
+	}
+	if to := describeEntity(r.Destination); to != "" {
+		words = append(words, "to "+to)
+	}
+	return strings.Join(words, " ")
+}
+
+func describeEntity(e v3.EntityRule) string {
+	var words []string
+	add := func(format, s string) {
+		if s != "" {
+			words = append(words, fmt.Sprintf(format, s))
+		}
+	}
+	add("%s", join(e.Nets, ","))
+	add("!(%s)", join(e.NotNets, ","))
+	add("%s", e.Selector)
+	add("!(%s)", e.NotSelector)
+	add("namespaces %s", e.NamespaceSelector)
+	if e.Services != nil {
+		add("service %s", e.Services.Namespace+"/"+e.Services.Name)
+	}
+	if e.ServiceAccounts != nil {
+		add("service accounts %s", strings.TrimSpace(join(e.ServiceAccounts.Names, ",")+" "+e.ServiceAccounts.Selector))
+	}
+	add("port %s", join(e.Ports, ","))
+	add("!port %s", join(e.NotPorts, ","))
+	return strings.Join(words, " ")
+}
+
+// maxNamed is how many of many things a sentence names.
+const maxNamed = 5
+
+// some lists names, the first few of many.
+func some(names []string) string {
+	if len(names) <= maxNamed {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:maxNamed], ", "), len(names)-maxNamed)
+}
+
+// placeOf says where a document is.
+func placeOf(d *v3.Document) string { return fmt.Sprintf("%s, document %d", d.File, d.Index) }

@@ -1,0 +1,82 @@
+package ctl
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	v3 "margay/api/v3"
+)
+
+// errNoName is calicoctl's answer to an empty NAME.
+var errNoName = errors.New("resource name may not be empty")
+
+// onlyFlags refuses arguments where manifests are named with -f.
+func onlyFlags(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no argument %q (a manifest is named with -f)", cmd.CommandPath(), args[0])
+	}
+	return nil
+}
+
+// exactly refuses any other number of arguments than the usage line names.
+func exactly(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return fmt.Errorf("%d arguments given, want: %s", len(args), cmd.UseLine())
+		}
+		return nil
+	}
+}
+
+// completeKind completes the first argument.
+func completeKind(_ *cobra.Command, args []string, start string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var names []string
+	for _, info := range v3.Kinds() {
+		if strings.HasPrefix(info.Plural, strings.ToLower(start)) {
+			names = append(names, info.Plural)
+		}
+	}
+	slices.Sort(names)
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// keysOf returns the keys of KIND NAME..., in the namespace that is given or default. Without names it returns one key
+// without a name.
+func keysOf(args []string, namespace string) ([]v3.Key, error) {
+	view, err := lookupKind(args[0])
+	if err != nil {
+		return nil, err
+	}
+	key := v3.Key{Kind: view.kind}
+	if key.Namespace, err = namespaceOf(key, namespace); err != nil {
+		return nil, err
+	}
+	if len(args) == 1 {
+		return []v3.Key{key}, nil
+	}
+	keys := make([]v3.Key, 0, len(args)-1)
+	for _, name := range args[1:] {
+		if name == "" {
+			return nil, errNoName
+		}
+		key.Name = name
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// mustLookup is for kinds that have a view.
+func mustLookup(kind v3.Kind) v3.Info {
+	info, ok := v3.Lookup(kind)
+	if !ok {
+		panic("ctl: no kind " + kind)
+	}
+	return info
+}

@@ -1,0 +1,144 @@
+// Package ctl is the command line: it turns words and manifests into calls of a [store.Store] and prints the answers as
+// calicoctl does (spec section 3): the same flags, tables, sentences, streams and exit codes. What it has to say beyond
+// that (what became of each object, warnings) goes to standard error, so that scripts see what they always saw.
+//
+//	argv -> command -> load manifests -> check them all -> open store -> one request per object -> outcome -> advice
+//	                   (input.go)                          (session.go)   (write.go)               (outcome.go) (advice.go)
+//
+// Nothing is written before the whole input was found good. The package must not know an implementation of the store,
+// write to the process's own streams or read its environment: all of that comes in an [Env].
+package ctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"margay/store"
+)
+
+// Where things are unless [Env] or a flag says otherwise.
+const (
+	DefaultConfigFile = "/etc/calico/calicoctl.cfg"
+	DefaultSocket     = "/run/margay/store.sock"
+)
+
+// compatible is the release of the system whose store and wire format this build follows; calicoctl refuses to write
+// to a cluster of another release (spec 3.5, version mismatch).
+const compatible = "v3.32"
+
+// An Env is what a process gives the command line.
+type Env struct {
+	// Name is what the program was called as. "calicoctl" makes it as silent as calicoctl.
+	Name           string
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Getenv         func(string) string
+	// OpenStore connects to a datastore of type etcdv3. It need not wait until the datastore answers.
+	OpenStore func(context.Context, StoreConfig) (store.Store, error)
+	// Version as `version` prints it, with the v; Commit likewise.
+	Version, Commit string
+	// TTY says that Stdout is a terminal.
+	TTY bool
+	// ConfigFile replaces DefaultConfigFile, and Socket DefaultSocket, when not empty.
+	ConfigFile, Socket string
+}
+
+// cli is what all commands share.
+type cli struct {
+	env           Env
+	log           *slog.Logger
+	logLevel      string
+	context       string
+	allowMismatch bool
+	timeout       time.Duration
+	changes       bool
+}
+
+// NewCommand returns the root command with all verbs of calicoctl, and status. Run it with [Execute].
+func NewCommand(env Env) *cobra.Command {
+	if env.ConfigFile == "" {
+		env.ConfigFile = DefaultConfigFile
+	}
+	if env.Socket == "" {
+		env.Socket = DefaultSocket
+	}
+	c := &cli{env: env, log: slog.New(slog.DiscardHandler)}
+	root := &cobra.Command{
+		Use:                        env.Name,
+		Short:                      "Label-based network policy for Linux hosts",
+		Long:                       "Manage network policy: write resources to the datastore, read them, see what is in force.",
+		SilenceUsage:               true,
+		SilenceErrors:              true,
+		SuggestionsMinimumDistance: 2,
+		PersistentPreRunE:          func(*cobra.Command, []string) error { return c.startLog() },
+	}
+	root.SetIn(env.Stdin)
+	root.SetOut(env.Stdout)
+	root.SetErr(env.Stderr)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())
+	})
+	flags := root.PersistentFlags()
+	flags.StringVarP(&c.logLevel, "log-level", "l", "panic", "panic, fatal, error, warn, info or debug")
+	flags.StringVar(&c.context, "context", "", "kubeconfig context")
+	flags.BoolVar(&c.allowMismatch, "allow-version-mismatch", false, "work on a datastore of another release")
+	root.AddCommand(c.createCommand(), c.applyCommand(), c.replaceCommand(), c.deleteCommand(), c.getCommand(),
+		c.patchCommand(), c.labelCommand(), c.validateCommand(), c.versionCommand(), c.statusCommand())
+	return root
+}
+
+// Execute runs the command and returns the exit code: 0, or 1 after any error, which it prints.
+func Execute(ctx context.Context, root *cobra.Command) int {
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	w := root.ErrOrStderr()
+	if plain := (*stdoutError)(nil); errors.As(err, &plain) {
+		w = root.OutOrStdout()
+	}
+	fmt.Fprintln(w, strings.TrimRight(err.Error(), "\n"))
+	return 1
+}
+
+// A stdoutError is one of the two errors that calicoctl prints on standard output (spec 3.1).
+type stdoutError struct{ error }
+
+func (e *stdoutError) Unwrap() error { return e.error }
+
+// startLog makes the logger that --log-level asks for.
+func (c *cli) startLog() error {
+	var level slog.Level
+	switch strings.ToLower(c.logLevel) {
+	case "panic", "fatal":
+		return nil
+	case "error":
+		level = slog.LevelError
+	case "warn", "warning":
+		level = slog.LevelWarn
+	case "info":
+		level = slog.LevelInfo
+	case "debug", "trace":
+		level = slog.LevelDebug
+	default:
+		return fmt.Errorf("unknown log level: %s, expected one of: panic, fatal, error, warn, info, debug", c.logLevel)
+	}
+	c.log = slog.New(slog.NewTextHandler(c.env.Stderr, &slog.HandlerOptions{Level: level}))
+	return nil
+}
+
+// silent reports whether only what calicoctl prints is wanted.
+func (c *cli) silent() bool { return c.env.Name == "calicoctl" }
+
+// example returns an example for a help text, with the program's name for $.
+func (c *cli) example(lines ...string) string {
+	text := "  " + strings.Join(lines, "\n  ")
+	return strings.ReplaceAll(text, "$", c.env.Name)
+}

@@ -1,0 +1,179 @@
+package ctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	v3 "margay/api/v3"
+)
+
+// getFlags are the flags of get.
+type getFlags struct {
+	input         inputFlags
+	store         storeFlags
+	output        string
+	allNamespaces bool
+	export        bool
+}
+
+func (c *cli) getCommand() *cobra.Command {
+	var f getFlags
+	cmd := &cobra.Command{
+		Use:   "get [KIND [NAME...]]",
+		Short: "Print resources",
+		Long: "Print all resources of a kind, those named, or those that manifests describe. What -o yaml and -o json print can\n" +
+			"be applied again; --export leaves out what belongs to this datastore.",
+		Example: c.example("$ get nodes", "$ get hostendpoints -o wide", "$ get gnp default-host -o yaml --export",
+			"$ get np -A -o custom-columns=NAMESPACE,NAME,ORDER"),
+		ValidArgsFunction: completeKind,
+		RunE:              func(cmd *cobra.Command, args []string) error { return c.get(cmd, &f, args) },
+	}
+	f.input.add(cmd)
+	c.addStoreFlags(cmd, &f.store)
+	flags := cmd.Flags()
+	flags.StringVarP(&f.output, "output", "o", "ps",
+		"ps, wide, yaml, json, custom-columns=A,B, go-template=T or go-template-file=F")
+	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "of all namespaces")
+	flags.BoolVarP(&f.allNamespaces, "all-namespaces-a", "a", false, "as -A")
+	_ = flags.MarkHidden("all-namespaces-a")
+	flags.BoolVar(&f.export, "export", false, "with a NAME: leave out what belongs to this datastore")
+	return cmd
+}
+
+func (c *cli) get(cmd *cobra.Command, f *getFlags, args []string) error {
+	out, err := parseFormat(f.output, f.allNamespaces || f.input.namespace != "")
+	if err != nil {
+		return err
+	}
+	keys, err := c.getKeys(f, args)
+	if input := (*inputError)(nil); errors.As(err, &input) {
+		return err
+	} else if err != nil {
+		return fmt.Errorf("failed to get resources: %w", err)
+	}
+	s, err := c.openForWork(cmd.Context(), f.store)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	results, errs := s.find(cmd.Context(), keys)
+	if f.export {
+		export(results)
+	}
+	if len(results) > 0 {
+		if err := out.print(c.env.Stdout, results); err != nil {
+			return err
+		}
+		if _, ok := out.(jsonFormat); ok && c.env.TTY {
+			fmt.Fprintln(c.env.Stdout)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// getKeys returns what to read. A key without a name stands for all of its kind, in its namespace if it has one.
+func (c *cli) getKeys(f *getFlags, args []string) ([]v3.Key, error) {
+	if f.allNamespaces && f.input.namespace != "" {
+		return nil, errors.New("cannot use both --namespace and --all-namespaces flags at the same time")
+	}
+	var keys []v3.Key
+	switch {
+	case f.input.filename != "" || len(args) != 1:
+		docs, err := c.named(f.input, args)
+		if err != nil {
+			return nil, err
+		}
+		for _, doc := range docs {
+			keys = append(keys, v3.KeyOf(doc.Object))
+		}
+	default:
+		var err error
+		if keys, err = keysOf(args, f.input.namespace); err != nil {
+			return nil, err
+		}
+	}
+	if !f.allNamespaces {
+		return keys, nil
+	}
+	for i := range keys {
+		switch {
+		case !mustLookup(keys[i].Kind).Namespaced:
+			return nil, fmt.Errorf("%s is not namespaced", keys[i].Kind)
+		case keys[i].Name != "":
+			return nil, errors.New("cannot use --all-namespace flag for getting a single resource")
+		}
+		keys[i].Namespace = ""
+	}
+	return keys, nil
+}
+
+// find reads the objects and listings. Stored values that do not decode are among the errors.
+func (s *session) find(ctx context.Context, keys []v3.Key) (results []any, errs []error) {
+	for _, key := range keys {
+		if key.Name != "" {
+			r, err := s.get(ctx, key)
+			if err == nil {
+				results = append(results, r)
+				continue
+			}
+			if errs = append(errs, err); unreachable(err) {
+				return results, errs
+			}
+			continue
+		}
+		found, err := s.list(ctx, key.Namespace, key.Kind)
+		if err != nil {
+			return results, append(errs, fmt.Errorf("failed to get resources: %w", err))
+		}
+		for i := range found.Faults {
+			errs = append(errs, &found.Faults[i])
+		}
+		if key.Kind == v3.KindTier {
+			slices.SortStableFunc(found.Items, byTierOrder)
+		}
+		results = append(results, &list{
+			TypeMeta: metav1.TypeMeta{Kind: string(key.Kind) + "List", APIVersion: v3.APIVersion},
+			ListMeta: metav1.ListMeta{ResourceVersion: string(found.Revision)},
+			Items:    append([]v3.Resource{}, found.Items...),
+		})
+	}
+	return results, errs
+}
+
+// byTierOrder orders tiers as they are evaluated, nil last.
+func byTierOrder(a, b v3.Resource) int {
+	x, y := a.(*v3.Tier).Spec.Order, b.(*v3.Tier).Spec.Order
+	switch {
+	case x == nil && y == nil:
+		return 0
+	case x == nil:
+		return 1
+	case y == nil || *x < *y:
+		return -1
+	case *x > *y:
+		return 1
+	}
+	return 0
+}
+
+// export removes from single objects what only this datastore gives a meaning to (spec 3.4).
+func export(results []any) {
+	for _, result := range results {
+		r, ok := result.(v3.Resource)
+		if !ok {
+			continue
+		}
+		r.SetNamespace("")
+		r.SetUID(types.UID(""))
+		r.SetResourceVersion("")
+		r.SetCreationTimestamp(metav1.Time{})
+		r.SetDeletionTimestamp(nil)
+		r.SetDeletionGracePeriodSeconds(nil)
+	}
+}

@@ -1,0 +1,137 @@
+package ctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	v3 "margay/api/v3"
+	"margay/store"
+)
+
+// labelFlags are the flags of label.
+type labelFlags struct {
+	store     storeFlags
+	namespace string
+	overwrite bool
+	remove    bool
+}
+
+func (c *cli) labelCommand() *cobra.Command {
+	var f labelFlags
+	cmd := &cobra.Command{
+		Use:   "label KIND NAME KEY=VALUE | KEY --remove",
+		Short: "Set or remove a label of a resource",
+		Long:  "Set a label of a resource, or remove one. Policies and rules that select by it follow at once.",
+		Example: c.example("$ label hostendpoint master.eth0 running-calico=true",
+			"$ label globalnetworkset scrapers calico-prometheus-access --remove"),
+		Args:              exactly(3),
+		ValidArgsFunction: completeKind,
+		RunE:              func(cmd *cobra.Command, args []string) error { return c.label(cmd, &f, args) },
+	}
+	c.addStoreFlags(cmd, &f.store)
+	flags := cmd.Flags()
+	flags.StringVarP(&f.namespace, "namespace", "n", "", "namespace of the resource")
+	flags.BoolVar(&f.overwrite, "overwrite", false, "change the label if it has another value")
+	flags.BoolVar(&f.remove, "remove", false, "remove the label")
+	return cmd
+}
+
+func (c *cli) label(cmd *cobra.Command, f *labelFlags, args []string) error {
+	change, err := parseLabel(f, args)
+	if err != nil {
+		return err
+	}
+	keys, err := keysOf(args[:2], f.namespace)
+	if err != nil {
+		return err
+	}
+	if err := refusal("label", keys[0]); err != nil {
+		return err
+	}
+	ctx := cmd.Context()
+	s, err := c.openForWork(ctx, f.store)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	advice := newAdviser(ctx, s, []v3.Kind{keys[0].Kind})
+	if err := s.retry(ctx, "", func() error { return change.to(ctx, s, keys[0]) }); err != nil {
+		return err
+	}
+	advice.print(ctx, c)
+	fmt.Fprintln(c.env.Stdout, "Successfully", change.done)
+	return nil
+}
+
+// A labelChange is what label is asked to do. Its words are the arguments as they were typed (spec 3.5).
+type labelChange struct {
+	kind, name string
+	key, value string
+	overwrite  bool
+	remove     bool
+	done       string // what was done, for the user
+}
+
+func parseLabel(f *labelFlags, args []string) (*labelChange, error) {
+	change := &labelChange{kind: args[0], name: args[1], key: args[2], overwrite: f.overwrite, remove: f.remove}
+	if f.remove {
+		return change, nil
+	}
+	var ok bool
+	if change.key, change.value, ok = strings.Cut(args[2], "="); !ok {
+		return nil, fmt.Errorf("invalid label %s", args[2])
+	}
+	return change, nil
+}
+
+// to changes the label of one object.
+func (l *labelChange) to(ctx context.Context, s *session, key v3.Key) error {
+	r, err := s.get(ctx, key)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return fmt.Errorf("%s %s not found", l.kind, l.name)
+	case err != nil:
+		return fmt.Errorf("failed to get %s %s, error %w", l.kind, l.name, err)
+	}
+	labels := maps.Clone(r.GetLabels())
+	if err := l.change(&labels); err != nil {
+		return err
+	}
+	r.SetLabels(labels)
+	if err := v3.Validate(r); err != nil {
+		return fmt.Errorf("failed to update %s %s, label not changed: %w", l.kind, l.name, err)
+	}
+	if _, err := s.update(ctx, r); err != nil {
+		return fmt.Errorf("failed to update %s %s, label not changed: %w", l.kind, l.name, err)
+	}
+	return nil
+}
+
+func (l *labelChange) change(labels *map[string]string) error {
+	old, exists := (*labels)[l.key]
+	switch {
+	case l.remove && !exists:
+		return fmt.Errorf("cannot remove label of %s %s, key %s does not exist", l.kind, l.name, l.key)
+	case l.remove:
+		delete(*labels, l.key)
+		l.done = fmt.Sprintf("removed label %s from %s %s", l.key, l.kind, l.name)
+		return nil
+	case exists && old != l.value && !l.overwrite:
+		return fmt.Errorf("failed to update label of %s %s, key %s is already present. "+
+			"please use '--overwrite' to set a new value", l.kind, l.name, l.key)
+	case exists:
+		l.done = fmt.Sprintf("updated label %s on %s %s", l.key, l.kind, l.name)
+	default:
+		l.done = fmt.Sprintf("set label %s on %s %s", l.key, l.kind, l.name)
+	}
+	if *labels == nil {
+		*labels = map[string]string{}
+	}
+	(*labels)[l.key] = l.value
+	return nil
+}

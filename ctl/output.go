@@ -1,0 +1,115 @@
+package ctl
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/template"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	v3 "margay/api/v3"
+)
+
+// defaultASNumber is the AS number of nodes that set none (RFC 6996, first private one). No kind here configures it.
+const defaultASNumber = "64512"
+
+// A list is what get prints for a kind without names. Templates see it as the Go value it is.
+type list struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata"`
+	Items           []v3.Resource `json:"items"`
+}
+
+// A format prints the results of get. Each result is a v3.Resource or a *list.
+type format interface {
+	print(w io.Writer, results []any) error
+}
+
+// parseFormat reads the value of --output (spec 3.2).
+func parseFormat(output string, namespace bool) (format, error) {
+	switch output {
+	case "ps":
+		return tableFormat{namespace: namespace}, nil
+	case "wide":
+		return tableFormat{wide: true, namespace: namespace}, nil
+	case "yaml", "yml":
+		return yamlFormat{}, nil
+	case "json":
+		return jsonFormat{}, nil
+	}
+	key, value, _ := strings.Cut(output, "=")
+	switch key {
+	case "custom-columns":
+		if value == "" {
+			return nil, errors.New("need to specify at least one column")
+		}
+		return tableFormat{headings: strings.Split(value, ",")}, nil
+	case "go-template":
+		if value == "" {
+			return nil, errors.New("need to specify a template")
+		}
+		return templateFormat{value}, nil
+	case "go-template-file":
+		if value == "" {
+			return nil, errors.New("need to specify a template file")
+		}
+		text, err := os.ReadFile(value)
+		return templateFormat{string(text)}, err
+	}
+	return nil, fmt.Errorf("unrecognized output format '%s'", output)
+}
+
+// single returns the only result itself, and several as a list.
+func single(results []any) any {
+	if len(results) == 1 {
+		return results[0]
+	}
+	return results
+}
+
+type yamlFormat struct{}
+
+func (yamlFormat) print(w io.Writer, results []any) error {
+	text, err := yaml.Marshal(single(results))
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(text)
+	return err
+}
+
+// jsonFormat ends without a newline, as calicoctl's does; on a terminal the caller adds one.
+type jsonFormat struct{}
+
+func (jsonFormat) print(w io.Writer, results []any) error {
+	text, err := json.MarshalIndent(single(results), "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(text)
+	return err
+}
+
+type templateFormat struct{ text string }
+
+func (f templateFormat) print(w io.Writer, results []any) error {
+	functions := template.FuncMap{"join": join, "joinAndTruncate": joinAndTruncate, "config": templateConfig}
+	parsed, err := template.New("get").Funcs(functions).Parse(f.text)
+	if err != nil {
+		return err
+	}
+	return parsed.Execute(w, results)
+}
+
+// templateConfig is the function config of templates.
+func templateConfig(name string) (string, error) {
+	if strings.EqualFold(name, "asnumber") {
+		return defaultASNumber, nil
+	}
+	return "", fmt.Errorf("unknown config %q (asnumber is the only one)", name)
+}

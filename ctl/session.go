@@ -1,0 +1,155 @@
+package ctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	v3 "margay/api/v3"
+	"margay/store"
+)
+
+// storeFlags are the flags of every command that talks to a datastore.
+type storeFlags struct{ config string }
+
+func (c *cli) addStoreFlags(cmd *cobra.Command, f *storeFlags) {
+	cmd.Flags().StringVarP(&f.config, "config", "c", c.env.ConfigFile, "file that says which datastore to use and how")
+	cmd.Flags().DurationVar(&c.timeout, "request-timeout", 10*time.Second, "give up a request after this time")
+}
+
+// A session is a datastore whose requests all end in time and whose errors say which datastore it was.
+type session struct {
+	store   store.Store
+	cfg     StoreConfig
+	timeout time.Duration
+}
+
+// open connects to the configured datastore. Errors of the configuration are printed as calicoctl prints them.
+func (c *cli) open(ctx context.Context, f storeFlags) (*session, error) {
+	cfg, err := c.loadConfig(f.config)
+	if err != nil {
+		return nil, noClient(err)
+	}
+	c.log.Info("datastore", "type", cfg.Type, "endpoints", cfg.Endpoints, "discovery", cfg.DiscoverySRV, "source", cfg.Source)
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	s, err := c.env.OpenStore(ctx, cfg)
+	if err != nil {
+		return nil, noClient(fmt.Errorf("%w; the settings come from %s", err, cfg.Source))
+	}
+	return &session{s, cfg, c.timeout}, nil
+}
+
+// noClient says that no client could be made.
+func noClient(err error) error {
+	if plain := (*stdoutError)(nil); errors.As(err, &plain) {
+		return err
+	}
+	return &stdoutError{fmt.Errorf("Failed to create Calico API client: %w", err)}
+}
+
+// openForWork is open for commands that calicoctl refuses on a cluster of another release (spec 3.5).
+func (c *cli) openForWork(ctx context.Context, f storeFlags) (*session, error) {
+	s, err := c.open(ctx, f)
+	if err != nil || c.allowMismatch {
+		return s, err
+	}
+	if err := s.checkVersion(ctx); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// checkVersion compares releases as far as compatibility goes, major and minor: patch releases share the format.
+func (s *session) checkVersion(ctx context.Context) error {
+	r, err := s.get(ctx, v3.Key{Kind: v3.KindClusterInformation, Name: "default"})
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil
+	case unreachable(err):
+		return err
+	case err != nil:
+		return fmt.Errorf("unable to get Cluster Information to verify version mismatch: %w\n"+
+			"Use --allow-version-mismatch to override", err)
+	}
+	version := r.(*v3.ClusterInformation).Spec.CalicoVersion
+	if version == "" || release(version) == release(compatible) {
+		return nil
+	}
+	number, _, _ := strings.Cut(strings.TrimPrefix(version, "v"), "-")
+	return fmt.Errorf("version mismatch.\nClient Version:   %s\nCluster Version:  %s\n"+
+		"Use --allow-version-mismatch to override", compatible, number)
+}
+
+// release returns 3.32 for v3.32.1-0.dev.
+func release(version string) string {
+	version, _, _ = strings.Cut(strings.TrimPrefix(version, "v"), "-")
+	parts := strings.SplitN(version, ".", 3)
+	return strings.Join(parts[:min(2, len(parts))], ".")
+}
+
+func (s *session) close() { _ = s.store.Close() }
+
+// within runs one request.
+func within[T any](ctx context.Context, s *session, request func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	out, err := request(ctx)
+	return out, s.explain(err)
+}
+
+// explain adds which datastore it was to an error of one that does not answer.
+func (s *session) explain(err error) error {
+	if !unreachable(err) {
+		return err
+	}
+	where := strings.Join(s.cfg.Endpoints, ", ")
+	if s.cfg.DiscoverySRV != "" {
+		where = "SRV records of " + s.cfg.DiscoverySRV
+	}
+	return fmt.Errorf("%w (no answer from %s within %s; the settings come from %s)", err, where, s.timeout, s.cfg.Source)
+}
+
+// unreachable reports whether an error says that the datastore does not answer, so that asking again is of no use.
+func unreachable(err error) bool {
+	return errors.Is(err, store.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)
+}
+
+func (s *session) get(ctx context.Context, key v3.Key) (v3.Resource, error) {
+	return within(ctx, s, func(ctx context.Context) (v3.Resource, error) { return s.store.Get(ctx, key) })
+}
+
+func (s *session) list(ctx context.Context, namespace string, kinds ...v3.Kind) (*store.List, error) {
+	return within(ctx, s, func(ctx context.Context) (*store.List, error) { return s.store.List(ctx, namespace, kinds...) })
+}
+
+func (s *session) create(ctx context.Context, r v3.Resource) (v3.Resource, error) {
+	return within(ctx, s, func(ctx context.Context) (v3.Resource, error) { return s.store.Create(ctx, r) })
+}
+
+func (s *session) update(ctx context.Context, r v3.Resource) (v3.Resource, error) {
+	return within(ctx, s, func(ctx context.Context) (v3.Resource, error) { return s.store.Update(ctx, r) })
+}
+
+func (s *session) delete(ctx context.Context, key v3.Key, revision store.Revision) (v3.Resource, error) {
+	return within(ctx, s, func(ctx context.Context) (v3.Resource, error) { return s.store.Delete(ctx, key, revision) })
+}
+
+func (s *session) statuses(ctx context.Context) ([]store.NodeStatus, error) {
+	return within(ctx, s, s.store.Statuses)
+}
+
+// initialise prepares a new datastore, as every write of calicoctl does first. Who may not do that may still be allowed
+// to write, so its failure is no error unless the datastore does not answer at all.
+func (s *session) initialise(ctx context.Context) error {
+	_, err := within(ctx, s, func(ctx context.Context) (struct{}, error) { return struct{}{}, s.store.Initialise(ctx) })
+	if unreachable(err) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,240 @@
+package ctl
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
+
+	v3 "margay/api/v3"
+	"margay/store"
+)
+
+func (c *cli) statusCommand() *cobra.Command {
+	var f storeFlags
+	var output string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Print what every node says of itself: ready, what it enforces, faults",
+		Long: "Print for every node whether its agent reports, is ready, and enforces every resource that is stored, and which\n" +
+			"stored objects it cannot use. Nodes are those that report, Node resources, and the nodes of host endpoints.\n\n" +
+			"Exit code 1 says that something is not in force everywhere.",
+		Example: c.example("$ apply -f policy.yaml && $ status"),
+		Args:    onlyFlags,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return c.status(cmd.Context(), f, output) },
+	}
+	c.addStoreFlags(cmd, &f)
+	cmd.Flags().StringVarP(&output, "output", "o", "ps", "ps, yaml or json")
+	return cmd
+}
+
+// A report is what status prints.
+type report struct {
+	// Revision of the last change that is in a stored resource.
+	Revision store.Revision `json:"revision"`
+	Nodes    []nodeReport   `json:"nodes"`
+}
+
+// A nodeReport is what one node says, and what follows from it.
+type nodeReport struct {
+	store.NodeStatus `json:",inline"`
+	Reports          bool `json:"reports"`
+	// Current: every resource that is stored is in force there.
+	Current bool `json:"current"`
+}
+
+func (c *cli) status(ctx context.Context, f storeFlags, output string) error {
+	if !slices.Contains([]string{"ps", "yaml", "yml", "json"}, output) {
+		return fmt.Errorf("unrecognized output format '%s'", output)
+	}
+	s, err := c.open(ctx, f)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	r, err := s.report(ctx)
+	if err != nil {
+		return err
+	}
+	switch output {
+	case "json":
+		err = json.NewEncoder(c.env.Stdout).Encode(r)
+	case "yaml", "yml":
+		var text []byte
+		if text, err = yaml.Marshal(r); err == nil {
+			_, err = c.env.Stdout.Write(text)
+		}
+	default:
+		err = r.write(c.env.Stdout, time.Now())
+	}
+	return errors.Join(err, r.problem())
+}
+
+// report asks the store for everything that status prints.
+func (s *session) report(ctx context.Context) (*report, error) {
+	var kinds []v3.Kind
+	for _, info := range v3.Kinds() {
+		kinds = append(kinds, info.Kind)
+	}
+	stored, err := s.list(ctx, "", kinds...)
+	if err != nil {
+		return nil, err
+	}
+	statuses, err := s.statuses(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := &report{Revision: newest(stored)}
+	nodes := map[string]nodeReport{}
+	for _, node := range expectedNodes(stored.Items) {
+		nodes[node] = nodeReport{NodeStatus: store.NodeStatus{Node: node}}
+	}
+	for _, status := range statuses {
+		nodes[status.Node] = nodeReport{status, true, reached(status.Enforced, r.Revision)}
+	}
+	r.Nodes = slices.SortedFunc(maps.Values(nodes), func(a, b nodeReport) int { return cmp.Compare(a.Node, b.Node) })
+	return r, nil
+}
+
+// expectedNodes returns the nodes that ought to have an agent.
+func expectedNodes(items []v3.Resource) []string {
+	var nodes []string
+	for _, item := range items {
+		switch r := item.(type) {
+		case *v3.Node:
+			nodes = append(nodes, r.Name)
+		case *v3.HostEndpoint:
+			nodes = append(nodes, r.Spec.Node)
+		}
+	}
+	return nodes
+}
+
+// newest returns the revision of the latest change that is still stored; a deletion leaves none.
+func newest(stored *store.List) store.Revision {
+	var last store.Revision
+	for _, item := range stored.Items {
+		last = later(last, store.Revision(item.GetResourceVersion()))
+	}
+	for _, fault := range stored.Faults {
+		last = later(last, fault.Revision)
+	}
+	return last
+}
+
+func later(a, b store.Revision) store.Revision {
+	if a == "" || reached(b, a) {
+		return b
+	}
+	return a
+}
+
+// reached reports whether a revision is another one or later. Revisions of etcd are numbers; others can only be equal.
+func reached(r, goal store.Revision) bool {
+	n, errN := strconv.ParseUint(string(r), 10, 64)
+	m, errM := strconv.ParseUint(string(goal), 10, 64)
+	return r == goal || errN == nil && errM == nil && n >= m
+}
+
+// write prints a table, and under it what is wrong.
+func (r *report) write(w io.Writer, now time.Time) error {
+	if len(r.Nodes) == 0 {
+		_, err := fmt.Fprintln(w, "No node reports to this datastore, and no resource names one.")
+		return err
+	}
+	fmt.Fprintf(w, "Last change in the datastore: revision %s\n\n", r.Revision)
+	tw := tabwriter.NewWriter(w, 5, 1, 3, ' ', 0)
+	fmt.Fprintln(tw, "NODE\tREADY\tIN FORCE\tREVISION\tFAULTS\tREPORTED\tDETAIL")
+	for _, n := range r.Nodes {
+		if !n.Reports {
+			fmt.Fprintf(tw, "%s\t-\t-\t-\t-\tnever\t%s\n", n.Node, "its agent does not run or cannot reach the datastore")
+			continue
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", n.Node, yes(n.Ready), yes(n.Current), orDash(string(n.Enforced)),
+			len(n.Faults), age(n.Time, now), n.Detail)
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	return r.writeFaults(w)
+}
+
+// writeFaults prints each fault once, with the nodes that report it.
+func (r *report) writeFaults(w io.Writer) error {
+	nodes := map[string][]string{}
+	for _, n := range r.Nodes {
+		for _, fault := range n.Faults {
+			nodes[fault] = append(nodes[fault], n.Node)
+		}
+	}
+	_, err := fmt.Fprintln(w)
+	for _, fault := range slices.Sorted(maps.Keys(nodes)) {
+		_, err = fmt.Fprintf(w, "Fault on %s: %s\n", some(nodes[fault]), fault)
+	}
+	return err
+}
+
+// problem is the error of a report in which something is not as it should be.
+func (r *report) problem() error {
+	var silent, unready, behind, faulty []string
+	for _, n := range r.Nodes {
+		switch {
+		case !n.Reports:
+			silent = append(silent, n.Node)
+			continue
+		case !n.Ready:
+			unready = append(unready, n.Node)
+		case !n.Current:
+			behind = append(behind, n.Node)
+		}
+		if len(n.Faults) > 0 {
+			faulty = append(faulty, n.Node)
+		}
+	}
+	var errs []error
+	for _, p := range []struct {
+		nodes []string
+		text  string
+	}{
+		{silent, "not reporting"}, {unready, "not ready"}, {behind, "not enforcing the last change yet"},
+		{faulty, "with stored objects that cannot be used"},
+	} {
+		if len(p.nodes) > 0 {
+			errs = append(errs, fmt.Errorf("%d of %d nodes %s: %s", len(p.nodes), len(r.Nodes), p.text, some(p.nodes)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// age says how long ago an RFC 3339 time was.
+func age(text string, now time.Time) string {
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return orDash(text)
+	}
+	return max(0, now.Sub(t)).Round(time.Second).String() + " ago"
+}
