@@ -1,0 +1,207 @@
+// Package embed runs an etcd server of one member inside this process: the store of a single machine, or of a few hosts
+// that are served by one of them. It is the only importer of the etcd server.
+//
+// It starts the server itself rather than etcd's own package embed, which always opens a port for other members, an HTTP
+// gateway and debugging pages, and makes a unix socket that everybody may write to. Here nothing listens but what
+// [Config] names:
+//
+//	unix socket 0600 ---.
+//	127.0.0.1:2379 -----+--> gRPC --> etcdserver --> Dir (0700, fsync on every write)
+//	other addresses ----'  TLS            ^
+//	Server.Store() -----------------------' without a socket
+//
+// It must not know resources: what is stored, and how, is package etcd's business.
+package embed
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/server/v3/etcdserver"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	"margay/store/etcd"
+)
+
+// DefaultListen is the address that local clients expect etcd at.
+const DefaultListen = "127.0.0.1:2379"
+
+// Config says where the store is and who reaches it.
+type Config struct {
+	// Dir holds the data. It is made if missing, with mode 0700, and locked while the server runs.
+	Dir string
+	// Socket is the path of a unix socket for this user's clients; "": none.
+	Socket string
+	// Listen holds further addresses, host:port with a numeric host. nil: DefaultListen; empty: none. Whoever reaches
+	// one can read and write everything, unless TLS asks clients for certificates.
+	Listen []string
+	// TLS is required of clients at addresses beyond loopback; nil: none is. See [TLSConfig].
+	TLS *tls.Config
+	// Log gets warnings, and at debug level everything that etcd says; nil: nothing is logged.
+	Log *slog.Logger
+}
+
+// A Server is a running store.
+type Server struct {
+	etcd      *etcdserver.EtcdServer
+	lock      *os.File
+	listeners []listener
+	grpc      []*grpc.Server
+	serving   sync.WaitGroup
+	closed    sync.Once
+}
+
+// A listener is an address that is served.
+type listener struct {
+	net.Listener
+	local bool // only this host reaches it
+}
+
+// Start starts the store and waits until it serves; ctx bounds that wait only. When it fails, nothing is left running.
+func Start(ctx context.Context, cfg Config) (s *Server, err error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Listen == nil {
+		cfg.Listen = []string{DefaultListen}
+	}
+	s = &Server{}
+	defer func() {
+		if err != nil {
+			s.Close()
+			s, err = nil, fmt.Errorf("start store in %s: %w", cfg.Dir, err)
+		}
+	}()
+	if s.lock, err = lockDir(cfg.Dir); err != nil {
+		return s, err
+	}
+	// The addresses are taken before the data is touched, and served when it is there: early clients wait.
+	if err = s.listen(ctx, cfg); err != nil {
+		return s, err
+	}
+	if s.etcd, err = boot(cfg); err != nil {
+		return s, err
+	}
+	select {
+	case <-s.etcd.ReadyNotify():
+	case <-s.etcd.StopNotify():
+		return s, errors.New("etcd stopped while starting (its log has the reason)")
+	case <-ctx.Done():
+		return s, fmt.Errorf("etcd is not ready: %w", ctx.Err())
+	}
+	s.serve(cfg)
+	return s, nil
+}
+
+// boot makes and starts the etcd server. etcd panics, or with another logger ends the process, when it cannot read its
+// data.
+func boot(cfg Config) (server *etcdserver.EtcdServer, err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			server, err = nil, damaged(cause)
+		}
+	}()
+	config, err := serverConfig(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if server, err = etcdserver.NewServer(config); err != nil {
+		return nil, damaged(err)
+	}
+	server.Start()
+	if members := len(server.Cluster().Members()); members > 1 {
+		server.HardStop()
+		return nil, fmt.Errorf("the directory belongs to one of %d members of an etcd cluster (give another)", members)
+	}
+	return server, nil
+}
+
+func damaged(cause any) error {
+	return fmt.Errorf("etcd cannot read its data: %v (restore the directory from a backup, or move it away to begin anew)", cause)
+}
+
+// serve answers clients.
+func (s *Server) serve(cfg Config) {
+	opts := []grpc.ServerOption{
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
+	}
+	plain := v3rpc.Server(s.etcd, nil, nil, opts...)
+	s.grpc = []*grpc.Server{plain}
+	remote := plain
+	if cfg.TLS != nil {
+		remote = v3rpc.Server(s.etcd, cfg.TLS, nil, opts...)
+		s.grpc = append(s.grpc, remote)
+	}
+	for _, l := range s.listeners {
+		server := plain
+		if !l.local {
+			server = remote
+			s.warnOpen(cfg, l)
+		}
+		s.serving.Go(func() {
+			if err := server.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+				cfg.Log.Error("store no longer listens", "address", l.Addr().String(), "error", err)
+			}
+		})
+	}
+}
+
+// warnOpen tells of an address where strangers may write.
+func (s *Server) warnOpen(cfg Config, l listener) {
+	if cfg.TLS == nil || cfg.TLS.ClientAuth != tls.RequireAndVerifyClientCert {
+		cfg.Log.Warn("whoever reaches this address of the store can change all policy (give a certificate, its key and a client CA)",
+			"address", l.Addr().String())
+	}
+}
+
+// Store returns a connection to the store without a socket. The caller closes it, before the server.
+func (s *Server) Store() *etcd.Store {
+	return etcd.New(v3client.New(s.etcd), etcd.Config{Endpoints: []string{"the embedded store"}})
+}
+
+// Addrs returns where the server listens.
+func (s *Server) Addrs() []net.Addr {
+	addrs := make([]net.Addr, len(s.listeners))
+	for i, l := range s.listeners {
+		addrs[i] = l.Addr()
+	}
+	return addrs
+}
+
+// Done is closed when the server has stopped: after Close, or because it could not write its data.
+func (s *Server) Done() <-chan struct{} { return s.etcd.StopNotify() }
+
+// Close stops the server, and removes its socket.
+func (s *Server) Close() error {
+	var err error
+	s.closed.Do(func() { err = s.close() })
+	return err
+}
+
+func (s *Server) close() error {
+	for _, server := range s.grpc {
+		server.Stop()
+	}
+	for _, l := range s.listeners {
+		l.Close() // again, if it was served; removes the socket
+	}
+	s.serving.Wait()
+	if s.etcd != nil {
+		s.etcd.HardStop()
+	}
+	if s.lock != nil {
+		return s.lock.Close()
+	}
+	return nil
+}
