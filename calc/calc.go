@@ -1,0 +1,159 @@
+// Package calc computes what one host must enforce from the stored resources and the host's interfaces, incrementally.
+//
+// It is a value machine: no I/O, no clock, no goroutine, no logging. What it has told by Flush adds up to a Program that
+// depends on the current resources, interfaces and settings only, never on the order in which they came. Update,
+// SetInterface and their like only take note; Flush does the work, in the order of the graph:
+//
+//	Tier, policies ────────────► policies ──selectors──► policy index ◄──labels── host endpoints of this node
+//	                                │                        │                        │
+//	                                │                        ▼                        │ ◄── interfaces, settings
+//	                                │              which policy on which endpoint     ▼
+//	                                │                        │                  which interface (endpoints.go)
+//	                                │                        ├───────────► Delta.Endpoints: tiers, policies in order
+//	                                ▼                        ▼
+//	Profile ──► profiles ──► active policies and profiles ──► rules (rules.go) ──► Delta.Policies, Delta.Profiles
+//	                │                                           │
+//	                │ labels                                    │ selectors, named ports
+//	                ▼                                           ▼
+//	WorkloadEndpoint, HostEndpoint, NetworkSet ──labels──► set index ──► members by owner (sets.go) ──► Delta.Sets
+//
+// An object that is marked is looked at again; what it compiles to is compared with what was told last, so that a Delta
+// holds only what is different.
+package calc
+
+import (
+	"net/netip"
+	"reflect"
+	"slices"
+
+	v3 "margay/api/v3"
+	"margay/ruleset"
+)
+
+// A Calc holds the state. It is not safe for concurrent use.
+type Calc struct {
+	node string
+
+	settings, toldSettings ruleset.Settings
+
+	profiles map[string]*profile
+	items    map[v3.Key]*item
+	tiers    map[string]*v3.TierSpec
+	policies map[ruleset.PolicyID]*policy
+	locals   map[string]*endpoint // host endpoints of this node by name
+	sets     map[ruleset.SetID]*set
+	ifaces   map[string][]netip.Addr
+	hosts    map[string]struct{} // names of Nodes
+
+	toldEndpoints map[string]*ruleset.Endpoint
+
+	policyIndex *index[*policy]
+	setIndex    *index[*set]
+
+	// What Flush has to look at again.
+	touched         map[v3.Key]*item // what items were when last matched against the set index; nil: new
+	changedProfiles map[*profile]struct{}
+	changedPolicies map[*policy]struct{} // the resource changed
+	stalePolicies   map[*policy]struct{} // the resource or the endpoints that it matches changed
+	relabelled      map[*endpoint]struct{}
+	staleEndpoints  map[string]struct{} // by name: they come and go
+	unresolved      bool                // interfaces may belong to other endpoints than before
+	newSets         map[*set]struct{}
+	unusedSets      map[*set]struct{}
+	changedSets     map[*set]struct{}
+}
+
+// New returns a Calc for the node with this name, which filters nothing yet.
+func New(node string) *Calc {
+	c := &Calc{
+		node: node, profiles: map[string]*profile{}, items: map[v3.Key]*item{}, tiers: map[string]*v3.TierSpec{},
+		policies: map[ruleset.PolicyID]*policy{}, locals: map[string]*endpoint{}, sets: map[ruleset.SetID]*set{},
+		ifaces: map[string][]netip.Addr{}, hosts: map[string]struct{}{},
+		policyIndex: newIndex[*policy](), setIndex: newIndex[*set](),
+		touched: map[v3.Key]*item{}, toldEndpoints: map[string]*ruleset.Endpoint{},
+	}
+	c.changedProfiles, c.changedPolicies = map[*profile]struct{}{}, map[*policy]struct{}{}
+	c.stalePolicies, c.relabelled = map[*policy]struct{}{}, map[*endpoint]struct{}{}
+	c.staleEndpoints, c.newSets = map[string]struct{}{}, map[*set]struct{}{}
+	c.unusedSets, c.changedSets = map[*set]struct{}{}, map[*set]struct{}{}
+	return c
+}
+
+// Update takes note of the current value of a resource; nil: it was deleted. Kinds that this package does not know are
+// ignored. The resource must not be changed afterwards.
+func (c *Calc) Update(key v3.Key, r v3.Resource) {
+	switch key.Kind {
+	case v3.KindTier:
+		c.updateTier(key.Name, r)
+	case v3.KindGlobalNetworkPolicy, v3.KindNetworkPolicy:
+		c.updatePolicy(key, r)
+	case v3.KindProfile:
+		c.updateProfile(key.Name, r)
+	case v3.KindHostEndpoint:
+		c.updateItem(key, r)
+		c.updateHostEndpoint(key, r)
+	case v3.KindWorkloadEndpoint, v3.KindGlobalNetworkSet, v3.KindNetworkSet:
+		c.updateItem(key, r)
+	case v3.KindNode:
+		delete(c.hosts, key.Name)
+		if r != nil {
+			c.hosts[key.Name] = struct{}{}
+		}
+	}
+}
+
+// SetInterface takes note that an interface exists and has these addresses.
+func (c *Calc) SetInterface(name string, addrs []netip.Addr) {
+	plain := make([]netip.Addr, len(addrs))
+	for i, a := range addrs {
+		plain[i] = a.Unmap().WithZone("")
+	}
+	c.ifaces[name] = plain
+	c.unresolved = true
+}
+
+// RemoveInterface takes note that an interface is gone.
+func (c *Calc) RemoveInterface(name string) {
+	delete(c.ifaces, name)
+	c.unresolved = true
+}
+
+// SetSettings takes note of the host's settings. The slices in s must not be changed afterwards.
+func (c *Calc) SetSettings(s ruleset.Settings) {
+	c.unresolved = c.unresolved || !slices.Equal(s.WorkloadPrefixes, c.settings.WorkloadPrefixes)
+	c.settings = s
+}
+
+// Flush returns what changed since the last Flush: applied to the Program of then, it gives the one of now. It never
+// returns nil. New sets in it belong to the caller, everything else is shared and must not be changed.
+func (c *Calc) Flush() *ruleset.Delta {
+	d := &ruleset.Delta{
+		Endpoints: map[ruleset.EndpointID]*ruleset.Endpoint{}, Policies: map[ruleset.PolicyID]*ruleset.Policy{},
+		Profiles: map[string]*ruleset.Profile{}, Sets: map[ruleset.SetID]*ruleset.SetDelta{},
+	}
+	c.flushSettings(d)
+	c.inheritLabels()
+	c.matchChangedPolicies()
+	c.matchRelabelledEndpoints()
+	c.resolveInterfaces()
+	c.flushEndpoints(d)
+	c.flushPolicies(d)
+	c.flushProfiles(d)
+	c.flushSets(d)
+	return d
+}
+
+func (c *Calc) flushSettings(d *ruleset.Delta) {
+	if !reflect.DeepEqual(c.settings, c.toldSettings) {
+		told := c.settings
+		d.Settings, c.toldSettings = &told, told
+	}
+}
+
+// drain calls f with every element of a set of marks and empties it.
+func drain[T comparable](marks map[T]struct{}, f func(T)) {
+	for m := range marks {
+		f(m)
+	}
+	clear(marks)
+}

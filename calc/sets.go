@@ -1,0 +1,223 @@
+package calc
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"slices"
+
+	v3 "margay/api/v3"
+	"margay/ruleset"
+	"margay/selector"
+)
+
+// A setSpec says what a set holds: the addresses of what a selector selects or, with a port name, their ports of that
+// name and, unless it is 0, protocol.
+type setSpec struct {
+	sel      *selector.Selector
+	port     string
+	protocol uint8
+}
+
+// id returns the name of the set. It depends on the canonical selector only, so that rules share sets (spec 2.5).
+func (s setSpec) id() ruleset.SetID {
+	if s.port == "" {
+		return ruleset.SetID(s.sel.ID())
+	}
+	sum := sha256.Sum224(fmt.Appendf(nil, "%s\x00%s\x00%d", s.sel, s.port, s.protocol))
+	return ruleset.SetID("n:" + base64.RawURLEncoding.EncodeToString(sum[:]))
+}
+
+func (s setSpec) comment() string {
+	if s.port == "" {
+		return s.sel.String()
+	}
+	return fmt.Sprintf("port %s of %s", s.port, s.sel)
+}
+
+// A set is in use by the rules of active policies and profiles. Its members are counted by the items that give them, so
+// that one that goes leaves what another one still gives.
+type set struct {
+	id       ruleset.SetID
+	kind     ruleset.SetKind
+	port     string
+	protocol uint8
+	comment  string
+	term     *term[*set]
+
+	users   int // policies and profiles
+	owners  map[ruleset.Member]int32
+	told    bool
+	dead    bool                    // gone from the index
+	changed map[ruleset.Member]bool // members that are not as told; the value is what was told
+}
+
+// exchangeSets makes a user that used the sets old use what specs say, and returns that.
+func (c *Calc) exchangeSets(old []*set, specs []setSpec) []*set {
+	var now []*set
+	for _, spec := range specs {
+		s := c.set(spec)
+		if !slices.Contains(now, s) {
+			s.users++
+			now = append(now, s)
+		}
+	}
+	for _, s := range old {
+		if s.users--; s.users == 0 {
+			c.unusedSets[s] = struct{}{}
+		}
+	}
+	return now
+}
+
+func (c *Calc) set(spec setSpec) *set {
+	id := spec.id()
+	s := c.sets[id]
+	if s == nil {
+		s = &set{
+			id: id, port: spec.port, protocol: spec.protocol, comment: spec.comment(),
+			owners: map[ruleset.Member]int32{}, changed: map[ruleset.Member]bool{},
+		}
+		if spec.port != "" {
+			s.kind = ruleset.AddrPorts
+		}
+		s.term = &term[*set]{sel: spec.sel, use: s}
+		c.sets[id] = s
+		c.newSets[s] = struct{}{}
+	}
+	return s
+}
+
+// give counts what an item gives to the set.
+func (s *set) give(it *item) {
+	it.eachMember(s, func(m ruleset.Member) {
+		if s.owners[m]++; s.owners[m] == 1 {
+			s.note(m, false)
+		}
+	})
+}
+
+// take undoes give.
+func (s *set) take(it *item) {
+	it.eachMember(s, func(m ruleset.Member) {
+		if s.owners[m]--; s.owners[m] == 0 {
+			delete(s.owners, m)
+			s.note(m, true)
+		}
+	})
+}
+
+// note remembers that a member came or went; before tells whether it was there. A new set is told as a whole.
+func (s *set) note(m ruleset.Member, before bool) {
+	if !s.told {
+		return
+	}
+	if _, noted := s.changed[m]; noted {
+		delete(s.changed, m) // it is again as it was told
+	} else {
+		s.changed[m] = before
+	}
+}
+
+// delta returns the members that came and went since they were told, nil if there are none.
+func (s *set) delta() *ruleset.SetDelta {
+	if len(s.changed) == 0 {
+		return nil
+	}
+	d := &ruleset.SetDelta{}
+	for m, told := range s.changed {
+		if told {
+			d.Remove = append(d.Remove, m)
+		} else {
+			d.Add = append(d.Add, m)
+		}
+	}
+	slices.SortFunc(d.Add, ruleset.Member.Compare)
+	slices.SortFunc(d.Remove, ruleset.Member.Compare)
+	clear(s.changed)
+	return d
+}
+
+// flushSets tells the sets that came, went or changed. It goes through all items only when a set came or went.
+func (c *Calc) flushSets(d *ruleset.Delta) {
+	gone := c.dropUnusedSets(d)
+	fresh := newIndex[*set]()
+	for s := range c.newSets {
+		c.setIndex.add(s.term)
+		fresh.add(&term[*set]{sel: s.term.sel, use: s})
+	}
+	if gone || fresh.size > 0 {
+		c.sweepItems(fresh)
+	}
+	c.matchTouchedItems()
+	drain(c.newSets, func(s *set) {
+		s.told = true
+		members := ruleset.NewSet(s.kind, s.comment)
+		for m := range s.owners {
+			members.Add(m)
+		}
+		d.Sets[s.id] = &ruleset.SetDelta{New: members}
+	})
+	drain(c.changedSets, func(s *set) {
+		if delta := s.delta(); delta != nil {
+			d.Sets[s.id] = delta
+		}
+	})
+}
+
+// dropUnusedSets reports whether items may still list a set that is gone.
+func (c *Calc) dropUnusedSets(d *ruleset.Delta) (gone bool) {
+	drain(c.unusedSets, func(s *set) {
+		if s.users > 0 {
+			return
+		}
+		delete(c.sets, s.id)
+		delete(c.newSets, s)
+		if s.told {
+			c.setIndex.remove(s.term)
+			d.Sets[s.id] = nil
+			s.dead, gone = true, true
+		}
+	})
+	return gone
+}
+
+// sweepItems forgets sets that are gone and matches all items with fresh ones, but for those that are matched with every
+// set next.
+func (c *Calc) sweepItems(fresh *index[*set]) {
+	for key, it := range c.items {
+		it.sets = slices.DeleteFunc(it.sets, func(s *set) bool { return s.dead })
+		if _, next := c.touched[key]; next || len(it.addrs) == 0 {
+			continue
+		}
+		fresh.match(&it.labels, func(s *set) {
+			it.sets = append(it.sets, s)
+			s.give(it)
+		})
+	}
+}
+
+// matchTouchedItems takes from the sets what items gave them and gives what they give now.
+func (c *Calc) matchTouchedItems() {
+	for key, old := range c.touched {
+		if old != nil {
+			for _, s := range old.sets {
+				if !s.dead {
+					s.take(old)
+					c.changedSets[s] = struct{}{}
+				}
+			}
+			old.sets = nil
+		}
+		it := c.items[key]
+		if it == nil || len(it.addrs) == 0 {
+			continue
+		}
+		c.setIndex.match(&it.labels, func(s *set) {
+			it.sets = append(it.sets, s)
+			s.give(it)
+			c.changedSets[s] = struct{}{}
+		})
+	}
+	c.touched = map[v3.Key]*item{}
+}
