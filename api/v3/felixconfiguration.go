@@ -27,7 +27,7 @@ const (
 type FelixConfigurationSpec struct {
 	// NodeSelector selects hosts by the labels of their Node. Not on default and node.<host>; without it any other name
 	// applies to no host. Of several that select a host the oldest applies.
-	NodeSelector *string `json:"nodeSelector,omitempty" check:"maxlen=1024,format=selector" param:"-"`
+	NodeSelector *string `json:"nodeSelector,omitempty" check:"format=selector" param:"-"`
 
 	// Go runtime; a value of -1 leaves it alone.
 	GoGCThreshold   *int `json:"goGCThreshold,omitempty" check:"min=-1"`

@@ -36,7 +36,7 @@ func validateFelixConfiguration(c *check, f *FelixConfiguration) {
 func checkRouteTables(c *check, s *FelixConfigurationSpec) {
 	if r := s.RouteTableRange; r != nil {
 		if r.Min < 1 || r.Max < r.Min || r.Max > 250 {
-			c.fail("spec.routeTableRange", fmt.Sprintf("%d-%d", r.Min, r.Max), "must be a range of route table indices within 1..250", "")
+			c.fail("spec.routeTableRange", fmt.Sprintf("%d..%d", r.Min, r.Max), "must be a range of route table indices within 1..250", "")
 		}
 		if s.RouteTableRanges != nil {
 			c.fail("spec.routeTableRange", nil, "routeTableRange and routeTableRanges cannot both be set", "remove one of them")
@@ -47,7 +47,7 @@ func checkRouteTables(c *check, s *FelixConfigurationSpec) {
 		at := index("spec.routeTableRanges", i)
 		switch {
 		case r.Min > r.Max:
-			c.fail(at, fmt.Sprintf("%d-%d", r.Min, r.Max), "min value cannot be greater than max value", "")
+			c.fail(at, fmt.Sprintf("%d..%d", r.Min, r.Max), "min value cannot be greater than max value", "")
 		case r.Min < 1:
 			c.fail(at+".min", r.Min, "cannot target indices < 1", "")
 		case r.Max > maxRouteTable:

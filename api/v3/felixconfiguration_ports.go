@@ -2,7 +2,6 @@ package v3
 
 import (
 	"fmt"
-	"net/netip"
 	"strconv"
 	"strings"
 )
@@ -64,30 +63,16 @@ func splitProtoNet(text string) (protocol, network string, err error) {
 	if !hasNet {
 		return protocol, "", nil
 	}
-	inner, bracketed := strings.CutPrefix(network, "[")
-	if bracketed {
-		if inner, bracketed = strings.CutSuffix(inner, "]"); !bracketed {
-			return "", "", fmt.Errorf("net %.80q: no closing bracket", network)
-		}
+	inner, opened := strings.CutPrefix(network, "[")
+	inner, closed := strings.CutSuffix(inner, "]")
+	if opened != closed || !opened && strings.Contains(network, ":") {
+		return "", "", fmt.Errorf("net %.80q: an IPv6 net stands in square brackets", network)
 	}
-	prefix, ok := parseNet(inner)
-	if !ok {
-		return "", "", fmt.Errorf("invalid CIDR or IP %.80q", network)
+	prefix, err := ParseNet(inner)
+	if err != nil {
+		return "", "", fmt.Errorf("invalid CIDR or IP: %w", err)
 	}
 	return protocol, prefix.String(), nil
-}
-
-// parseNet reads a CIDR or an address and masks host bits. Zones and IPv4-mapped IPv6 are refused: no packet carries them.
-func parseNet(text string) (netip.Prefix, bool) {
-	prefix, err := netip.ParsePrefix(text)
-	if err != nil {
-		addr, err := netip.ParseAddr(text)
-		if err != nil || addr.Zone() != "" {
-			return netip.Prefix{}, false
-		}
-		prefix = netip.PrefixFrom(addr, addr.BitLen())
-	}
-	return prefix.Masked(), !prefix.Addr().Is4In6()
 }
 
 // String returns the form that [ParseProtoPort] reads, with the net as it is.

@@ -13,8 +13,6 @@ import (
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"margay/selector"
 )
 
 // This file reads the tags check and default of the kinds that have many plain fields. A check tag lists rules, separated
@@ -23,7 +21,7 @@ import (
 //	required          the text is not empty
 //	enum=A|B          the text is one of these
 //	fold=A|B          the same, in any case
-//	format=name       the text has the form that formatOf describes
+//	format=name       the text has the form that formatOf describes, or is a selector (format=selector)
 //	min=n, max=n      the number lies between, both inclusive
 //	maxlen=n          the text has at most n bytes
 //	maxitems=n        the list has at most n entries
@@ -123,6 +121,10 @@ func taggedList(c *check, path string, v reflect.Value, rules []tagRule) {
 
 func taggedText(c *check, path, text string, rules []tagRule) {
 	for _, r := range rules {
+		if r == (tagRule{"format", "selector"}) {
+			checkSelector(c, path, text)
+			continue
+		}
 		if reason, remedy := r.refuse(text); reason != "" {
 			c.fail(path, text, reason, remedy)
 			return
@@ -144,9 +146,7 @@ func (r tagRule) refuse(text string) (reason, remedy string) {
 			return fmt.Sprintf("is too long by %d bytes", over), ""
 		}
 	case "format":
-		if f := formatOf(r.arg); !f.match(text) {
-			return f.reason, ""
-		}
+		return formatOf(r.arg).refuse(text), ""
 	default:
 		panic("no rule for texts: " + r.name)
 	}
@@ -195,11 +195,12 @@ type format struct {
 	reason  string
 }
 
-func (f format) match(text string) bool {
-	if f.pattern != nil {
-		return f.pattern.MatchString(text)
+// refuse returns why a text does not have the form, "" if it has.
+func (f format) refuse(text string) string {
+	if f.pattern != nil && f.pattern.MatchString(text) || f.pattern == nil && f.test(text) {
+		return ""
 	}
-	return f.test(text)
+	return f.reason
 }
 
 // Patterns of texts. The ones of durations are what 3.32 means: it writes \\. where a full stop is meant in most of them,
@@ -264,9 +265,8 @@ func parsedFormat(name string) format {
 	case "mac":
 		return format{test: func(s string) bool { _, err := net.ParseMAC(s); return err == nil }, reason: "is not a MAC address"}
 	case "regexp":
-		return format{test: func(s string) bool { _, err := regexp.Compile(s); return err == nil }, reason: "is not a regular expression"}
-	case "selector":
-		return format{test: func(s string) bool { _, err := selector.Parse(s); return err == nil }, reason: "is not a selector"}
+		return format{test: func(s string) bool { _, err := regexp.Compile(s); return err == nil },
+			reason: "is not a regular expression (RE2 syntax: .* stands for anything)"}
 	case "wireguardKey":
 		return format{test: isWireguardKey, reason: "is not a WireGuard key: 32 bytes in base64"}
 	}
