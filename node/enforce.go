@@ -1,0 +1,150 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"margay/ruleset"
+)
+
+// enforce brings the kernel to what calc says, if it may: everything must be known before the first time, and after an
+// error or a repair some time must pass.
+func (l *loop) enforce(ctx context.Context) {
+	if !l.inSync || l.all == nil {
+		return
+	}
+	if wait := time.Until(l.notBefore); wait > 0 {
+		l.timer.Reset(wait)
+		return
+	}
+	start := time.Now()
+	delta := l.calc.Flush()
+	l.metrics.updateTime.Observe(time.Since(start).Seconds())
+	l.metrics.outputs.Add(float64(len(delta.Endpoints) + len(delta.Policies) + len(delta.Profiles) + len(delta.Sets)))
+	if err := l.change(ctx, delta); err != nil {
+		if ctx.Err() == nil {
+			l.failed(err)
+		}
+		return
+	}
+	l.succeeded()
+	if !delta.Empty() || l.changes > 0 {
+		l.summariseSoon()
+	}
+	l.changes = 0
+}
+
+// change makes the kernel enforce what it did, changed by delta.
+func (l *loop) change(ctx context.Context, delta *ruleset.Delta) error {
+	start := time.Now()
+	if l.resync {
+		l.program.Apply(delta)
+		l.metrics.resyncs.Inc()
+		if err := l.dataplane.Resync(ctx, l.program); err != nil {
+			return err
+		}
+		if !l.programmed {
+			l.metrics.initialResync.Set(time.Since(start).Seconds())
+			l.log.Info("rules are in force", "endpoints", len(l.program.Endpoints), "policies", len(l.program.Policies),
+				"sets", len(l.program.Sets), "took", time.Since(start).Round(time.Microsecond))
+			return nil
+		}
+	} else {
+		if delta.Empty() {
+			return nil
+		}
+		// The program takes over the delta's sets: the dataplane must have read them before.
+		err := l.dataplane.Apply(ctx, delta)
+		l.program.Apply(delta)
+		if err != nil {
+			return err
+		}
+	}
+	l.metrics.applied(time.Since(start), l.changes)
+	if l.changes > 0 {
+		l.metrics.latency.Observe(time.Since(l.oldest).Seconds())
+	}
+	return nil
+}
+
+// failed arranges for another attempt. The kernel's state is unknown until a Resync succeeds.
+func (l *loop) failed(err error) {
+	pause := l.retry.step()
+	l.resync = true
+	l.notBefore = time.Now().Add(pause)
+	l.timer.Reset(pause)
+	l.metrics.failures.Inc()
+	l.log.Error("the kernel was not changed, trying again", "error", err, "pause", pause)
+	l.health.set(componentDataplane, condition{detail: err.Error()})
+}
+
+// succeeded tells everybody that everything taken in is in force.
+func (l *loop) succeeded() {
+	if l.programmed && l.resync {
+		l.log.Info("the kernel is in line again")
+	}
+	first := !l.programmed
+	l.programmed, l.resync = true, false
+	l.retry.reset()
+	l.metrics.resyncState.Set(resyncDone)
+	l.health.set(componentDataplane, condition{ready: true})
+	l.standing.setEnforced(l.revision)
+	// A revision that moved without a change for this agent is told with the next report: reports are writes, too, and
+	// must not cause one another.
+	if first || l.changes > 0 {
+		kick(l.reported)
+	}
+}
+
+func (l *loop) summariseSoon() {
+	if !l.summaryDue {
+		l.summaryDue = true
+		l.summary.Reset(summaryDelay)
+	}
+}
+
+// summarise shows how much there is, and logs the conflicts and traps that are new.
+func (l *loop) summarise() {
+	l.summaryDue = false
+	l.metrics.setCounts(l.calc.Counts())
+	now := map[string]bool{}
+	for _, w := range l.calc.Warnings() {
+		text := w.Key.String() + ": " + w.Text
+		now[text] = true
+		if !l.warnings[text] {
+			l.log.Warn("policy", "object", w.Key, "warning", w.Text)
+		}
+	}
+	l.warnings = now
+	l.metrics.warnings.Set(float64(len(now)))
+}
+
+// disturbed arranges for a repair of what somebody else changed: at once, if the last one was not just now.
+func (l *loop) disturbed(ctx context.Context) {
+	l.metrics.disturbances.Inc()
+	if !l.programmed {
+		// Only connection tracking was there, for the sake of connections made before the first rules.
+		if err := l.dataplane.Prepare(ctx); err != nil {
+			l.log.Warn("connection tracking is not on before the first rules", "error", err)
+		}
+		return
+	}
+	now := time.Now()
+	l.resync = true
+	if next := l.lastRepair.Add(repairInterval); next.After(l.notBefore) {
+		l.notBefore = next
+	}
+	l.lastRepair = latest(now, l.notBefore)
+	l.repairs++
+	if now.Sub(l.repairLogged) >= repairLogInterval {
+		l.log.Warn("another program changed this agent's table, putting it right", "times", l.repairs)
+		l.repairs, l.repairLogged = 0, now
+	}
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

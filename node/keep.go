@@ -1,0 +1,128 @@
+package node
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	v3 "margay/api/v3"
+)
+
+// A keeper holds on disk the last good version of objects that a restart must not lose: one JSON file each, readable by
+// root only. The files outlive the store's history, which is compacted after some minutes.
+type keeper struct {
+	dir string
+	// on names the files that are there, so that dropping what was never kept costs nothing.
+	on map[string]bool
+}
+
+const keptSuffix = ".json"
+
+// openKeeper makes the directory and removes half-written files of an agent that was killed.
+func openKeeper(dir string) (*keeper, error) {
+	k := &keeper{dir: dir, on: map[string]bool{}}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return k, fmt.Errorf("make state directory: %w", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return k, fmt.Errorf("read state directory: %w", err)
+	}
+	for _, e := range entries {
+		switch {
+		case strings.HasSuffix(e.Name(), keptSuffix):
+			k.on[e.Name()] = true
+		case strings.HasPrefix(e.Name(), ".kept-"):
+			_ = os.Remove(filepath.Join(dir, e.Name())) // disturbs nobody if it stays
+		}
+	}
+	return k, nil
+}
+
+// fileName is free of whatever a stored key may hold: names come from the store unchecked.
+func fileName(key v3.Key) string {
+	sum := sha256.Sum256([]byte(key.Namespace + "/" + key.Name))
+	return strings.ToLower(string(key.Kind)) + "-" + hex.EncodeToString(sum[:16]) + keptSuffix
+}
+
+// save writes r, as a whole or not at all.
+func (k *keeper) save(r v3.Resource) error {
+	name := fileName(v3.KeyOf(r))
+	data, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("keep %s: %w", v3.KeyOf(r), err)
+	}
+	file, err := os.CreateTemp(k.dir, ".kept-*") // mode 0600
+	if err != nil {
+		return fmt.Errorf("keep %s: %w", v3.KeyOf(r), err)
+	}
+	_, err = file.Write(data)
+	err = errors.Join(err, file.Sync(), file.Close())
+	if err == nil {
+		err = os.Rename(file.Name(), filepath.Join(k.dir, name))
+	}
+	if err != nil {
+		_ = os.Remove(file.Name())
+		return fmt.Errorf("keep %s: %w", v3.KeyOf(r), err)
+	}
+	k.on[name] = true
+	return nil
+}
+
+// load returns what was saved under the key, false if there is nothing.
+func (k *keeper) load(key v3.Key) (v3.Resource, bool, error) {
+	data, err := os.ReadFile(filepath.Join(k.dir, fileName(key)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("read kept %s: %w", key, err)
+	}
+	info, ok := v3.Lookup(key.Kind)
+	if !ok {
+		return nil, false, fmt.Errorf("read kept %s: unknown kind", key)
+	}
+	r := info.New()
+	if err := json.Unmarshal(data, r); err != nil {
+		return nil, false, fmt.Errorf("read kept %s: %w", key, err)
+	}
+	if v3.KeyOf(r) != key {
+		return nil, false, fmt.Errorf("read kept %s: the file holds %s", key, v3.KeyOf(r))
+	}
+	return r, true, nil
+}
+
+// drop removes what was saved under the key.
+func (k *keeper) drop(key v3.Key) error { return k.remove(fileName(key)) }
+
+// dropExcept removes every file but those of the keys.
+func (k *keeper) dropExcept(keys map[v3.Key]bool) error {
+	wanted := map[string]bool{}
+	for key := range keys {
+		wanted[fileName(key)] = true
+	}
+	var errs []error
+	for name := range k.on {
+		if !wanted[name] {
+			errs = append(errs, k.remove(name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (k *keeper) remove(name string) error {
+	if !k.on[name] {
+		return nil
+	}
+	delete(k.on, name)
+	if err := os.Remove(filepath.Join(k.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove what was kept: %w", err)
+	}
+	return nil
+}

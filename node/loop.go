@@ -1,0 +1,279 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	v3 "margay/api/v3"
+	"margay/calc"
+	"margay/ruleset"
+	"margay/store"
+)
+
+// Times of the loop.
+const (
+	firstRetry = 10 * time.Millisecond // after the kernel refused a change, doubled up to lastPause
+	// repairInterval is the least time between two repairs of what somebody else changed: the first is made at once, and a
+	// program that fights for the table cannot keep this one busy.
+	repairInterval = 200 * time.Millisecond
+	// summaryDelay passes after a change before counts and warnings follow: they take a look at everything.
+	summaryDelay = 200 * time.Millisecond
+	// repairLogInterval is the least time between two lines in the log about such repairs.
+	repairLogInterval = 10 * time.Second
+)
+
+// maxDrain bounds the updates that are taken in before the kernel is changed; a snapshot is one update.
+const maxDrain = 1000
+
+// maxNamed bounds how many faults or problems a detail names.
+const maxNamed = 10
+
+// A loop owns calculation and dataplane; nobody else touches them. Its fields are used by its goroutine only, but for
+// those that are safe for all: updates, interfaces, metrics, health, standing.
+type loop struct {
+	log        *slog.Logger
+	metrics    *metrics
+	health     *health
+	standing   *standing
+	reported   chan struct{} // kicked when the status changed
+	dataplane  Dataplane
+	settings   *settings
+	updates    chan update
+	interfaces *mailbox
+
+	calc    *calc.Calc
+	program *ruleset.Program // what calc has given out so far: what the kernel should enforce
+
+	inSync     bool           // the first snapshot is in calc
+	revision   store.Revision // what calc contains
+	lost       time.Time      // since when the store cannot be followed; zero: it can
+	locked     bool           // ClusterInformation says: do not act on what the store holds
+	held       map[v3.Key]v3.Resource
+	faults     []fault
+	all        map[string][]netip.Addr // interfaces as last listed; nil: not yet
+	known      map[string][]netip.Addr // those that calc has
+	programmed bool                    // the kernel enforces, or did before the last error
+	resync     bool                    // what the kernel has must be compared as a whole
+	notBefore  time.Time               // of the next attempt to change the kernel
+	retry      backoff
+	timer      *time.Timer // runs when an attempt waits for notBefore
+	changes    int         // taken in since the kernel was last changed
+	oldest     time.Time   // arrival of the first of them
+	warnings   map[string]bool
+	summary    *time.Timer // runs when counts and warnings are due
+	summaryDue bool
+
+	repairs      int // not yet logged
+	lastRepair   time.Time
+	repairLogged time.Time
+}
+
+// A mailbox holds the latest list of interfaces; an older one that nobody took is replaced.
+type mailbox struct {
+	ready chan struct{} // capacity 1
+	mu    sync.Mutex
+	list  map[string][]netip.Addr
+}
+
+func newMailbox() *mailbox { return &mailbox{ready: make(chan struct{}, 1)} }
+
+func (m *mailbox) put(list map[string][]netip.Addr) {
+	m.mu.Lock()
+	m.list = list
+	m.mu.Unlock()
+	kick(m.ready)
+}
+
+func (m *mailbox) get() map[string][]netip.Addr {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.list
+}
+
+// run is the loop. It returns when the context ends, and leaves what the kernel enforces as it is.
+func (l *loop) run(ctx context.Context) {
+	l.timer = time.NewTimer(0)
+	l.summary = time.NewTimer(summaryDelay)
+	defer l.timer.Stop()
+	defer l.summary.Stop()
+	for {
+		l.health.idle()
+		select {
+		case <-ctx.Done():
+			return
+		case u := <-l.updates:
+			l.health.busy()
+			l.take(u)
+		case <-l.interfaces.ready:
+			l.health.busy()
+			l.all = l.interfaces.get()
+			l.compareInterfaces()
+			l.health.set(componentInterfaces, condition{ready: true})
+		case <-l.dataplane.Disturbed():
+			l.health.busy()
+			l.disturbed(ctx)
+		case <-l.timer.C:
+			l.health.busy()
+		case <-l.summary.C:
+			l.health.busy()
+			l.summarise()
+		}
+		l.drain()
+		l.enforce(ctx)
+	}
+}
+
+// drain takes in what has arrived already, so that a burst becomes one change of the kernel.
+func (l *loop) drain() {
+	for range maxDrain {
+		select {
+		case u := <-l.updates:
+			l.take(u)
+		default:
+			return
+		}
+	}
+}
+
+// take gives an update to calc.
+func (l *loop) take(u update) {
+	if u.err != nil {
+		l.disconnected(u.err)
+		return
+	}
+	if l.changes == 0 {
+		l.oldest = u.received
+	}
+	for _, c := range u.changes {
+		l.metrics.updates.WithLabelValues(string(c.key.Kind)).Inc()
+		l.changes++
+		if info, ok := c.resource.(*v3.ClusterInformation); ok && c.key.Name == v3.ClusterInformationName {
+			l.lock(info.Spec.DatastoreReady)
+		}
+		if l.locked {
+			l.held[c.key] = c.resource
+		} else {
+			l.put(c.key, c.resource)
+		}
+	}
+	if !l.locked {
+		l.revision = u.revision
+		l.inSync = l.inSync || u.inSync
+	}
+	l.setFaults(u.faults)
+	l.connected()
+}
+
+func (l *loop) put(key v3.Key, r v3.Resource) {
+	l.calc.Update(key, r)
+	if l.settings.take(key, r) {
+		l.configure()
+	}
+}
+
+// lock holds back what the store says from now on, or lets go of it (spec 3.8).
+func (l *loop) lock(ready *bool) {
+	locked := ready != nil && !*ready
+	if locked != l.locked {
+		l.log.Warn("the datastore's lock changed", "locked", locked)
+	}
+	l.locked = locked
+	if locked {
+		return
+	}
+	for key, r := range l.held {
+		l.put(key, r)
+	}
+	clear(l.held)
+}
+
+// disconnected notes that the store cannot be followed. What was received stays in force.
+func (l *loop) disconnected(err error) {
+	if l.lost.IsZero() {
+		l.lost = time.Now()
+		l.metrics.connected.Set(0)
+		l.log.Warn("the store cannot be followed; the rules stay in force", "error", err)
+	}
+	l.health.set(componentStore, condition{
+		ready:  l.inSync,
+		detail: fmt.Sprintf("cannot be followed since %s: %v", l.lost.UTC().Format(time.RFC3339), err),
+	})
+}
+
+func (l *loop) connected() {
+	if !l.lost.IsZero() {
+		l.log.Info("the store is followed again", "after", time.Since(l.lost).Round(time.Millisecond))
+		l.lost = time.Time{}
+	}
+	l.metrics.connected.Set(1)
+	switch {
+	case l.locked:
+		l.health.set(componentStore, condition{ready: l.inSync, detail: "locked (ClusterInformation says datastoreReady: false): changes wait"})
+	case l.inSync:
+		l.health.set(componentStore, condition{ready: true})
+	}
+	if l.inSync && !l.programmed {
+		l.metrics.resyncState.Set(resyncRunning)
+	}
+}
+
+func (l *loop) setFaults(faults []fault) {
+	if slices.Equal(faults, l.faults) {
+		return
+	}
+	l.faults = faults
+	l.metrics.setFaults(faults)
+	l.standing.setFaults(faults)
+	l.health.set(componentObjects, condition{ready: true, detail: nameSome("stored objects that cannot be used", faults)})
+	kick(l.reported)
+}
+
+// nameSome says how many there are and names the first of them; "" for none.
+func nameSome[T fmt.Stringer](what string, all []T) string {
+	if len(all) == 0 {
+		return ""
+	}
+	var names []string
+	for _, one := range all[:min(len(all), maxNamed)] {
+		names = append(names, one.String())
+	}
+	if len(all) > maxNamed {
+		names = append(names, "...")
+	}
+	return fmt.Sprintf("%d %s: %s", len(all), what, strings.Join(names, ", "))
+}
+
+// configure makes the parameters effective that hold now.
+func (l *loop) configure() {
+	l.calc.SetSettings(l.settings.apply())
+	if l.all != nil {
+		l.compareInterfaces()
+	}
+}
+
+// compareInterfaces tells calc what differs from what it knows.
+func (l *loop) compareInterfaces() {
+	wanted := map[string][]netip.Addr{}
+	for name, addrs := range l.all {
+		if !l.settings.now.Excluded(name) {
+			wanted[name] = addrs
+		}
+	}
+	for name := range l.known {
+		if _, ok := wanted[name]; !ok {
+			l.calc.RemoveInterface(name)
+		}
+	}
+	for name, addrs := range wanted {
+		if old, ok := l.known[name]; !ok || !slices.Equal(old, addrs) {
+			l.calc.SetInterface(name, addrs)
+		}
+	}
+	l.known = wanted
+}
