@@ -66,18 +66,22 @@ func (s *session) survey(ctx context.Context) *landscape {
 	}
 	l := &landscape{map[string]*v3.HostEndpoint{}, nil, map[string]*v3.Profile{}, map[string]*v3.FelixConfiguration{}}
 	for _, item := range found.Items {
-		switch r := item.(type) {
-		case *v3.HostEndpoint:
-			l.endpoints[r.Name] = r
-		case *v3.GlobalNetworkPolicy:
-			l.policies = append(l.policies, r)
-		case *v3.Profile:
-			l.profiles[r.Name] = r
-		case *v3.FelixConfiguration:
-			l.felix[r.Name] = r
-		}
+		l.add(item)
 	}
 	return l
+}
+
+func (l *landscape) add(item v3.Resource) {
+	switch r := item.(type) {
+	case *v3.HostEndpoint:
+		l.endpoints[r.Name] = r
+	case *v3.GlobalNetworkPolicy:
+		l.policies = append(l.policies, r)
+	case *v3.Profile:
+		l.profiles[r.Name] = r
+	case *v3.FelixConfiguration:
+		l.felix[r.Name] = r
+	}
 }
 
 // print looks at the datastore again and warns.

@@ -130,7 +130,7 @@ func (c *cli) configFromFile(path string) (StoreConfig, error) {
 func parseConfig(data []byte) (configSpec, error) {
 	var file configFile
 	if err := yaml.UnmarshalStrict(data, &file); err != nil {
-		return configSpec{}, fmt.Errorf("parse as YAML or JSON: %w", err)
+		return configSpec{}, plainYAMLError(err)
 	}
 	if file.APIVersion != v3.APIVersion {
 		return configSpec{}, fmt.Errorf("invalid config file: unknown APIVersion '%s'", file.APIVersion)
@@ -139,6 +139,18 @@ func parseConfig(data []byte) (configSpec, error) {
 		return configSpec{}, fmt.Errorf("invalid config file: expected kind 'CalicoAPIConfig', got '%s'", file.Kind)
 	}
 	return file.Spec, nil
+}
+
+// plainYAMLError leaves out how the YAML library works, and says of an unknown field what calicoctl says (spec 3.3).
+func plainYAMLError(err error) error {
+	_, text, found := strings.Cut(err.Error(), "while decoding JSON: json: ")
+	if !found {
+		return err
+	}
+	if field, ok := strings.CutPrefix(text, "unknown field "); ok {
+		text = "field in document is not recognized or is in the wrong location: " + strings.Trim(field, `"`)
+	}
+	return errors.New(text)
 }
 
 // readEnv fills spec from the environment and returns the names of the variables that are set. A variable may carry the

@@ -1,0 +1,94 @@
+package ctl
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// configText returns the text of a configuration file with a spec.
+func configText(spec ...string) string {
+	return "apiVersion: projectcalico.org/v3\nkind: CalicoAPIConfig\nmetadata: {}\nspec:\n  " + strings.Join(spec, "\n  ") + "\n"
+}
+
+func TestConfig(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		file    string // "": there is none
+		env     map[string]string
+		socket  bool
+		want    StoreConfig
+		wantErr string // a part of the error
+	}{
+		{name: "nothing, and no store here", wantErr: "none runs on this host: SOCKET does not exist (start one with `margay standalone`"},
+		{name: "nothing, and a store here", socket: true, want: StoreConfig{Type: TypeEtcd, Endpoints: []string{"unix://SOCKET"}, Source: "the default"}},
+		{name: "endpoints", env: map[string]string{"ETCD_ENDPOINTS": "http://a:2379, http://b:2379,"},
+			want: StoreConfig{Type: TypeEtcd, Endpoints: []string{"http://a:2379", "http://b:2379"}, Source: "the environment (ETCD_ENDPOINTS)"}},
+		{name: "all of the environment", env: map[string]string{"DATASTORE_TYPE": "etcdv3", "ETCD_DISCOVERY_SRV": "example.org", "ETCD_USERNAME": "u",
+			"ETCD_PASSWORD": "p", "ETCD_KEY_FILE": "k", "ETCD_CERT_FILE": "c", "ETCD_CA_CERT_FILE": "a"},
+			want: StoreConfig{Type: TypeEtcd, DiscoverySRV: "example.org", Username: "u", Password: "p", KeyFile: "k", CertFile: "c", CAFile: "a",
+				Source: "the environment (DATASTORE_TYPE, ETCD_DISCOVERY_SRV, ETCD_USERNAME, ETCD_PASSWORD, ETCD_KEY_FILE, ETCD_CERT_FILE, ETCD_CA_CERT_FILE)"}},
+		{name: "the prefix wins", env: map[string]string{"CALICO_ETCD_ENDPOINTS": "http://a:1", "ETCD_ENDPOINTS": "http://b:1"},
+			want: StoreConfig{Type: TypeEtcd, Endpoints: []string{"http://a:1"}, Source: "the environment (CALICO_ETCD_ENDPOINTS)"}},
+		{name: "type without endpoints", env: map[string]string{"DATASTORE_TYPE": "etcdv3"}, wantErr: "no etcd endpoints specified"},
+		{name: "unknown type", env: map[string]string{"DATASTORE_TYPE": "zookeeper"}, wantErr: `unknown datastore type "zookeeper"`},
+		{name: "Kubernetes", env: map[string]string{"DATASTORE_TYPE": "kubernetes"}, wantErr: "datastore type kubernetes is not supported by this build yet"},
+		{name: "Kubernetes by kubeconfig", env: map[string]string{"KUBECONFIG": "/root/.kube/config"}, wantErr: "the settings come from the environment (KUBECONFIG)"},
+		{name: "both discoveries", env: map[string]string{"DATASTORE_TYPE": "etcdv3", "ETCD_ENDPOINTS": "http://a:1", "ETCD_DISCOVERY_SRV": "example.org"},
+			wantErr: "multiple discovery or bootstrap options specified"},
+
+		{name: "file", file: configText("datastoreType: etcdv3", "etcdEndpoints: https://a:2379", "etcdKey: K", "etcdCert: C", "etcdCACert: A"),
+			want: StoreConfig{Type: TypeEtcd, Endpoints: []string{"https://a:2379"}, Key: "K", Cert: "C", CA: "A", Source: "file FILE"}},
+		{name: "file beats environment", file: configText("etcdEndpoints: http://a:1"), env: map[string]string{"ETCD_ENDPOINTS": "http://b:1", "ETCD_USERNAME": "u"},
+			want: StoreConfig{Type: TypeEtcd, Endpoints: []string{"http://a:1"},
+				Source: "file FILE, which exists, so that ETCD_ENDPOINTS, ETCD_USERNAME in the environment has no effect"}},
+		{name: "file in JSON", file: `{"apiVersion":"projectcalico.org/v3","kind":"CalicoAPIConfig","spec":{"etcdEndpoints":"http://a:1"}}`,
+			want: StoreConfig{Type: TypeEtcd, Endpoints: []string{"http://a:1"}, Source: "file FILE"}},
+		{name: "file for Kubernetes", file: configText("datastoreType: kubernetes", "kubeconfig: /k", "k8sClientQPS: 1.5", "k8sInsecureSkipTLSVerify: true"),
+			wantErr: "not supported by this build yet"},
+		{name: "file without anything", file: configText("etcdUsername: u"), wantErr: "kubernetes is not supported"},
+		{name: "wrong version", file: "apiVersion: v1\nkind: CalicoAPIConfig\n", wantErr: "syntax error in FILE: invalid config file: unknown APIVersion 'v1'"},
+		{name: "wrong kind", file: "apiVersion: projectcalico.org/v3\nkind: X\n", wantErr: "invalid config file: expected kind 'CalicoAPIConfig', got 'X'"},
+		{name: "unknown field", file: configText("etcdEndpoint: http://a:1"), wantErr: "syntax error in FILE: field in document is not recognized or is in the wrong location: etcdEndpoint"},
+		{name: "wrong type of a field", file: configText("etcdEndpoints: [a]"), wantErr: "cannot unmarshal array into Go struct field"},
+		{name: "no YAML", file: "{", wantErr: "syntax error in FILE"},
+		{name: "files and inline", file: configText("etcdEndpoints: http://a:1", "etcdKey: K", "etcdCertFile: c"), wantErr: "both as files and inline"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			dir := t.TempDir()
+			path, socket := filepath.Join(dir, "calicoctl.cfg"), filepath.Join(dir, "store.sock")
+			if tc.file != "" {
+				writeFile(t, path, tc.file)
+			}
+			if tc.socket {
+				writeFile(t, socket, "")
+			}
+			c := &cli{env: Env{Getenv: func(name string) string { return tc.env[name] }, ConfigFile: path, Socket: socket}}
+			got, err := c.loadConfig(path)
+			short := strings.NewReplacer(path, "FILE", socket, "SOCKET")
+			if err != nil {
+				if tc.wantErr == "" || !strings.Contains(short.Replace(err.Error()), tc.wantErr) {
+					t.Errorf("error %q, want %q", short.Replace(err.Error()), tc.wantErr)
+				}
+				return
+			}
+			got.Source = short.Replace(got.Source)
+			for i := range got.Endpoints {
+				got.Endpoints[i] = short.Replace(got.Endpoints[i])
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" || tc.wantErr != "" {
+				t.Errorf("want error %q; -want +got:\n%s", tc.wantErr, diff)
+			}
+		})
+	}
+}
+
+func writeFile(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
