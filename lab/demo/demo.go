@@ -1,0 +1,82 @@
+// Package demo shows the guide "Secure Calico Prometheus endpoints" at work, on hosts made of network namespaces: one
+// store, one real agent on each of the guide's two hosts, the guide's manifests applied by the command line, and after
+// each step HTTP scrapes and connections from everybody to everything.
+//
+//	script (the guide as data) --> margay apply ... --> store --> agents --> kernel
+//	   |                                                                       |
+//	   +--------- expected --------------> table <------ seen <-- probes ------+
+//
+// Nothing in it knows how Margay works: it starts the margay binary, and sends packets. It touches nothing of the machine
+// but a temporary directory.
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+)
+
+// Options say how to run the demo. The zero value is ready for use.
+type Options struct {
+	// Binary is the path of the margay binary; "" is the running program.
+	Binary string
+	// Stdout is where the demo goes, os.Stdout if nil.
+	Stdout io.Writer
+	// Interactive says that Stdout is a terminal: progress is shown live, and colours unless NO_COLOR is set.
+	Interactive bool
+	// Getenv looks up NO_COLOR and TERM, os.Getenv if nil.
+	Getenv func(string) string
+}
+
+// ErrWrong is what Run returns, wrapped, when something was reachable that should not be, or the other way round.
+var ErrWrong = errors.New("not as the guide says")
+
+// Run runs the demo. When the context ends it cleans up and returns the context's error. It needs root.
+func Run(ctx context.Context, o Options) error {
+	if err := o.fill(); err != nil {
+		return err
+	}
+	start := time.Now()
+	out := newScreen(o)
+	out.heading("Secure Calico Prometheus endpoints, with Margay")
+	out.text(intro)
+	s, err := newStage(ctx, o.Binary, out)
+	if err != nil {
+		return fmt.Errorf("set the stage: %w", err)
+	}
+	defer s.close()
+	p := &play{stage: s, out: out, stepTime: stepTime}
+	err = p.run(ctx)
+	out.clear()
+	if ctx.Err() != nil {
+		out.text("Interrupted. Taking everything down.")
+		return ctx.Err()
+	}
+	if err != nil {
+		s.printLogs()
+	}
+	out.heading("Summary")
+	out.text(fmt.Sprintf("%d steps, %d cells checked (each at least twice), %d wrong, %.1f s", p.steps, p.cells, p.wrong,
+		time.Since(start).Seconds()))
+	return err
+}
+
+func (o *Options) fill() error {
+	if o.Stdout == nil {
+		o.Stdout = os.Stdout
+	}
+	if o.Getenv == nil {
+		o.Getenv = os.Getenv
+	}
+	if o.Binary != "" {
+		return nil
+	}
+	var err error
+	if o.Binary, err = os.Executable(); err != nil {
+		return fmt.Errorf("find the margay binary: %w", err)
+	}
+	return nil
+}
