@@ -163,7 +163,7 @@ func (c *converter) structure(n *yaml.Node, v reflect.Value, at place) {
 		f, ok := lookupFold(fields, e.key.Value)
 		if !ok {
 			if c.strict {
-				c.unknown(e.key, at, fields)
+				c.unknown(e.key, at, fields, c.within(v.Type(), e.key.Value))
 			}
 			continue
 		}
@@ -245,13 +245,34 @@ func (c *converter) checkKey(k *yaml.Node, path string) bool {
 	return false
 }
 
-func (c *converter) unknown(k *yaml.Node, at place, fields map[string]field) {
-	path := at.key(k.Value).path
+// unknown reports a key that does not belong where it stands. within lists where it would.
+func (c *converter) unknown(k *yaml.Node, at place, fields map[string]field, within []string) {
 	remedy := ""
 	if near := nearest(k.Value, fields); near != "" {
 		remedy = "did you mean " + near + "?"
+	} else if len(within) > 0 {
+		remedy = "did you mean " + strings.Join(within, " or ") + "? Check the indentation"
 	}
-	c.fail(k, path, nil, "field in document is not recognized or is in the wrong location: "+bounded(k.Value), remedy)
+	c.fail(k, at.key(bounded(k.Value)).path, nil, "field in document is not recognized or is in the wrong location: "+bounded(k.Value), remedy)
+}
+
+// within returns the fields of a struct that hold a key one level further down, as paths.
+func (c *converter) within(t reflect.Type, key string) []string {
+	var paths []string
+	for name, f := range c.fieldsOf(t) {
+		inner := t.FieldByIndex(f.index).Type
+		for inner.Kind() == reflect.Pointer {
+			inner = inner.Elem()
+		}
+		if inner.Kind() != reflect.Struct {
+			continue
+		}
+		if found, ok := lookupFold(c.fieldsOf(inner), key); ok {
+			paths = append(paths, name+"."+found.name)
+		}
+	}
+	slices.Sort(paths)
+	return paths
 }
 
 func (c *converter) duplicate(k *yaml.Node, path string, line int) {

@@ -108,7 +108,7 @@ func (d *decoder) list(n *yaml.Node, at place, kind Kind) {
 			items = e.value
 		case "apiversion", "kind", "metadata":
 		default:
-			d.unknown(e.key, at, map[string]field{"items": {name: "items"}})
+			d.unknown(e.key, at, map[string]field{"items": {name: "items"}}, nil)
 		}
 	}
 	if items == nil {
@@ -214,15 +214,33 @@ func (d *decoder) checkVersion(n *yaml.Node, at place, versions ...string) {
 	d.fail(version, at.path, shown(version), "apiVersion is not known", "write "+versions[0])
 }
 
-// child returns the value of a key of a mapping, in any case, nil if there is none.
+// child returns the value of a key of a mapping, in any case, nil if there is none. Merge keys are followed, up to a
+// number of them that no honest document reaches.
 func child(n *yaml.Node, key string) *yaml.Node {
-	n = target(n)
-	if n == nil || n.Kind != yaml.MappingNode {
+	budget := 1000
+	return find(n, key, &budget)
+}
+
+func find(n *yaml.Node, key string, budget *int) *yaml.Node {
+	*budget--
+	if n = target(n); n == nil || n.Kind != yaml.MappingNode || *budget < 0 {
 		return nil
 	}
+	var merged []*yaml.Node
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		if strings.EqualFold(n.Content[i].Value, key) {
-			return target(n.Content[i+1])
+		k, v := n.Content[i], target(n.Content[i+1])
+		switch {
+		case strings.EqualFold(k.Value, key):
+			return v
+		case k.ShortTag() == "!!merge" && v.Kind == yaml.SequenceNode:
+			merged = append(merged, v.Content...)
+		case k.ShortTag() == "!!merge":
+			merged = append(merged, v)
+		}
+	}
+	for _, m := range merged {
+		if found := find(m, key, budget); found != nil {
+			return found
 		}
 	}
 	return nil
