@@ -23,10 +23,8 @@ import (
 type Options struct {
 	// Binary is the path of the margay binary; "" is the running program.
 	Binary string
-	// Stdout is where the demo goes, os.Stdout if nil.
+	// Stdout is where the demo goes, os.Stdout if nil. On a terminal it shows progress, and colours unless NO_COLOR is set.
 	Stdout io.Writer
-	// Interactive says that Stdout is a terminal: progress is shown live, and colours unless NO_COLOR is set.
-	Interactive bool
 	// Getenv looks up NO_COLOR and TERM, os.Getenv if nil.
 	Getenv func(string) string
 }
@@ -40,7 +38,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	start := time.Now()
-	out := newScreen(o)
+	out := newScreen(o.Stdout, isTerminal(o.Stdout), o.Getenv)
 	out.heading("Secure Calico Prometheus endpoints, with Margay")
 	out.text(intro)
 	s, err := newStage(ctx, o.Binary, out)

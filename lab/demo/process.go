@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -51,10 +52,12 @@ func (s *stage) command(ctx context.Context, env []string, args ...string) *exec
 	return cmd
 }
 
-// run runs a command of the command line on the store's host and returns what it printed.
-func (s *stage) run(ctx context.Context, dir string, args []string) (string, error) {
-	cmd := s.command(ctx, []string{"DATASTORE_TYPE=etcdv3", "ETCD_ENDPOINTS=" + s.endpoint()}, args...)
-	cmd.Dir = s.dir + "/guide/" + dir
+// run runs a command of the command line on the store's host, among the manifests of an approach, and returns what it
+// printed. It names a configuration file, since the machine may have one for another cluster, which would beat the
+// environment.
+func (s *stage) run(ctx context.Context, approach string, args []string) (string, error) {
+	cmd := s.command(ctx, nil, append(slices.Clone(args), "--config", s.file("calicoctl.cfg"))...)
+	cmd.Dir = s.file("guide/" + approach)
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	err := s.stations[storeHost].Run(cmd)

@@ -3,8 +3,11 @@ package demo
 import (
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A style is a colour of the terminal, as the parameter of its escape sequence.
@@ -29,9 +32,18 @@ type screen struct {
 	shown  bool // a progress line is there
 }
 
-func newScreen(o Options) *screen {
-	live := o.Interactive && o.Getenv("TERM") != "dumb"
-	return &screen{w: o.Stdout, live: live, colour: live && o.Getenv("NO_COLOR") == ""}
+func newScreen(w io.Writer, terminal bool, getenv func(string) string) *screen {
+	live := terminal && getenv("TERM") != "dumb"
+	return &screen{w: w, live: live, colour: live && getenv("NO_COLOR") == ""}
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
 }
 
 func (s *screen) paint(st style, text string) string {

@@ -10,7 +10,7 @@ import (
 // paper returns a screen that writes to a string.
 func paper(interactive bool, env map[string]string) (*screen, *strings.Builder) {
 	out := &strings.Builder{}
-	return newScreen(Options{Stdout: out, Interactive: interactive, Getenv: func(name string) string { return env[name] }}), out
+	return newScreen(out, interactive, func(name string) string { return env[name] }), out
 }
 
 // sample is a table after step 4 of the deny-list, with a refusal and a leak.

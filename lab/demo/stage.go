@@ -42,6 +42,9 @@ const (
 	mgmtOther  = "172.101.0.7"
 )
 
+// storeEndpoint is the store's address as agents and command line read it.
+const storeEndpoint = "http://10.100.0.10:2379"
+
 // startUp bounds how long the store and the agents may take to be ready.
 const startUp = 30 * time.Second
 
@@ -81,7 +84,7 @@ func newStage(ctx context.Context, binary string, out *screen) (*stage, error) {
 	return s, nil
 }
 
-// writeFiles makes the temporary directory and puts the manifests there.
+// writeFiles makes the temporary directory and puts there the manifests, and files that keep those of the machine out.
 func (s *stage) writeFiles(context.Context) error {
 	var err error
 	if s.dir, err = os.MkdirTemp("", "margay-demo-"); err != nil {
@@ -91,8 +94,20 @@ func (s *stage) writeFiles(context.Context) error {
 	if err != nil {
 		return err
 	}
-	return os.CopyFS(filepath.Join(s.dir, "guide"), manifests)
+	for name, text := range map[string]string{
+		"felix.cfg": "",
+		"calicoctl.cfg": "apiVersion: projectcalico.org/v3\nkind: CalicoAPIConfig\nmetadata: {}\nspec:\n" +
+			"  datastoreType: etcdv3\n  etcdEndpoints: " + storeEndpoint + "\n",
+	} {
+		if err := os.WriteFile(s.file(name), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	return os.CopyFS(s.file("guide"), manifests)
 }
+
+// file returns the path of something in the temporary directory.
+func (s *stage) file(name string) string { return filepath.Join(s.dir, filepath.FromSlash(name)) }
 
 // makeHosts makes the cast. Whoever is not in 10.100.0.0/24 gets there, and back, over the same wire.
 func (s *stage) makeHosts(context.Context) error {
@@ -179,8 +194,8 @@ func (s *stage) echo(on station, port uint16) error {
 
 func (s *stage) startStore(ctx context.Context) error {
 	on := s.stations[storeHost]
-	p, err := s.start(on, nil, "store", "--dir", filepath.Join(s.dir, "etcd"), "--listen", on.port(portStore).String(),
-		"--socket", filepath.Join(s.dir, "store.sock"))
+	p, err := s.start(on, nil, "store", "--dir", s.file("etcd"), "--listen", on.port(portStore).String(),
+		"--socket", s.file("store.sock"))
 	if err != nil {
 		return err
 	}
@@ -200,10 +215,10 @@ func (s *stage) startAgents(ctx context.Context) error {
 		p, err := s.start(s.stations[name], []string{
 			"FELIX_FELIXHOSTNAME=" + name,
 			"FELIX_DATASTORETYPE=etcdv3",
-			"FELIX_ETCDENDPOINTS=" + s.endpoint(),
+			"FELIX_ETCDENDPOINTS=" + storeEndpoint,
 			"FELIX_PROMETHEUSMETRICSENABLED=true",
 			"FELIX_HEALTHENABLED=true",
-		}, "node")
+		}, "node", "--config-file", s.file("felix.cfg"), "--state-dir", s.file(name))
 		if err != nil {
 			return err
 		}
@@ -218,9 +233,6 @@ func (s *stage) startAgents(ctx context.Context) error {
 		return true
 	})
 }
-
-// endpoint is the store's address as agents and command line read it.
-func (s *stage) endpoint() string { return "http://" + s.stations[storeHost].port(portStore).String() }
 
 // await waits until ready holds, unless one of the processes ends before.
 func (s *stage) await(ctx context.Context, processes []*process, what string, ready func(context.Context) bool) error {
