@@ -136,14 +136,14 @@ func Initial() ([]v3.Resource, error) {
 	ready := true
 	info := &v3.ClusterInformation{
 		TypeMeta:   metav1.TypeMeta{Kind: string(v3.KindClusterInformation), APIVersion: v3.APIVersion},
-		ObjectMeta: metav1.ObjectMeta{Name: "default"},
+		ObjectMeta: metav1.ObjectMeta{Name: v3.ClusterInformationName},
 	}
 	info.Spec.ClusterGUID = hex.EncodeToString(guid)
 	info.Spec.DatastoreReady = &ready
 	return []v3.Resource{
-		tier(v3.DefaultTier, 1_000_000, "Deny"),
-		tier(v3.TierKubeAdmin, 1_000, "Pass"),
-		tier(v3.TierKubeBaseline, 10_000_000, "Pass"),
+		tier(v3.DefaultTier, v3.OrderDefaultTier, v3.ActionDeny),
+		tier(v3.TierKubeAdmin, v3.OrderKubeAdmin, v3.ActionPass),
+		tier(v3.TierKubeBaseline, v3.OrderKubeBaseline, v3.ActionPass),
 		info,
 	}, nil
 }
@@ -162,7 +162,7 @@ func DefaultAllowProfile() *v3.Profile {
 	return &v3.Profile{
 		TypeMeta:   metav1.TypeMeta{Kind: string(v3.KindProfile), APIVersion: v3.APIVersion},
 		ObjectMeta: metav1.ObjectMeta{Name: v3.ProfileDefaultAllow},
-		Spec:       v3.ProfileSpec{Ingress: []v3.Rule{{Action: "Allow"}}, Egress: []v3.Rule{{Action: "Allow"}}},
+		Spec:       v3.ProfileSpec{Ingress: []v3.Rule{{Action: v3.ActionAllow}}, Egress: []v3.Rule{{Action: v3.ActionAllow}}},
 	}
 }
 
