@@ -79,6 +79,8 @@ func TestFelixConfigurationRules(t *testing.T) {
 		{"default", `routeTableRanges: []`, ""},
 		{"default", `routeTableRanges: [{min: 9223372036854775807, max: 9223372036854775807}]`, "spec.routeTableRanges[0].max"},
 		{"default", `istioDSCPMark: ef`, ""},
+		{"default", `istioDSCPMark: 64`, "spec.istioDSCPMark"},
+		{"default", `istioDSCPMark: CS7`, "spec.istioDSCPMark"},
 		{"default", `failsafeInboundHostPorts: [{protocol: jolly, port: 0, net: x}]`, ""}, // as in 3.32; there is a warning
 		{"default", `nodeSelector: ""`, "spec.nodeSelector"},
 		{"node.a", `nodeSelector: all()`, "spec.nodeSelector"},

@@ -129,14 +129,15 @@ func (a *ASNumber) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// A DSCP is a differentiated services code point, 0 to 63, given as its number or as its name in the IANA registry, in any
-// case. JSON has a number or a string; a string that holds a number is written as a number.
+// A DSCP is a differentiated services code point, given as its number or as its name in the IANA registry. JSON has a
+// number or a string; a string that holds a number is written as a number. What is no code point decodes too, so that it
+// costs nobody the rest of the object, and is for [Validate] to refuse.
 type DSCP struct {
 	Name  string // as it was given; "" when the number was
-	Value uint8
+	Value uint8  // 0 for a name that is not known
 }
 
-// ParseDSCP returns the code point that a number or a name, in any case, stands for.
+// ParseDSCP returns the code point that a number from 0 to 63 or a name, in any case, stands for.
 func ParseDSCP(s string) (DSCP, error) {
 	if n, err := strconv.ParseUint(s, 10, 8); err == nil {
 		if n > 63 {
@@ -176,7 +177,7 @@ func (d DSCP) String() string {
 	return strconv.Itoa(int(d.Value))
 }
 
-// UnmarshalJSON accepts a number or a string.
+// UnmarshalJSON accepts a number from 0 to 255 or a string.
 func (d *DSCP) UnmarshalJSON(data []byte) error {
 	text := string(data)
 	if strings.HasPrefix(text, `"`) {
@@ -184,11 +185,16 @@ func (d *DSCP) UnmarshalJSON(data []byte) error {
 			return err
 		}
 	}
-	value, err := ParseDSCP(text)
-	if err != nil {
-		return err
+	n, err := strconv.ParseUint(text, 10, 8)
+	if err == nil {
+		*d = DSCP{Value: uint8(n)}
+		return nil
 	}
-	*d = value
+	if text == string(data) || text == "" {
+		return &valueError{"DSCP must be between 0 and 63", dscpRemedy}
+	}
+	value, _ := dscpValue(strings.ToUpper(text))
+	*d = DSCP{Name: text, Value: value}
 	return nil
 }
 

@@ -52,13 +52,29 @@ func TestDSCP(t *testing.T) {
 	}{
 		{`0`, `0`, 0}, {`63`, `63`, 63}, {`"46"`, `46`, 46}, {`"EF"`, `"EF"`, 46}, {`"ef"`, `"ef"`, 46}, {`"DF"`, `"DF"`, 0},
 		{`"CS0"`, `"CS0"`, 0}, {`"CS6"`, `"CS6"`, 48}, {`"AF11"`, `"AF11"`, 10}, {`"AF43"`, `"AF43"`, 38}, {`"AF31"`, `"AF31"`, 26},
-		{`64`, "", 0}, {`-1`, "", 0}, {`"CS7"`, "", 0}, {`"AF44"`, "", 0}, {`"AF01"`, "", 0}, {`""`, "", 0}, {`1.5`, "", 0},
+		{`64`, `64`, 64}, {`"CS7"`, `"CS7"`, 0}, // for Validate to refuse
+		{`256`, "", 0}, {`-1`, "", 0}, {`1.5`, "", 0}, {`true`, "", 0}, {`""`, "", 0},
 	} {
 		var d DSCP
 		err := json.Unmarshal([]byte(c.text), &d)
 		got, _ := json.Marshal(d)
 		if (err == nil) != (c.want != "") || err == nil && (string(got) != c.want || d.Value != c.value) {
 			t.Errorf("%s becomes %s (%d), %v, want %s (%d)", c.text, got, d.Value, err, c.want, c.value)
+		}
+	}
+}
+
+func TestParseDSCP(t *testing.T) {
+	for _, c := range []struct {
+		text  string
+		value int // -1: none
+	}{
+		{"0", 0}, {"63", 63}, {"ef", 46}, {"CS6", 48}, {"af12", 12}, {"DF", 0},
+		{"64", -1}, {"256", -1}, {"-1", -1}, {"", -1}, {"CS7", -1}, {"CS", -1}, {"AF44", -1}, {"AF01", -1}, {"AF10", -1}, {" EF", -1},
+	} {
+		d, err := ParseDSCP(c.text)
+		if (err != nil) != (c.value < 0) || err == nil && int(d.Value) != c.value {
+			t.Errorf("%q: %+v, %v, want %d", c.text, d, err, c.value)
 		}
 	}
 }

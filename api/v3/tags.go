@@ -81,6 +81,12 @@ func taggedValue(c *check, path string, v reflect.Value, rules []tagRule) {
 	case metav1.Duration:
 		taggedText(c, path, value.Duration.String(), rules)
 		return
+	case DSCP:
+		if _, err := ParseDSCP(value.String()); err != nil {
+			e := err.(*valueError)
+			c.fail(path, value.String(), e.reason, e.remedy)
+		}
+		return
 	case Port:
 		if value.Name == "" && value.First < 1 {
 			c.fail(path, value.String(), portReason, portRemedy)
