@@ -38,6 +38,7 @@ func (l *loop) enforce(ctx context.Context) {
 func (l *loop) change(ctx context.Context, delta *ruleset.Delta) error {
 	start := time.Now()
 	if l.resync {
+		l.lastRepair = start
 		l.program.Apply(delta)
 		l.metrics.resyncs.Inc()
 		if err := l.dataplane.Resync(ctx, l.program); err != nil {
@@ -131,20 +132,13 @@ func (l *loop) disturbed(ctx context.Context) {
 	}
 	now := time.Now()
 	l.resync = true
+	// Not moved on by one disturbance after the other: a repair that waits is made when it was to be made.
 	if next := l.lastRepair.Add(repairInterval); next.After(l.notBefore) {
 		l.notBefore = next
 	}
-	l.lastRepair = latest(now, l.notBefore)
 	l.repairs++
 	if now.Sub(l.repairLogged) >= repairLogInterval {
 		l.log.Warn("another program changed this agent's table, putting it right", "times", l.repairs)
 		l.repairs, l.repairLogged = 0, now
 	}
-}
-
-func latest(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }

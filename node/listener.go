@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 )
 
@@ -73,19 +74,18 @@ func (l *listener) serveAt(a address) {
 
 // run serves where serveAt says, until the context ends.
 func (l *listener) run(ctx context.Context) {
-	for at := (address{}); ctx.Err() == nil; {
+	var at address
+	for ctx.Err() == nil {
 		serving, stop := context.WithCancel(ctx)
-		stopped := make(chan struct{})
-		go func() {
-			defer close(stopped)
-			l.keepServing(serving, at)
-		}()
+		var wg sync.WaitGroup
+		here := at
+		wg.Go(func() { l.keepServing(serving, here) })
 		select {
 		case <-ctx.Done():
 		case at = <-l.wanted:
 		}
 		stop()
-		<-stopped
+		wg.Wait()
 	}
 }
 
