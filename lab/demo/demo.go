@@ -32,7 +32,7 @@ type Options struct {
 // ErrWrong is what Run returns, wrapped, when something was reachable that should not be, or the other way round.
 var ErrWrong = errors.New("not as the guide says")
 
-// Run runs the demo. When the context ends it cleans up and returns the context's error. It needs root.
+// Run runs the demo. When the context ends it cleans up and returns an error that wraps the context's. It needs root.
 func Run(ctx context.Context, o Options) error {
 	if err := o.fill(); err != nil {
 		return err
@@ -50,8 +50,8 @@ func Run(ctx context.Context, o Options) error {
 	err = p.run(ctx)
 	out.clear()
 	if ctx.Err() != nil {
-		out.text("Interrupted. Taking everything down.")
-		return ctx.Err()
+		out.text("\nInterrupted. Taking everything down.")
+		return fmt.Errorf("demo interrupted: %w", ctx.Err())
 	}
 	if err != nil {
 		s.printLogs()

@@ -79,7 +79,7 @@ func TestTableSeesWhatIsThere(t *testing.T) {
 	want := map[string]string{
 		stranger: all, prometheus: all, mgmtOther: all,
 		mgmt101: "no no no no | no no no no", mgmt102: "err err err err | err err err err",
-		"stranger 80": "yes | yes", "stranger 53 by UDP": "yes | yes", "store 2379": "yes | yes", "agent in sync": "yes | yes",
+		"stranger 80": "yes | yes", "stranger 53 by UDP": "yes | yes", "store 2379": "yes | yes", "(agent in sync)": "yes | yes",
 	}
 	tab := s.table(*allOpen())
 	tab.look(t.Context())

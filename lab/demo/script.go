@@ -4,24 +4,26 @@ import "slices"
 
 // intro draws the hosts.
 const intro = `
-Every host is a network namespace of this machine, every cable a veth pair. Each of the guide's two hosts runs a real
-agent, which serves its own metrics on 9091; all hosts follow one store.
+Every host is a network namespace of this machine, every cable a veth pair. Each of
+the guide's two hosts runs a real agent that serves its own metrics on 9091, and all
+follow one store. The manifests are the guide's (lab/demo/guide).
 
-                     kubeadm-master 10.100.0.15    kubeadm-node-0 10.100.0.16
-                     margay node                   margay node
-                            | eth0                        | eth0
-   +------------------------+-----------------------------+------------------------+
-   |                                    switch                                     |
-   +----+---------------+---------------+--------------+-----------------+---------+
-        |               |               |              |                 |
-      store          stranger      prometheus-0    management        management
-   10.100.0.10     10.100.0.66     10.100.0.20    172.15.0.101       172.101.0.7
-   margay store                                   172.15.0.102
+               kubeadm-master 10.100.0.15     kubeadm-node-0 10.100.0.16
+               margay node                    margay node
+                      | eth0                         | eth0
+   +------------------+------------------------------+------------------+
+   |                               switch                               |
+   +---+---------------+---------------+---------------+------------+---+
+       |               |               |               |            |
+     store         stranger      prometheus-0          management subnets
+  10.100.0.10     10.100.0.66     10.100.0.20    172.15.0.101   172.101.0.7
+  margay store                                   172.15.0.102
 
-After each step everybody tries everything: 22 is a failsafe port, 80 and 8080 are ordinary ones, 9091 is scraped by HTTP
-and must be the metrics of that very host. "yes": it answered; "no": silence for a second. What the two hosts can reach
-themselves is checked as well. A step is done when all is as expected twice in a row.
-`
+After each step everybody tries everything, at once: 22 is a failsafe port, 80 and
+8080 are ordinary ones, and a scrape of 9091 by HTTP must yield the metrics of that
+very host. "yes" is an answer, "no" is silence for a second. What the two hosts can
+reach is tried too. A step is done when all is as expected twice in a row. Commands
+run on the store's host, with a configuration file that names the store.`
 
 // The approaches of the guide are directories of guide.
 const (

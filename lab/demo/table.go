@@ -37,7 +37,7 @@ func (s *stage) table(w want) *table {
 		s.outgoing("stranger 80", wanted(w.ordinary), func(from station) probe { return probeTCP(from, other, portHTTP) }),
 		s.outgoing("stranger 53 by UDP", answered, func(from station) probe { return probeUDP(from, other, portDNS) }),
 		s.outgoing("store 2379", answered, func(from station) probe { return probeConnect(from, store, portStore) }),
-		s.outgoing("agent in sync", answered, probeAgent),
+		s.outgoing("(agent in sync)", answered, probeAgent),
 	}
 	return t
 }
