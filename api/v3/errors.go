@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -19,8 +20,11 @@ type FieldError struct {
 	Remedy   string // "" if there is none
 }
 
-// maxValue bounds FieldError.Value, in bytes.
-const maxValue = 80
+// maxValue bounds FieldError.Value, maxPath what Error prints of FieldError.Path, in bytes.
+const (
+	maxValue = 80
+	maxPath  = 240
+)
 
 // Error returns "file: document 2, line 14: Kind(name): path = value: reason (remedy)", without the parts that are
 // unknown.
@@ -40,18 +44,35 @@ func (e *FieldError) Error() string {
 	if e.Key.Kind != "" {
 		part(e.Key.String())
 	}
-	switch {
-	case e.Path != "" && e.Value != "":
-		part(e.Path + " = " + e.Value)
-	default:
-		part(e.Path + e.Value)
+	path := cut(e.Path, maxPath)
+	if path != "" && e.Value != "" {
+		path += " = "
 	}
+	part(path + e.Value)
 	part(e.Reason)
 	if e.Remedy != "" {
 		b.WriteString(" (" + e.Remedy + ")")
 	}
+	return printable(b.String())
+}
+
+// printable escapes what would break the line or speak to a terminal: keys and reasons may hold anything.
+func printable(s string) string {
+	if strings.IndexFunc(s, notPrintable) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if notPrintable(r) {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		} else {
+			b.WriteRune(r)
+		}
+	}
 	return b.String()
 }
+
+func notPrintable(r rune) bool { return !unicode.IsPrint(r) }
 
 func (e *FieldError) position() string {
 	switch {
@@ -133,16 +154,19 @@ func printed(value any) string {
 	return bounded(fmt.Sprint(value))
 }
 
-// bounded cuts s to maxValue bytes at a rune boundary.
-func bounded(s string) string {
-	if len(s) <= maxValue {
+// bounded cuts s to maxValue bytes.
+func bounded(s string) string { return cut(s, maxValue) }
+
+// cut shortens s to at most n bytes, at a rune boundary.
+func cut(s string, n int) string {
+	if len(s) <= n {
 		return s
 	}
-	cut := maxValue - len("...")
-	for cut > 0 && !utf8.RuneStart(s[cut]) {
-		cut--
+	end := n - len("...")
+	for end > 0 && !utf8.RuneStart(s[end]) {
+		end--
 	}
-	return s[:cut] + "..."
+	return s[:end] + "..."
 }
 
 // index returns path[i].

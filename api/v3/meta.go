@@ -49,7 +49,9 @@ var (
 
 // dropMeta removes the metadata that only Kubernetes has a use for.
 func dropMeta(r Resource) {
-	r.SetGenerateName("")
+	if r.GetName() != "" { // else it is part of what is wrong
+		r.SetGenerateName("")
+	}
 	r.SetSelfLink("")
 	r.SetGeneration(0)
 	r.SetDeletionTimestamp(nil)

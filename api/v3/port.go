@@ -37,14 +37,17 @@ func (p Protocol) Number() (uint8, bool) {
 	case ProtocolUDPLite:
 		return 136, true
 	}
-	n, ok := p.decimal()
-	return n, ok && n != 0
+	n, _ := p.decimal()
+	return n, n != 0
 }
 
 // decimal returns the number of a protocol that is spelt as one, 0 to 255.
 func (p Protocol) decimal() (uint8, bool) {
 	n, err := strconv.ParseUint(string(p), 10, 8)
-	return uint8(n), err == nil
+	if err != nil {
+		return 0, false
+	}
+	return uint8(n), true
 }
 
 // HasPorts reports whether rules may match ports of the protocol: TCP, UDP and SCTP (spec 1.5).

@@ -157,7 +157,7 @@ func checkRuleNets(c *check, path string, nets []string) {
 	checkDistinct(c, path, nets)
 	for i, text := range nets {
 		prefix, err := netip.ParsePrefix(text)
-		if err != nil {
+		if err != nil || prefix.Addr().Is4In6() {
 			remedy := ""
 			if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
 				remedy = "write " + netip.PrefixFrom(addr, addr.BitLen()).String()
