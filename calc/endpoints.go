@@ -49,7 +49,6 @@ func (c *Calc) removeHostEndpoint(ep *endpoint) {
 		return
 	}
 	delete(c.locals, ep.id.Name)
-	delete(c.relabelled, ep)
 	c.useProfiles(ep, nil)
 	for p := range ep.policies {
 		delete(p.endpoints, ep)
