@@ -47,7 +47,7 @@ func isTerminal(w io.Writer) bool {
 }
 
 func (s *screen) paint(st style, text string) string {
-	if !s.colour || st == plain {
+	if !s.colour || st == plain || text == "" {
 		return text
 	}
 	return "\x1b[" + string(st) + "m" + text + "\x1b[0m"

@@ -2,9 +2,12 @@ package demo
 
 import (
 	"fmt"
+	"io/fs"
 	"strings"
 	"testing"
 	"time"
+
+	v3 "margay/api/v3"
 )
 
 // paper returns a screen that writes to a string.
@@ -98,15 +101,14 @@ func TestProgress(t *testing.T) {
 	}
 }
 
-// Every step's files are there, its section comes once, and what is wanted names clients that exist.
+// Every file that a step names is there and decodes, every file is named, and what is wanted names clients that exist.
 func TestScript(t *testing.T) {
 	clients := strings.Join(everyone(), " ")
+	used := map[string]bool{}
 	for _, st := range script() {
 		for _, args := range st.commands {
 			if file := args[len(args)-1]; strings.HasSuffix(file, ".yaml") {
-				if _, err := guide.ReadFile("guide/" + st.dir + "/" + file); err != nil {
-					t.Errorf("%s: %v", st.title, err)
-				}
+				used["guide/"+st.dir+"/"+file] = true
 			}
 		}
 		if st.want == nil {
@@ -117,6 +119,19 @@ func TestScript(t *testing.T) {
 				t.Errorf("%s: %s is nobody", st.title, name)
 			}
 		}
+	}
+	for name := range used {
+		text, err := guide.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := v3.Decode(name, text); err != nil {
+			t.Error(err)
+		}
+	}
+	files, err := fs.Glob(guide, "guide/*/*")
+	if err != nil || len(files) != len(used) {
+		t.Errorf("there are %v, %v; used are %v", files, err, used)
 	}
 }
 
