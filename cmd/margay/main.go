@@ -1,0 +1,37 @@
+// Command margay is all of Margay in one binary: the first word says which part it plays (agent, store, CLI, demo). Called
+// as calicoctl it is the CLI alone. The package wires the parts together and does nothing else.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"margay/ctl"
+)
+
+// version is set by the linker, see Makefile.
+var version = "dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(ctl.Execute(ctx, rootCommand(filepath.Base(os.Args[0]))))
+}
+
+// rootCommand returns the command for a program called name.
+func rootCommand(name string) *cobra.Command {
+	root := ctl.NewCommand(ctl.Env{
+		Name: name, Version: version, Commit: commit(),
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, TTY: isTerminal(os.Stdout),
+		Getenv: os.Getenv, OpenStore: openForCLI,
+	})
+	if name != "calicoctl" {
+		root.AddCommand(nodeCommand(), standaloneCommand(), storeCommand(), demoCommand())
+	}
+	return root
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"margay/dataplane/nft"
+	"margay/node"
+)
+
+// nodeFlags are what the agent takes from the command line; everything else is Felix's parameters.
+type nodeFlags struct {
+	configFile, stateDir string
+}
+
+func (f *nodeFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.configFile, "config-file", "", "Felix's configuration file (default /etc/calico/felix.cfg, if it exists)")
+	cmd.Flags().StringVar(&f.stateDir, "state-dir", node.DefaultStateDir, "where the agent keeps its files")
+}
+
+// options returns the agent's options but for the store.
+func (f *nodeFlags) options() node.Options {
+	return node.Options{
+		Environ: os.Environ(), ConfigFile: f.configFile, StateDir: f.stateDir, Version: version,
+		OpenStore: openForNode, OpenDataplane: openKernel, ReadLog: readLog,
+	}
+}
+
+func nodeCommand() *cobra.Command {
+	var flags nodeFlags
+	var cleanup bool
+	cmd := &cobra.Command{
+		Use:   "node",
+		Short: "Run the agent of this host",
+		Long: `Run the agent of this host: it follows the datastore and keeps the kernel's rules at what this host must enforce.
+
+It reads Felix's parameters from the environment (FELIX_...), from a file and from FelixConfiguration resources. When it
+stops, the rules stay in force; --cleanup takes them away.`,
+		Example: "  FELIX_ETCDENDPOINTS=http://10.0.0.1:2379 FELIX_PROMETHEUSMETRICSENABLED=true margay node",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cleanup {
+				return cleanUp(cmd.Context(), flags.stateDir)
+			}
+			return node.Run(cmd.Context(), flags.options())
+		},
+	}
+	flags.add(cmd)
+	cmd.Flags().BoolVar(&cleanup, "cleanup", false, "remove everything that the agent ever made on this host, and exit")
+	return cmd
+}
+
+// cleanUp removes the table and the agent's files: the host is open afterwards.
+func cleanUp(ctx context.Context, stateDir string) error {
+	if err := nft.Cleanup(ctx, nft.Options{}); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(stateDir); err != nil {
+		return fmt.Errorf("remove the agent's files: %w", err)
+	}
+	fmt.Fprintln(os.Stderr, "removed table inet margay and", stateDir)
+	return nil
+}
+
+// A kernel is nft as the agent wants it.
+type kernel struct{ *nft.Dataplane }
+
+func openKernel(_ context.Context, log *slog.Logger) (node.Dataplane, error) {
+	dp, err := nft.Open(nft.Options{Log: log})
+	if err != nil {
+		return nil, err
+	}
+	return kernel{dp}, nil
+}
+
+// Stats returns nft's counts in the agent's form.
+func (k kernel) Stats() node.DataplaneStats {
+	s := k.Dataplane.Stats()
+	return node.DataplaneStats{
+		Chains: s.Chains, Rules: s.Rules, Sets: s.Sets, Elements: s.Elements,
+		Transactions: s.Transactions, Messages: s.Messages, Errors: s.Errors,
+	}
+}
+
+func readLog(ctx context.Context, report func(node.PacketLog)) error {
+	return nft.ReadLog(ctx, nft.Options{}, func(e nft.LogEntry) { report(node.PacketLog(e)) })
+}

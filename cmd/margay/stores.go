@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"margay/ctl"
+	"margay/node"
+	"margay/store"
+	"margay/store/etcd"
+)
+
+// openForCLI connects the CLI to etcd.
+func openForCLI(ctx context.Context, c ctl.StoreConfig) (store.Store, error) {
+	endpoints, err := c.ResolveEndpoints(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return openEtcd(ctx, etcd.Config{Endpoints: endpoints, Username: c.Username, Password: c.Password}, etcd.TLSFiles{
+		CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile,
+		CA: []byte(c.CA), Cert: []byte(c.Cert), Key: []byte(c.Key),
+	})
+}
+
+// openForNode connects the agent to etcd; without endpoints, to the store of this host if there is one.
+func openForNode(ctx context.Context, c node.StoreConfig) (store.Store, error) {
+	if c.Type != "" && c.Type != ctl.TypeEtcd {
+		return nil, fmt.Errorf("datastore type %q is not supported by this build (use %s)", c.Type, ctl.TypeEtcd)
+	}
+	if len(c.Endpoints) == 0 {
+		c.Endpoints = []string{"unix://" + ctl.DefaultSocket}
+		if _, err := os.Stat(ctl.DefaultSocket); errors.Is(err, fs.ErrNotExist) {
+			c.Endpoints = []string{"http://127.0.0.1:2379"} // Felix's default
+		}
+	}
+	return openEtcd(ctx, etcd.Config{Endpoints: c.Endpoints, Username: c.Username, Password: c.Password},
+		etcd.TLSFiles{CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile})
+}
+
+func openEtcd(ctx context.Context, cfg etcd.Config, files etcd.TLSFiles) (store.Store, error) {
+	var err error
+	if cfg.TLS, err = etcd.TLSConfig(files); err != nil {
+		return nil, err
+	}
+	return etcd.Open(ctx, cfg)
+}
