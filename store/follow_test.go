@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"testing"
@@ -390,7 +391,11 @@ func (w *modelWatch) Close() {}
 // delivered twice.
 func TestFollowAgainstModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		m := &model{choices: rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(rt, "choices"), failures: 8}
+		random := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0))
+		m := &model{choices: make([]byte, rapid.IntRange(0, 500).Draw(rt, "choices")), failures: 8}
+		for i := range m.choices {
+			m.choices[i] = byte(random.UintN(256))
+		}
 		state := map[v3.Key]store.Revision{}
 		var err error
 		synctest.Test(t, func(t *testing.T) {
