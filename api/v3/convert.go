@@ -34,22 +34,22 @@ type converter struct {
 	fields   map[reflect.Type]map[string]field
 }
 
-// A field is one key that a struct takes.
-type field struct {
-	name  string
-	index []int
+// A problem is what is wrong with a value. value is printed as check.fail does it.
+type problem struct {
+	value          any
+	reason, remedy string
 }
 
-func (c *converter) fail(n *yaml.Node, path string, value any, reason, remedy string) {
+func (c *converter) fail(n *yaml.Node, path string, p problem) {
 	if len(c.errs) > maxFaults {
 		return
 	}
 	if len(c.errs) == maxFaults {
-		path, value, reason, remedy = "", nil, "too many faults: what follows is not checked", ""
+		path, p = "", problem{reason: "too many faults: what follows is not checked"}
 	}
 	c.errs = append(c.errs, &FieldError{
 		File: c.file, Document: c.document, Line: n.Line, Key: c.key,
-		Path: path, Value: printed(value), Reason: reason, Remedy: remedy,
+		Path: path, Value: printed(p.value), Reason: p.reason, Remedy: p.remedy,
 	})
 }
 
@@ -74,7 +74,7 @@ func (p place) entry(key string) place {
 // follow returns the node that n stands for, nil if a bound is exceeded.
 func (c *converter) follow(n *yaml.Node, at *place) *yaml.Node {
 	if at.depth > maxDepth {
-		c.fail(n, at.path, nil, errTooDeep.Error(), "")
+		c.fail(n, at.path, problem{reason: errTooDeep.Error()})
 		return nil
 	}
 	for n.Kind == yaml.AliasNode {
@@ -83,7 +83,7 @@ func (c *converter) follow(n *yaml.Node, at *place) *yaml.Node {
 	if at.aliased {
 		if c.aliased++; c.aliased > maxAliased {
 			if c.aliased == maxAliased+1 {
-				c.fail(n, at.path, nil, fmt.Sprintf("aliases expand to more than %d values", maxAliased), "write the values out")
+				c.fail(n, at.path, problem{reason: fmt.Sprintf("aliases expand to more than %d values", maxAliased), remedy: "write the values out"})
 			}
 			return nil
 		}
@@ -135,7 +135,7 @@ func (c *converter) null(n *yaml.Node, v reflect.Value, at place) {
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 0, 0))
 	case reflect.String:
-		c.fail(n, at.path, nil, "key has no value", `remove the key, or write "" for the empty text`)
+		c.fail(n, at.path, problem{reason: "key has no value", remedy: `remove the key, or write "" for the empty text`})
 	default:
 		v.SetZero()
 	}
@@ -175,7 +175,7 @@ func (c *converter) structure(n *yaml.Node, v reflect.Value, at place) {
 		}
 		seen[f.name] = e.key.Line
 		if isMatcher(v.Type()) && isNull(e.value) {
-			c.fail(e.value, inside.path, nil, "key has no value", "give it a value or remove the key")
+			c.fail(e.value, inside.path, problem{reason: "key has no value", remedy: "give it a value or remove the key"})
 			continue
 		}
 		c.value(e.value, v.FieldByIndex(f.index), inside)
@@ -235,13 +235,13 @@ func (c *converter) merge(n *yaml.Node, at place) []entry {
 // checkKey reports whether a node can be the key of a mapping.
 func (c *converter) checkKey(k *yaml.Node, path string) bool {
 	if k.Kind != yaml.ScalarNode {
-		c.fail(k, path, nil, "key is "+describe(k)+" where a text is wanted", "")
+		c.fail(k, path, problem{reason: "key is " + describe(k) + " where a text is wanted"})
 		return false
 	}
 	if tag := k.ShortTag(); tag == "!!str" && !looksBoolean(k) || tag == "!!int" && decimal.MatchString(k.Value) {
 		return true
 	}
-	c.fail(k, path, raw(k.Value), "key is "+describe(k)+" where a text is wanted", "quote it: "+strconv.Quote(k.Value))
+	c.fail(k, path, problem{value: raw(k.Value), reason: "key is " + describe(k) + " where a text is wanted", remedy: "quote it: " + strconv.Quote(k.Value)})
 	return false
 }
 
@@ -253,30 +253,11 @@ func (c *converter) unknown(k *yaml.Node, at place, fields map[string]field, wit
 	} else if len(within) > 0 {
 		remedy = "did you mean " + strings.Join(within, " or ") + "? Check the indentation"
 	}
-	c.fail(k, at.key(bounded(k.Value)).path, nil, "field in document is not recognized or is in the wrong location: "+bounded(k.Value), remedy)
-}
-
-// within returns the fields of a struct that hold a key one level further down, as paths.
-func (c *converter) within(t reflect.Type, key string) []string {
-	var paths []string
-	for name, f := range c.fieldsOf(t) {
-		inner := t.FieldByIndex(f.index).Type
-		for inner.Kind() == reflect.Pointer {
-			inner = inner.Elem()
-		}
-		if inner.Kind() != reflect.Struct {
-			continue
-		}
-		if found, ok := lookupFold(c.fieldsOf(inner), key); ok {
-			paths = append(paths, name+"."+found.name)
-		}
-	}
-	slices.Sort(paths)
-	return paths
+	c.fail(k, at.key(bounded(k.Value)).path, problem{reason: "field in document is not recognized or is in the wrong location: " + bounded(k.Value), remedy: remedy})
 }
 
 func (c *converter) duplicate(k *yaml.Node, path string, line int) {
-	c.fail(k, path, nil, fmt.Sprintf("key is there twice, first in line %d", line), "remove one of them")
+	c.fail(k, path, problem{reason: fmt.Sprintf("key is there twice, first in line %d", line), remedy: "remove one of them"})
 }
 
 // mapping converts a mapping into a map with text keys.
@@ -310,7 +291,7 @@ func (c *converter) sequence(n *yaml.Node, v reflect.Value, at place) {
 	for i, child := range n.Content {
 		inside := at.entry(strconv.Itoa(i))
 		if isNull(child) {
-			c.fail(child, inside.path, nil, "list entry has no value", "remove it")
+			c.fail(child, inside.path, problem{reason: "list entry has no value", remedy: "remove it"})
 			continue
 		}
 		c.value(child, v.Index(i), inside)
@@ -327,14 +308,14 @@ func (c *converter) unmarshal(n *yaml.Node, v reflect.Value, at place) {
 		return
 	}
 	if e := (*valueError)(nil); errors.As(err, &e) {
-		c.fail(n, at.path, shown(n), e.reason, e.remedy)
+		c.fail(n, at.path, problem{value: shown(n), reason: e.reason, remedy: e.remedy})
 		return
 	}
 	if e := (*json.UnmarshalTypeError)(nil); errors.As(err, &e) {
 		c.wrongType(n, at.path, wanted(e.Type))
 		return
 	}
-	c.fail(n, at.path, shown(n), strings.TrimPrefix(err.Error(), "json: "), "")
+	c.fail(n, at.path, problem{value: shown(n), reason: strings.TrimPrefix(err.Error(), "json: ")})
 }
 
 // errReported: the fault is in c.errs already.
@@ -409,7 +390,7 @@ func (c *converter) text(n *yaml.Node, v reflect.Value, at place) {
 	case tag == "!!str" && !looksBoolean(n), tag == "!!timestamp":
 		v.SetString(n.Value)
 	default:
-		c.fail(n, at.path, raw(n.Value), "value is "+describe(n)+" where a text is wanted", "quote it: "+strconv.Quote(n.Value))
+		c.fail(n, at.path, problem{value: raw(n.Value), reason: "value is " + describe(n) + " where a text is wanted", remedy: "quote it: " + strconv.Quote(n.Value)})
 	}
 }
 
@@ -444,7 +425,7 @@ func (c *converter) integer(n *yaml.Node, v reflect.Value, at place) {
 		return
 	}
 	if !decimal.MatchString(n.Value) {
-		c.fail(n, at.path, raw(n.Value), "value is no whole number in decimal notation", "")
+		c.fail(n, at.path, problem{value: raw(n.Value), reason: "value is no whole number in decimal notation"})
 		return
 	}
 	var low, high string
@@ -464,7 +445,7 @@ func (c *converter) integer(n *yaml.Node, v reflect.Value, at place) {
 		largest := int64(math.MaxInt64) >> (64 - v.Type().Bits())
 		low, high = strconv.FormatInt(-largest-1, 10), strconv.FormatInt(largest, 10)
 	}
-	c.fail(n, at.path, raw(n.Value), "number must be between "+low+" and "+high, "")
+	c.fail(n, at.path, problem{value: raw(n.Value), reason: "number must be between " + low + " and " + high})
 }
 
 func (c *converter) float(n *yaml.Node, v reflect.Value, at place) {
@@ -474,14 +455,14 @@ func (c *converter) float(n *yaml.Node, v reflect.Value, at place) {
 	}
 	var f float64
 	if err := json.Unmarshal([]byte(n.Value), &f); err != nil {
-		c.fail(n, at.path, raw(n.Value), "value is no finite number in decimal notation", "")
+		c.fail(n, at.path, problem{value: raw(n.Value), reason: "value is no finite number in decimal notation"})
 		return
 	}
 	v.SetFloat(f)
 }
 
 func (c *converter) wrongType(n *yaml.Node, path, want string) {
-	c.fail(n, path, shown(n), "value is "+describe(n)+" where "+want+" is wanted", "")
+	c.fail(n, path, problem{value: shown(n), reason: "value is " + describe(n) + " where " + want + " is wanted"})
 }
 
 // shown returns the value of a node for an error, nil if it has parts.
@@ -528,93 +509,4 @@ func wanted(t reflect.Type) string {
 		return "a number"
 	}
 	return "a whole number"
-}
-
-// fieldsOf returns the keys that a struct takes, those of inlined structs included.
-func (c *converter) fieldsOf(t reflect.Type) map[string]field {
-	if fields, ok := c.fields[t]; ok {
-		return fields
-	}
-	fields := map[string]field{}
-	for _, f := range reflect.VisibleFields(t) {
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if f.Anonymous && name == "" || !f.IsExported() || name == "-" {
-			continue
-		}
-		if name == "" {
-			name = f.Name
-		}
-		if other, ok := fields[name]; ok && len(other.index) <= len(f.Index) {
-			continue
-		}
-		if under(t, f) {
-			continue
-		}
-		fields[name] = field{name, f.Index}
-	}
-	c.fields[t] = fields
-	return fields
-}
-
-// under reports whether f lies in an embedded struct that has a key of its own.
-func under(t reflect.Type, f reflect.StructField) bool {
-	for i := 1; i < len(f.Index); i++ {
-		outer := t.FieldByIndex(f.Index[:i])
-		if name, _, _ := strings.Cut(outer.Tag.Get("json"), ","); name != "" {
-			return true
-		}
-	}
-	return false
-}
-
-// lookupFold finds a key as encoding/json does: as it is spelt, else in any case.
-func lookupFold(fields map[string]field, key string) (field, bool) {
-	if f, ok := fields[key]; ok {
-		return f, true
-	}
-	for _, f := range fields {
-		if strings.EqualFold(f.name, key) {
-			return f, true
-		}
-	}
-	return field{}, false
-}
-
-// nearest returns the key that was probably meant, "" if none is near.
-func nearest(key string, fields map[string]field) string {
-	best, distance := "", max(2, len(key)/4)+1
-	if len(key) > 64 {
-		return ""
-	}
-	for name := range fields {
-		d := editDistance(strings.ToLower(key), strings.ToLower(name))
-		if d < distance || d == distance && best != "" && name < best {
-			best, distance = name, d
-		}
-	}
-	if distance >= len(key) {
-		return ""
-	}
-	return best
-}
-
-// editDistance counts the bytes to insert, delete or replace (Levenshtein).
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -73,7 +73,7 @@ func (d *decoder) decodeDocument(n *yaml.Node, index int) {
 	case n.Kind == yaml.SequenceNode:
 		d.items(n, at, "")
 	case n.Kind != yaml.MappingNode:
-		d.fail(n, "", shown(n), "document is "+describe(n)+" where an object or a list of objects is wanted", "")
+		d.fail(n, "", problem{value: shown(n), reason: "document is " + describe(n) + " where an object or a list of objects is wanted"})
 	default:
 		d.objectOrList(n, at)
 	}
@@ -112,7 +112,7 @@ func (d *decoder) list(n *yaml.Node, at place, kind Kind) {
 		}
 	}
 	if items == nil {
-		d.fail(n, "items", nil, "list has no items", "")
+		d.fail(n, "items", problem{reason: "list has no items"})
 		return
 	}
 	at = at.key("items")
@@ -134,7 +134,7 @@ func (d *decoder) items(n *yaml.Node, at place, kind Kind) {
 		}
 		d.key = Key{}
 		if item.Kind != yaml.MappingNode {
-			d.fail(item, inside.path, shown(item), "list entry is "+describe(item)+" where an object is wanted", "")
+			d.fail(item, inside.path, problem{value: shown(item), reason: "list entry is " + describe(item) + " where an object is wanted"})
 			continue
 		}
 		d.object(item, inside, kind)
@@ -177,9 +177,9 @@ func (d *decoder) unknownKind(n *yaml.Node, at place, want Kind) {
 	at = at.key("kind")
 	switch {
 	case want != "":
-		d.fail(kind, at.path, shown(kind), "kind of an item does not fit the list", "write "+string(want))
+		d.fail(kind, at.path, problem{value: shown(kind), reason: "kind of an item does not fit the list", remedy: "write " + string(want)})
 	case kind == nil:
-		d.fail(n, at.path, nil, "object has no kind", "add apiVersion: "+APIVersion+" and kind")
+		d.fail(n, at.path, problem{reason: "object has no kind", remedy: "add apiVersion: " + APIVersion + " and kind"})
 	case key.Kind == "":
 		d.wrongType(kind, at.path, "a text")
 	default:
@@ -187,7 +187,7 @@ func (d *decoder) unknownKind(n *yaml.Node, at place, want Kind) {
 		if near := nearest(string(key.Kind), kindFields()); near != "" {
 			remedy = "did you mean " + near + "?"
 		}
-		d.fail(kind, at.path, kind.Value, "kind is not known", remedy)
+		d.fail(kind, at.path, problem{value: kind.Value, reason: "kind is not known", remedy: remedy})
 	}
 }
 
@@ -203,7 +203,7 @@ func (d *decoder) checkVersion(n *yaml.Node, at place, versions ...string) {
 	at = at.key("apiVersion")
 	version := child(n, "apiVersion")
 	if version == nil {
-		d.fail(n, at.path, nil, "object has no apiVersion", "add apiVersion: "+versions[0])
+		d.fail(n, at.path, problem{reason: "object has no apiVersion", remedy: "add apiVersion: " + versions[0]})
 		return
 	}
 	for _, v := range versions {
@@ -211,7 +211,7 @@ func (d *decoder) checkVersion(n *yaml.Node, at place, versions ...string) {
 			return
 		}
 	}
-	d.fail(version, at.path, shown(version), "apiVersion is not known", "write "+versions[0])
+	d.fail(version, at.path, problem{value: shown(version), reason: "apiVersion is not known", remedy: "write " + versions[0]})
 }
 
 // child returns the value of a key of a mapping, in any case, nil if there is none. Merge keys are followed, up to a

@@ -33,7 +33,7 @@ func validateHostEndpoint(c *check, h *HostEndpoint) {
 	checkProfiles(c, spec.Profiles)
 	for i, p := range spec.Ports {
 		path := index("spec.ports", i)
-		checkEndpointPort(c, path, p.Protocol, p.Port, "EndpointPort")
+		checkEndpointPort(c, path, p, "EndpointPort")
 		if !isPortName(p.Name) {
 			c.fail(path+".name", p.Name, portNameReason, "")
 		}
@@ -65,12 +65,12 @@ func checkProfiles(c *check, profiles []string) {
 	}
 }
 
-func checkEndpointPort(c *check, path string, protocol Protocol, port uint16, kind string) {
-	if !protocol.HasPorts() {
-		c.fail(path+".protocol", protocol, kind+" protocol does not support ports.", "write TCP, UDP or SCTP")
+func checkEndpointPort(c *check, path string, p EndpointPort, kind string) {
+	if !p.Protocol.HasPorts() {
+		c.fail(path+".protocol", p.Protocol, kind+" protocol does not support ports.", "write TCP, UDP or SCTP")
 	}
-	if port == 0 {
-		c.fail(path+".port", port, "port number must be between 1 and 65535", "")
+	if p.Port == 0 {
+		c.fail(path+".port", p.Port, "port number must be between 1 and 65535", "")
 	}
 }
 
@@ -212,7 +212,7 @@ func checkGateway(c *check, path, text string, four bool) {
 }
 
 func checkWorkloadPort(c *check, path string, p WorkloadEndpointPort) {
-	checkEndpointPort(c, path, p.Protocol, p.Port, "WorkloadEndpointPort")
+	checkEndpointPort(c, path, EndpointPort{p.Name, p.Protocol, p.Port}, "WorkloadEndpointPort")
 	switch {
 	case p.Name == "" && p.HostPort == 0:
 		c.fail(path+".name", p.Name, "WorkloadEndpointPort name must not be empty if no HostPort is specified", "")

@@ -100,15 +100,22 @@ func validatePolicySpec(c *check, spec *PolicySpec) {
 	validateRules(c, spec.Ingress, spec.Egress)
 }
 
+// A ruleList is the rules of one direction.
+type ruleList struct {
+	path, direction string
+	rules           []Rule
+}
+
+// ruleLists returns both directions of a policy or profile.
+func ruleLists(ingress, egress []Rule) []ruleList {
+	return []ruleList{{"spec.ingress", TypeIngress, ingress}, {"spec.egress", TypeEgress, egress}}
+}
+
 func validateRules(c *check, ingress, egress []Rule) {
-	for _, list := range []struct {
-		path  string
-		dir   string
-		rules []Rule
-	}{{"spec.ingress", TypeIngress, ingress}, {"spec.egress", TypeEgress, egress}} {
+	for _, list := range ruleLists(ingress, egress) {
 		checkLength(c, list.path, len(list.rules), maxRules)
 		for i := range list.rules {
-			validateRule(c, index(list.path, i), list.dir, &list.rules[i])
+			validateRule(c, index(list.path, i), list.direction, &list.rules[i])
 		}
 	}
 }

@@ -333,10 +333,7 @@ func checkHTTPPath(c *check, path string, p *HTTPPath) {
 
 // storedRules checks of rules from the store what a compiler needs.
 func storedRules(c *check, ingress, egress []Rule) {
-	for _, list := range []struct {
-		path  string
-		rules []Rule
-	}{{"spec.ingress", ingress}, {"spec.egress", egress}} {
+	for _, list := range ruleLists(ingress, egress) {
 		for i := range list.rules {
 			storedRule(c, index(list.path, i), &list.rules[i])
 		}

@@ -62,18 +62,18 @@ func (w *warnings) policy(spec *PolicySpec, early bool) {
 	if len(types) == 0 {
 		types = typesByRules(spec)
 	}
-	w.direction("spec.ingress", TypeIngress, spec.Ingress, slices.Contains(types, TypeIngress), early)
-	w.direction("spec.egress", TypeEgress, spec.Egress, slices.Contains(types, TypeEgress), early)
+	for _, list := range ruleLists(spec.Ingress, spec.Egress) {
+		switch {
+		case len(list.rules) == 0:
+		case !slices.Contains(types, list.direction):
+			w.add("%s has no effect, because spec.types does not list %s (add it)", list.path, list.direction)
+		default:
+			w.rules(list.path, list.rules, early)
+		}
+	}
 }
 
-func (w *warnings) direction(path, direction string, rules []Rule, applies, early bool) {
-	if len(rules) == 0 {
-		return
-	}
-	if !applies {
-		w.add("%s has no effect, because spec.types does not list %s (add it)", path, direction)
-		return
-	}
+func (w *warnings) rules(path string, rules []Rule, early bool) {
 	has := func(action string) bool {
 		return slices.ContainsFunc(rules, func(r Rule) bool { return r.Action == action })
 	}
@@ -112,10 +112,7 @@ func selectsAll(text string) bool {
 
 // ownNamespaceOnly returns the path of the first rule selector that covers the policy's own namespace only.
 func ownNamespaceOnly(spec *PolicySpec) string {
-	for _, list := range []struct {
-		path  string
-		rules []Rule
-	}{{"spec.ingress", spec.Ingress}, {"spec.egress", spec.Egress}} {
+	for _, list := range ruleLists(spec.Ingress, spec.Egress) {
 		for i := range list.rules {
 			path, r := index(list.path, i), &list.rules[i]
 			for _, end := range []struct {
