@@ -163,14 +163,14 @@ func (c *converter) structure(n *yaml.Node, v reflect.Value, at place) {
 		f, ok := lookupFold(fields, e.key.Value)
 		if !ok {
 			if c.strict {
-				c.unknown(e.key, at, fields, c.within(v.Type(), e.key.Value))
+				c.unknown(e, at, fields, c.within(v.Type(), e.key.Value))
 			}
 			continue
 		}
 		inside := at.key(f.name)
 		inside.aliased = e.aliased
 		if line, twice := seen[f.name]; twice && c.strict {
-			c.duplicate(e.key, inside.path, line)
+			c.duplicate(e, inside.path, line)
 			continue
 		}
 		seen[f.name] = e.key.Line
@@ -246,18 +246,18 @@ func (c *converter) checkKey(k *yaml.Node, path string) bool {
 }
 
 // unknown reports a key that does not belong where it stands. within lists where it would.
-func (c *converter) unknown(k *yaml.Node, at place, fields map[string]field, within []string) {
-	remedy := ""
+func (c *converter) unknown(e entry, at place, fields map[string]field, within []string) {
+	k, remedy := e.key, ""
 	if near := nearest(k.Value, fields); near != "" {
 		remedy = "did you mean " + near + "?"
 	} else if len(within) > 0 {
 		remedy = "did you mean " + strings.Join(within, " or ") + "? Check the indentation"
 	}
-	c.fail(k, at.key(bounded(k.Value)).path, problem{reason: "field in document is not recognized or is in the wrong location: " + bounded(k.Value), remedy: remedy})
+	c.fail(k, at.key(bounded(k.Value)).path, problem{value: shown(e.value), reason: "field in document is not recognized or is in the wrong location: " + bounded(k.Value), remedy: remedy})
 }
 
-func (c *converter) duplicate(k *yaml.Node, path string, line int) {
-	c.fail(k, path, problem{reason: fmt.Sprintf("key is there twice, first in line %d", line), remedy: "remove one of them"})
+func (c *converter) duplicate(e entry, path string, line int) {
+	c.fail(e.key, path, problem{value: shown(e.value), reason: fmt.Sprintf("key is there twice, first in line %d", line), remedy: "remove one of them"})
 }
 
 // mapping converts a mapping into a map with text keys.
@@ -272,7 +272,7 @@ func (c *converter) mapping(n *yaml.Node, v reflect.Value, at place) {
 		inside := at.entry(e.key.Value)
 		inside.aliased = e.aliased
 		if line, twice := seen[e.key.Value]; twice && c.strict {
-			c.duplicate(e.key, inside.path, line)
+			c.duplicate(e, inside.path, line)
 			continue
 		}
 		seen[e.key.Value] = e.key.Line

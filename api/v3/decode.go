@@ -108,7 +108,7 @@ func (d *decoder) list(n *yaml.Node, at place, kind Kind) {
 			items = e.value
 		case "apiversion", "kind", "metadata":
 		default:
-			d.unknown(e.key, at, map[string]field{"items": {name: "items"}}, nil)
+			d.unknown(e, at, map[string]field{"items": {name: "items"}}, nil)
 		}
 	}
 	if items == nil {

@@ -17,17 +17,17 @@ func TestDecodeFaults(t *testing.T) {
 	// want is what the error says after "f.yaml: ", one fault per line.
 	for _, c := range []struct{ name, in, want string }{
 		{"unknown field", policyHead + "  selektor: all()\n",
-			"document 1, line 6: GlobalNetworkPolicy(p): spec.selektor: field in document is not recognized or is in the wrong location: selektor (did you mean selector?)"},
+			"document 1, line 6: GlobalNetworkPolicy(p): spec.selektor = \"all()\": field in document is not recognized or is in the wrong location: selektor (did you mean selector?)"},
 		{"wrong place", hostHead + "node: a\nspec:\n  interfaceName: eth0\n",
-			"document 1, line 5: HostEndpoint(h): node: field in document is not recognized or is in the wrong location: node (did you mean spec.node? Check the indentation)"},
+			"document 1, line 5: HostEndpoint(h): node = \"a\": field in document is not recognized or is in the wrong location: node (did you mean spec.node? Check the indentation)"},
 		{"two places", policyHead + "  ingress:\n  - action: Allow\n    ports: [80]\n",
 			"document 1, line 8: GlobalNetworkPolicy(p): spec.ingress[0].ports: field in document is not recognized or is in the wrong location: ports (did you mean destination.ports or source.ports? Check the indentation)"},
 		{"duplicate key", policyHead + "  order: 1\n  order: 2\n",
-			"document 1, line 7: GlobalNetworkPolicy(p): spec.order: key is there twice, first in line 6 (remove one of them)"},
+			"document 1, line 7: GlobalNetworkPolicy(p): spec.order = 2: key is there twice, first in line 6 (remove one of them)"},
 		{"duplicate in other case", policyHead + "  order: 1\n  Order: 2\n",
-			"document 1, line 7: GlobalNetworkPolicy(p): spec.order: key is there twice, first in line 6 (remove one of them)"},
+			"document 1, line 7: GlobalNetworkPolicy(p): spec.order = 2: key is there twice, first in line 6 (remove one of them)"},
 		{"duplicate label", hostHead + "  labels:\n    a: b\n    a: c\nspec: {}\n",
-			"document 1, line 7: HostEndpoint(h): metadata.labels[a]: key is there twice, first in line 6 (remove one of them)"},
+			"document 1, line 7: HostEndpoint(h): metadata.labels[a] = \"c\": key is there twice, first in line 6 (remove one of them)"},
 		{"boolean label", hostHead + "  labels:\n    running-calico: true\n",
 			`document 1, line 6: HostEndpoint(h): metadata.labels[running-calico] = true: value is a boolean where a text is wanted (quote it: "true")`},
 		{"YAML 1.1 boolean", hostHead + "  labels:\n    a: yes\n",
@@ -91,11 +91,11 @@ func TestDecodeFaults(t *testing.T) {
 		{"all documents are checked",
 			"a: [\n---\n" + hostHead + "  x: 1\n---\n# nothing\n---\n" + hostHead + "spec:\n  u: 1\n  w: 1\n",
 			"document 1, line 1: invalid YAML: did not find expected node content\n" +
-				"f.yaml: document 2, line 7: HostEndpoint(h): metadata.x: field in document is not recognized or is in the wrong location: x\n" +
-				"f.yaml: document 3, line 16: HostEndpoint(h): spec.u: field in document is not recognized or is in the wrong location: u\n" +
-				"f.yaml: document 3, line 17: HostEndpoint(h): spec.w: field in document is not recognized or is in the wrong location: w"},
+				"f.yaml: document 2, line 7: HostEndpoint(h): metadata.x = 1: field in document is not recognized or is in the wrong location: x\n" +
+				"f.yaml: document 3, line 16: HostEndpoint(h): spec.u = 1: field in document is not recognized or is in the wrong location: u\n" +
+				"f.yaml: document 3, line 17: HostEndpoint(h): spec.w = 1: field in document is not recognized or is in the wrong location: w"},
 		{"list entry", "- " + strings.ReplaceAll(hostHead, "\n", "\n  ") + "spec:\n    nodes: a\n- 5\n",
-			"document 1, line 6: HostEndpoint(h): spec.nodes: field in document is not recognized or is in the wrong location: nodes (did you mean node?)\n" +
+			"document 1, line 6: HostEndpoint(h): spec.nodes = \"a\": field in document is not recognized or is in the wrong location: nodes (did you mean node?)\n" +
 				"f.yaml: document 1, line 7: [1] = 5: list entry is a number where an object is wanted"},
 		{"list without items", "apiVersion: v1\nkind: List\n", "document 1, line 1: items: list has no items"},
 		{"list of the wrong version", "apiVersion: v1\nkind: TierList\nitems:\n- metadata: {name: t}\n",
@@ -112,7 +112,7 @@ func TestDecodeFaults(t *testing.T) {
 			"document 1, line 4: invalid JSON: invalid character '\"' after object key:value pair"},
 		{"JSON ends early", "{\n  \"kind\": \"Tier\",\n", "document 1, line 3: invalid JSON: it ends in the middle of a value"},
 		{"JSON unknown field", "{\n  \"kind\": \"Tier\", \"apiVersion\": \"projectcalico.org/v3\",\n  \"metadata\": {\"name\": \"t\"},\n  \"spec\": {\n    \"oder\": 1}\n}\n",
-			"document 1, line 5: Tier(t): spec.oder: field in document is not recognized or is in the wrong location: oder (did you mean order?)"},
+			"document 1, line 5: Tier(t): spec.oder = 1: field in document is not recognized or is in the wrong location: oder (did you mean order?)"},
 		{"JSON float for whole number", `{"kind":"HostEndpoint","apiVersion":"projectcalico.org/v3","metadata":{"name":"h"},"spec":{"ports":[{"port":1.5}]}}`,
 			"document 1, line 1: HostEndpoint(h): spec.ports[0].port = 1.5: value is no whole number in decimal notation"},
 	} {
