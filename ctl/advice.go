@@ -17,6 +17,7 @@ import (
 type adviser struct {
 	session  *session
 	before   *landscape // nil: nothing was touched that matters, or it could not be read
+	docs     []v3.Document
 	replaced []replacement
 }
 
@@ -28,13 +29,14 @@ type landscape struct {
 	felix     map[string]*v3.FelixConfiguration
 }
 
-// warn prints what is known of each manifest alone: traps of its kind, and two manifests for one object.
-func (c *cli) warn(docs []v3.Document) {
+// warn prints what is to be said of manifests: traps of their kinds, and two manifests for one object. What l, if not
+// nil, shows to be no trap is left out.
+func (c *cli) warn(docs []v3.Document, l *landscape) {
 	seen := map[v3.Key]*v3.Document{}
 	for i := range docs {
 		doc := &docs[i]
 		key := v3.KeyOf(doc.Object)
-		for _, text := range v3.Warnings(doc.Object) {
+		for _, text := range v3.Warnings(l.complete(doc.Object)) {
 			c.warning("%s: %s", key, text)
 		}
 		if first := seen[key]; first != nil {
@@ -60,6 +62,9 @@ func newAdviser(ctx context.Context, s *session, kinds []v3.Kind) *adviser {
 
 // survey reads the landscape. Advice is not worth an error: nil says that there is none.
 func (s *session) survey(ctx context.Context) *landscape {
+	if s.down {
+		return nil
+	}
 	found, err := s.list(ctx, "", v3.KindHostEndpoint, v3.KindGlobalNetworkPolicy, v3.KindProfile, v3.KindFelixConfiguration)
 	if err != nil {
 		return nil
@@ -86,15 +91,16 @@ func (l *landscape) add(item v3.Resource) {
 
 // print looks at the datastore again and warns.
 func (a *adviser) print(ctx context.Context, c *cli) {
+	var after *landscape
+	if a.before != nil {
+		after = a.session.survey(ctx)
+	}
+	c.warn(a.docs, after)
 	for _, r := range a.replaced {
 		for _, text := range a.lost(r) {
 			c.warning("%s", text)
 		}
 	}
-	if a.before == nil {
-		return
-	}
-	after := a.session.survey(ctx)
 	if after == nil {
 		return
 	}
@@ -136,11 +142,63 @@ func (l *landscape) labels(h *v3.HostEndpoint) map[string]string {
 
 // governed reports whether a policy or a profile says anything about a direction of a host endpoint.
 func (l *landscape) governed(h *v3.HostEndpoint, direction string) bool {
-	const allowAll = "projectcalico-default-allow" // built in, never stored
-	if len(h.Spec.Profiles) > 0 && (h.Spec.Profiles[0] == allowAll || l.profiles[h.Spec.Profiles[0]] != nil) {
+	if len(h.Spec.Profiles) > 0 && (h.Spec.Profiles[0] == v3.ProfileDefaultAllow || l.profiles[h.Spec.Profiles[0]] != nil) {
 		return true
 	}
 	return slices.ContainsFunc(l.policies, func(p *v3.GlobalNetworkPolicy) bool { return l.selects(p, h, direction) })
+}
+
+// complete returns a resource as v3.Warnings should see it: warnings that say "unless another policy" are answered by the
+// landscape. Host endpoints without policy are a matter of bare. A policy with nothing but Deny rules is as good as one
+// that allows the rest if, for all host endpoints that it selects, another one of its tier does.
+func (l *landscape) complete(r v3.Resource) v3.Resource {
+	if l == nil {
+		return r
+	}
+	switch r := r.(type) {
+	case *v3.HostEndpoint:
+		c := *r
+		c.Spec.Profiles = append([]string{v3.ProfileDefaultAllow}, c.Spec.Profiles...)
+		return &c
+	case *v3.GlobalNetworkPolicy:
+		c := *r
+		allow := v3.Rule{Action: v3.ActionAllow}
+		if len(c.Spec.Ingress) > 0 && l.backed(r, v3.TypeIngress) {
+			c.Spec.Ingress = append(slices.Clone(c.Spec.Ingress), allow)
+		}
+		if len(c.Spec.Egress) > 0 && l.backed(r, v3.TypeEgress) {
+			c.Spec.Egress = append(slices.Clone(c.Spec.Egress), allow)
+		}
+		return &c
+	}
+	return r
+}
+
+// backed reports whether a policy selects host endpoints, and each of them has another policy of its tier that allows
+// something in the direction.
+func (l *landscape) backed(p *v3.GlobalNetworkPolicy, direction string) bool {
+	selected := false
+	for _, h := range l.endpoints {
+		if !l.selects(p, h, direction) {
+			continue
+		}
+		selected = true
+		if !slices.ContainsFunc(l.policies, func(other *v3.GlobalNetworkPolicy) bool {
+			return other.Name != p.Name && other.Spec.Tier == p.Spec.Tier && l.selects(other, h, direction) && allows(other, direction)
+		}) {
+			return false
+		}
+	}
+	return selected
+}
+
+// allows reports whether a policy has a rule that lets something through in the direction.
+func allows(p *v3.GlobalNetworkPolicy, direction string) bool {
+	rules := p.Spec.Ingress
+	if direction == v3.TypeEgress {
+		rules = p.Spec.Egress
+	}
+	return slices.ContainsFunc(rules, func(r v3.Rule) bool { return r.Action == v3.ActionAllow || r.Action == v3.ActionPass })
 }
 
 // bare returns a warning for the host endpoints of which a direction was governed before, or which did not exist, and

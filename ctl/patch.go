@@ -65,7 +65,7 @@ func (c *cli) patch(cmd *cobra.Command, f *patchFlags, args []string) error {
 	if err := s.retry(ctx, "", func() (err error) { doc, err = patchOne(ctx, s, keys[0], patch); return err }); err != nil {
 		return fmt.Errorf("hit error: %w", err)
 	}
-	c.warn([]v3.Document{doc})
+	advice.docs = []v3.Document{doc}
 	advice.print(ctx, c)
 	fmt.Fprintf(c.env.Stdout, "Successfully patched 1 '%s' resource\n", keys[0].Kind)
 	return nil

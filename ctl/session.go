@@ -26,6 +26,7 @@ type session struct {
 	store   store.Store
 	cfg     StoreConfig
 	timeout time.Duration
+	down    bool // a request was not answered
 }
 
 // open connects to the configured datastore. Errors of the configuration are printed as calicoctl prints them.
@@ -41,7 +42,7 @@ func (c *cli) open(ctx context.Context, f storeFlags) (*session, error) {
 	if err != nil {
 		return nil, noClient(fmt.Errorf("%w; the settings come from %s", err, cfg.Source))
 	}
-	return &session{s, cfg, c.timeout}, nil
+	return &session{store: s, cfg: cfg, timeout: c.timeout}, nil
 }
 
 // noClient says that no client could be made.
@@ -103,16 +104,13 @@ func within[T any](ctx context.Context, s *session, request func(context.Context
 	return out, s.explain(err)
 }
 
-// explain adds which datastore it was to an error of one that does not answer.
+// explain adds where the settings came from to the error of a datastore that does not answer.
 func (s *session) explain(err error) error {
 	if !unreachable(err) {
 		return err
 	}
-	where := strings.Join(s.cfg.Endpoints, ", ")
-	if s.cfg.DiscoverySRV != "" {
-		where = "SRV records of " + s.cfg.DiscoverySRV
-	}
-	return fmt.Errorf("%w (no answer from %s within %s; the settings come from %s)", err, where, s.timeout, s.cfg.Source)
+	s.down = true
+	return fmt.Errorf("%w (the settings come from %s)", err, s.cfg.Source)
 }
 
 // unreachable reports whether an error says that the datastore does not answer, so that asking again is of no use.

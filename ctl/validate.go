@@ -40,6 +40,6 @@ func (c *cli) validate(f inputFlags) error {
 			o.ok()
 		}
 	}
-	c.warn(docs)
+	c.warn(docs, nil)
 	return o.report(c.env.Stdout, verbValidate)
 }

@@ -78,10 +78,10 @@ func (c *cli) write(cmd *cobra.Command, f *writeFlags, v verb, one func(*writer,
 	if err := s.initialise(ctx); err != nil {
 		return err
 	}
-	c.warn(docs)
 	advice := newAdviser(ctx, s, kindsOf(docs))
 	w := &writer{session: s, cli: c, skipExists: f.skipExists}
 	o.each(docs, func(doc v3.Document) error { return one(w, ctx, doc.Object) })
+	advice.docs = docs
 	if v == verbApply {
 		advice.replaced = w.replaced
 	}
@@ -162,7 +162,7 @@ func (w *writer) replace(ctx context.Context, r v3.Resource) error {
 		return err
 	}
 	return w.retry(ctx, given, func() error {
-		old, err := w.current(ctx, key)
+		old, usable, err := w.current(ctx, key)
 		if err != nil {
 			return err
 		}
@@ -171,7 +171,7 @@ func (w *writer) replace(ctx context.Context, r v3.Resource) error {
 				"date (latest: %s; read the object again, or remove metadata.resourceVersion)", given, latest)}
 		}
 		setOwned(r, old)
-		if same(old, r) {
+		if usable && same(old, r) {
 			w.cli.note("unchanged", key)
 			return nil
 		}
@@ -179,24 +179,25 @@ func (w *writer) replace(ctx context.Context, r v3.Resource) error {
 			return err
 		}
 		w.cli.note("configured", key)
-		w.replaced = append(w.replaced, replacement{old, r})
+		if usable {
+			w.replaced = append(w.replaced, replacement{old, r})
+		}
 		return nil
 	})
 }
 
-// current returns the stored object. Of one whose value is unusable only the key and the revision are known; it can be
-// replaced all the same.
-func (s *session) current(ctx context.Context, key v3.Key) (v3.Resource, error) {
-	r, err := s.get(ctx, key)
+// current returns the stored object. If its value is not usable, only key and revision are known of it, with which it can
+// be replaced all the same.
+func (s *session) current(ctx context.Context, key v3.Key) (r v3.Resource, usable bool, err error) {
+	r, err = s.get(ctx, key)
 	if fault := (*store.Fault)(nil); errors.As(err, &fault) {
-		info, _ := v3.Lookup(key.Kind)
-		r = info.New()
+		r = mustLookup(key.Kind).New()
 		r.SetNamespace(key.Namespace)
 		r.SetName(key.Name)
 		r.SetResourceVersion(string(fault.Revision))
-		return r, nil
+		return r, false, nil
 	}
-	return r, err
+	return r, true, err
 }
 
 // retry runs an update again while others change the object under it, unless the user named the version to change.

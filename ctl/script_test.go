@@ -1,0 +1,106 @@
+package ctl
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"margay/store"
+	"margay/store/embed"
+	"margay/store/etcd"
+)
+
+// The scripts run the test binary as margay and calicoctl, in processes of their own, against an embedded store of the
+// script's own.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"margay":    func() { os.Exit(run("margay")) },
+		"calicoctl": func() { os.Exit(run("calicoctl")) },
+	})
+}
+
+// run is what cmd/margay does, with the fixed paths replaced.
+func run(name string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	return Execute(ctx, NewCommand(Env{
+		Name: name, Version: "v0.1.0", Commit: "abc1234",
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv,
+		OpenStore: func(ctx context.Context, cfg StoreConfig) (store.Store, error) {
+			return etcd.Open(ctx, etcd.Config{Endpoints: cfg.Endpoints, Username: cfg.Username, Password: cfg.Password})
+		},
+		ConfigFile: os.Getenv("CONFIG"), Socket: os.Getenv("SOCKET"),
+	}))
+}
+
+func TestScript(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup:               setUp,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"put":    put,
+			"report": reportStatus,
+			"expand": expand,
+		},
+	})
+}
+
+type serverKey struct{}
+
+// setUp starts the script's store at $SOCKET, which is where the CLI looks when nothing is configured.
+func setUp(env *testscript.Env) error {
+	socket := filepath.Join(env.WorkDir, "store.sock")
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	server, err := embed.Start(ctx, embed.Config{Dir: filepath.Join(env.WorkDir, "store"), Socket: socket, Listen: []string{}})
+	if err != nil {
+		return err
+	}
+	env.Defer(func() { _ = server.Close() })
+	env.Values[serverKey{}] = server
+	env.Setenv("SOCKET", socket)
+	env.Setenv("CONFIG", filepath.Join(env.WorkDir, "calicoctl.cfg"))
+	env.Setenv("HOME", env.WorkDir)
+	return nil
+}
+
+// put writes a file's content under a key of etcd, as anybody may: put KEY FILE.
+func put(ts *testscript.TestScript, _ bool, args []string) {
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{"unix://" + ts.Getenv("SOCKET")}, DialTimeout: 5 * time.Second})
+	ts.Check(err)
+	defer func() { _ = client.Close() }()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_, err = client.Put(ctx, args[0], ts.ReadFile(args[1]))
+	ts.Check(err)
+}
+
+// reportStatus reports a status as an agent does: report FILE. In the file, LATEST is the store's revision now.
+func reportStatus(ts *testscript.TestScript, _ bool, args []string) {
+	var status store.NodeStatus
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &status))
+	s := ts.Value(serverKey{}).(*embed.Server).Store()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if status.Enforced == "LATEST" {
+		all, err := s.List(ctx, "")
+		ts.Check(err)
+		status.Enforced = all.Revision
+	}
+	status.Time = time.Now().UTC().Format(time.RFC3339)
+	ts.Check(s.ReportStatus(ctx, status))
+}
+
+// expand replaces variables of the script's environment in a file: expand FILE.
+func expand(ts *testscript.TestScript, _ bool, args []string) {
+	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
+}
