@@ -490,6 +490,8 @@ func describe(n *yaml.Node) string {
 		return "a boolean"
 	case tag == "!!int", tag == "!!float":
 		return "a number"
+	case tag != "!!str" && tag != "!!timestamp":
+		return "a value with tag " + bounded(tag)
 	}
 	return "a text"
 }

@@ -34,6 +34,8 @@ func TestDecodeFaults(t *testing.T) {
 			`document 1, line 6: HostEndpoint(h): metadata.labels[a] = yes: value is a boolean where a text is wanted (quote it: "yes")`},
 		{"number for text", hostHead + "spec:\n  node: 12\n",
 			`document 1, line 6: HostEndpoint(h): spec.node = 12: value is a number where a text is wanted (quote it: "12")`},
+		{"binary", hostHead + "spec:\n  node: !!binary YQ==\n",
+			`document 1, line 6: HostEndpoint(h): spec.node = YQ==: value is a value with tag !!binary where a text is wanted (quote it: "YQ==")`},
 		{"boolean key", hostHead + "  labels:\n    on: a\n",
 			`document 1, line 6: HostEndpoint(h): metadata.labels = on: key is a boolean where a text is wanted (quote it: "on")`},
 		{"text for number", policyHead + "  order: high\n",

@@ -306,3 +306,32 @@ func TestParseNet(t *testing.T) {
 		}
 	}
 }
+
+func FuzzDecodeStored(f *testing.F) {
+	for i, info := range Kinds() {
+		f.Add(i, []byte(`{"kind":"`+string(info.Kind)+`","metadata":{"name":"a"},"spec":{"selector":"all()","nets":["10.0.0.0/8"],"order":null}}`))
+	}
+	f.Add(1, []byte(stored(`{"types":["Egress"],"ingress":[{"action":"Allow","protocol":"TCP","source":{"ports":["1:2",80]}}]}`)))
+	f.Fuzz(func(t *testing.T, kind int, data []byte) {
+		kinds := Kinds()
+		info := kinds[(kind%len(kinds)+len(kinds))%len(kinds)]
+		r, err := DecodeStored(info.Kind, data)
+		if (err == nil) != (r != nil) {
+			t.Fatalf("resource %v and error %v", r, err)
+		}
+		if err != nil {
+			return
+		}
+		again, err := Encode(r)
+		if err != nil {
+			t.Fatalf("usable and not to be encoded: %v", err)
+		}
+		back, err := DecodeStored(info.Kind, again)
+		if err != nil {
+			t.Fatalf("usable once only: %v\n%s", err, again)
+		}
+		if KeyOf(back) != KeyOf(r) {
+			t.Fatalf("%s becomes %s", KeyOf(r), KeyOf(back))
+		}
+	})
+}
