@@ -1,0 +1,132 @@
+package nft
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"margay/ruleset"
+)
+
+// constant returns the name of a constant set with these elements and sees to it that the table gets it. The name is a
+// hash of the content: equal lists share a set and no name ever changes its content.
+func (w *writer) constant(kind string, typ *SetType, elements []Element) string {
+	set := newSet("", typ)
+	set.Constant = true
+	for _, e := range elements {
+		set.Elements[e] = struct{}{}
+	}
+	var content strings.Builder
+	content.WriteString(typ.String())
+	for _, e := range set.sorted() {
+		content.WriteString("\n" + strconv.Quote(e.Key) + strconv.FormatBool(e.End))
+	}
+	set.Name = kind + "-" + digest(content.String())
+	w.consts[set.Name] = set
+	return set.Name
+}
+
+func (w *writer) netsTest(s side, nets []netip.Prefix) test {
+	if len(nets) == 1 {
+		return test{kind: testPrefix, side: s, prefix: nets[0]}
+	}
+	kind, typ := "nets4", typeNets4
+	if !nets[0].Addr().Is4() {
+		kind, typ = "nets6", typeNets6
+	}
+	var elements []Element
+	for _, n := range nets {
+		elements = append(elements, prefixElements(n)...)
+	}
+	return test{kind: testNets, side: s, set: w.constant(kind, typ, elements)}
+}
+
+func (w *writer) portsTest(s side, ranges []ruleset.PortRange) test {
+	if len(ranges) == 1 {
+		return test{kind: testPorts, side: s, ports: ranges[0]}
+	}
+	var elements []Element
+	for _, r := range ranges {
+		elements = append(elements, interval(portKey(r.First), []byte(portKey(r.Last)))...)
+	}
+	return test{kind: testPortSet, side: s, set: w.constant("ports", typePorts, elements)}
+}
+
+func (w *writer) protocolSet(p protocols) string {
+	var elements []Element
+	for _, n := range p.list() {
+		elements = append(elements, Element{Key: string([]byte{n})})
+	}
+	return w.constant("protocols", typeProtos, elements)
+}
+
+// maxName is the length of the longest name and comment: nft(8) reads comments of 128 bytes with the final zero.
+const maxName = 127
+
+// digest returns 100 bits of a hash, in letters and digits.
+func digest(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return strings.ToLower(base32.StdEncoding.EncodeToString(sum[:]))[:20]
+}
+
+// ident joins parts to a name that nft(8) reads back: a letter, then letters, digits and "/-_.". What had to be replaced
+// or cut is made unique by a hash.
+func ident(parts ...string) string {
+	exact := strings.Join(parts, "/")
+	for i, part := range parts {
+		parts[i] = strings.Map(identRune, part)
+	}
+	name := strings.Join(parts, "/")
+	if name == exact && len(name) <= maxName {
+		return name
+	}
+	hash := "." + digest(exact)
+	return name[:min(len(name), maxName-len(hash))] + hash
+}
+
+func identRune(r rune) rune {
+	switch {
+	case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', r == '-', r == '_', r == '.':
+		return r
+	}
+	return '_'
+}
+
+// remark returns text as a comment: nft(8) prints comments between quotes and escapes nothing, so quotes and what does not
+// print are replaced, and what is too long is cut and made unique by a hash.
+func remark(text string) string {
+	clean := strings.Map(func(r rune) rune {
+		switch {
+		case r == '"' || r == '\\':
+			return '\''
+		case r < ' ' || r > '~':
+			return '?'
+		}
+		return r
+	}, text)
+	if len(clean) <= maxName {
+		return clean
+	}
+	hash := "..." + digest(text)
+	return clean[:maxName-len(hash)] + hash
+}
+
+// addrsName returns the name of the set that holds the members of an Addrs set of one family.
+func addrsName(id ruleset.SetID, f ruleset.Family) string {
+	if f == ruleset.IPv6 {
+		return setName("v6", id)
+	}
+	return setName("v4", id)
+}
+
+// addrPortsName returns the name of the set that holds the members of an AddrPorts set of one family.
+func addrPortsName(id ruleset.SetID, f ruleset.Family) string {
+	if f == ruleset.IPv6 {
+		return setName("p6", id)
+	}
+	return setName("p4", id)
+}
+
+func setName(kind string, id ruleset.SetID) string { return ident(kind, string(id)) }

@@ -1,0 +1,122 @@
+package nft
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"margay/ruleset"
+)
+
+// A netns is a network namespace without a name, and a thread in it.
+type netns struct {
+	fd   int
+	work chan func()
+	gone chan struct{}
+}
+
+// newNetns makes a namespace that lasts as long as the test.
+func newNetns(t testing.TB) *netns {
+	t.Helper()
+	if os.Getuid() != 0 {
+		if os.Getenv("MARGAY_REQUIRE_NFT") == "1" {
+			t.Fatal("kernel tests need root")
+		}
+		t.Skip("kernel tests need root")
+	}
+	n := &netns{work: make(chan func()), gone: make(chan struct{})}
+	born := make(chan error)
+	go n.run(born)
+	if err := <-born; err != nil {
+		t.Fatalf("make network namespace: %v", err)
+	}
+	t.Cleanup(func() {
+		close(n.work)
+		<-n.gone
+		unix.Close(n.fd)
+	})
+	return n
+}
+
+// run never unlocks its thread, so that the thread ends with it.
+func (n *netns) run(born chan<- error) {
+	defer close(n.gone)
+	runtime.LockOSThread()
+	err := unix.Unshare(unix.CLONE_NEWNET)
+	if err == nil {
+		n.fd, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	}
+	born <- err
+	for f := range n.work {
+		f()
+	}
+}
+
+// do runs f on the namespace's thread.
+func (n *netns) do(f func()) {
+	done := make(chan struct{})
+	n.work <- func() { defer close(done); f() }
+	<-done
+}
+
+func (n *netns) open(t testing.TB) *Dataplane {
+	t.Helper()
+	d, err := Open(Options{NetNS: n.fd})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+// nft runs nft(8) in the namespace.
+func (n *netns) nft(t testing.TB, stdin string, args ...string) string {
+	t.Helper()
+	out, err := n.tryNFT(stdin, args...)
+	if err != nil {
+		t.Fatalf("nft %v: %v\n%s", args, err, out)
+	}
+	return out
+}
+
+func (n *netns) tryNFT(stdin string, args ...string) (out string, err error) {
+	n.do(func() {
+		cmd := exec.Command("nft", args...)
+		if stdin != "" {
+			f, _ := os.CreateTemp("", "nft")
+			defer os.Remove(f.Name())
+			fmt.Fprint(f, stdin)
+			f.Seek(0, 0)
+			cmd.Stdin = f
+		}
+		var b []byte
+		b, err = cmd.CombinedOutput()
+		out = string(b)
+	})
+	return out, err
+}
+
+// needNFT skips the test where there is no nft(8), unless that is an error.
+func needNFT(t testing.TB) {
+	t.Helper()
+	if _, err := exec.LookPath("nft"); err != nil {
+		if os.Getenv("MARGAY_REQUIRE_NFT") == "1" {
+			t.Fatal(err)
+		}
+		t.Skip("no nft(8)")
+	}
+}
+
+func resync(t testing.TB, d *Dataplane, p *ruleset.Program) uint64 {
+	t.Helper()
+	before := d.Stats().Messages
+	if err := d.Resync(context.Background(), p); err != nil {
+		t.Fatalf("%v\n%s", err, Compile(p))
+	}
+	return d.Stats().Messages - before
+}

@@ -1,0 +1,190 @@
+package nft
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// TableName is the only table, of family inet, that the package reads or writes.
+const TableName = "margay"
+
+// A Table is the content of the table, as compiled or as read from the kernel.
+type Table struct {
+	Chains map[string]*Chain
+	Sets   map[string]*Set
+	// Odd names what the kernel holds that no compiled Table has and that cannot be repaired in place: a flag of the
+	// table, an object that is neither chain nor set. Empty when there is nothing.
+	Odd string
+}
+
+// NewTable returns a Table without chains and sets.
+func NewTable() *Table {
+	return &Table{Chains: map[string]*Chain{}, Sets: map[string]*Set{}}
+}
+
+// A Chain is an ordered list of rules. Chains are not changed in place.
+type Chain struct {
+	Name    string
+	Comment string
+	Base    *Base // nil: entered by jump or goto only
+	Rules   []*Rule
+	// Odd: the kernel reports something of the chain that no compiled Chain has.
+	Odd string
+}
+
+// A Base ties a chain to a hook.
+type Base struct {
+	Type     string // "filter"
+	Hook     uint32 // NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT
+	Priority int32  // lower comes first
+	Drop     bool   // policy: drop, else accept
+}
+
+// A Rule is immutable. Two rules are equal when code and comment are.
+type Rule struct {
+	// Text is the rule as nft(8) reads it, without the comment. Empty for a rule that was read from the kernel.
+	Text string
+	// Comment tells people where the rule comes from: at most maxComment bytes.
+	Comment string
+	code    string // the expressions in canonical encoding
+}
+
+func (r *Rule) equal(o *Rule) bool { return r == o || r.code == o.code && r.Comment == o.Comment }
+
+// String returns the rule as nft(8) reads it.
+func (r *Rule) String() string {
+	if r.Comment == "" {
+		return r.Text
+	}
+	return fmt.Sprintf("%s comment %q", r.Text, r.Comment)
+}
+
+// A Set is a set, or a map when Type is a map's.
+type Set struct {
+	Name     string
+	Comment  string
+	Type     *SetType
+	Constant bool // holds what its name says for ever
+	Elements map[Element]struct{}
+	// Odd: the kernel reports something of the set that no compiled Set has.
+	Odd string
+}
+
+func newSet(name string, typ *SetType) *Set {
+	return &Set{Name: name, Type: typ, Elements: map[Element]struct{}{}}
+}
+
+// An Element is one element as the kernel holds it. An interval is two: one with its first key, and one with the key
+// after its last and End set; an interval that reaches the end of the key space has no second one.
+type Element struct {
+	Key  string // Type.keyLen bytes in network order; empty for a catch-all element
+	End  bool
+	Jump string // the chain, in a verdict map
+	// Odd: the kernel reports something of the element that no compiled Element has.
+	Odd bool
+}
+
+func (e Element) compare(o Element) int {
+	if c := strings.Compare(e.Key, o.Key); c != 0 {
+		return c
+	}
+	switch {
+	case e.End && !o.End:
+		return -1
+	case o.End && !e.End:
+		return 1
+	}
+	return strings.Compare(e.Jump, o.Jump)
+}
+
+func (s *Set) sorted() []Element { return slices.SortedFunc(maps.Keys(s.Elements), Element.compare) }
+
+// String returns the table as a script that nft(8) loads, in an order that depends on the content only.
+func (t *Table) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "table inet %s {\n", TableName)
+	for _, name := range slices.Sorted(maps.Keys(t.Sets)) {
+		t.Sets[name].write(&b)
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.Chains)) {
+		t.Chains[name].write(&b)
+	}
+	b.WriteString("}\n")
+	return b.String()
+}
+
+func (c *Chain) write(b *strings.Builder) {
+	fmt.Fprintf(b, "\tchain %s {\n", c.Name)
+	if c.Comment != "" {
+		fmt.Fprintf(b, "\t\tcomment %q\n", c.Comment)
+	}
+	if c.Base != nil {
+		fmt.Fprintf(b, "\t\t%s\n", c.Base)
+	}
+	for _, r := range c.Rules {
+		fmt.Fprintf(b, "\t\t%s\n", r)
+	}
+	b.WriteString("\t}\n")
+}
+
+// String returns the declaration of a base chain as nft(8) reads it.
+func (b *Base) String() string {
+	policy := "accept"
+	if b.Drop {
+		policy = "drop"
+	}
+	hook := [...]string{"prerouting", "input", "forward", "output", "postrouting"}[b.Hook]
+	return fmt.Sprintf("type %s hook %s priority %d; policy %s;", b.Type, hook, b.Priority, policy)
+}
+
+func (s *Set) write(b *strings.Builder) {
+	kind := "set"
+	if s.Type.verdicts {
+		kind = "map"
+	}
+	fmt.Fprintf(b, "\t%s %s {\n\t\ttype %s\n", kind, s.Name, s.Type)
+	if flags := s.flagNames(); len(flags) > 0 {
+		fmt.Fprintf(b, "\t\tflags %s\n", strings.Join(flags, ","))
+	}
+	if s.Comment != "" {
+		fmt.Fprintf(b, "\t\tcomment %q\n", s.Comment)
+	}
+	if len(s.Elements) > 0 {
+		fmt.Fprintf(b, "\t\telements = { %s }\n", strings.Join(s.elementTexts(), ", "))
+	}
+	b.WriteString("\t}\n")
+}
+
+func (s *Set) flagNames() []string {
+	var flags []string
+	if s.Constant {
+		flags = append(flags, "constant")
+	}
+	if s.Type.interval {
+		flags = append(flags, "interval")
+	}
+	return flags
+}
+
+func (s *Set) elementTexts() []string {
+	elements := s.sorted()
+	var out []string
+	for i, e := range elements {
+		switch {
+		case e.End:
+		case s.Type.interval:
+			last := ""
+			if i+1 < len(elements) && elements[i+1].End {
+				last = elements[i+1].Key
+			}
+			out = append(out, s.Type.intervalText(e.Key, last))
+		case s.Type.verdicts:
+			out = append(out, s.Type.text(e.Key)+" : jump "+e.Jump)
+		default:
+			out = append(out, s.Type.text(e.Key))
+		}
+	}
+	return out
+}

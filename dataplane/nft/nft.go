@@ -1,0 +1,287 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"margay/ruleset"
+)
+
+// Options say where the table is.
+type Options struct {
+	// NetNS is a file descriptor of a network namespace; 0 is the one of the calling thread. It may be closed when Open
+	// has returned.
+	NetNS int
+	// Log gets what happens beside the results of calls. nil: nothing.
+	Log *slog.Logger
+}
+
+// Stats count what the table holds, as of the last success, and what was done since Open.
+type Stats struct {
+	Chains, Rules, Sets, Elements int
+	// Transactions that the kernel took, the messages in them (begin and end left out), and calls that failed.
+	Transactions, Messages, Errors uint64
+	// Disturbances are the times somebody else changed the table.
+	Disturbances uint64
+}
+
+// ErrUnknown says that Apply was called without a successful Resync since Open or since the last error.
+var ErrUnknown = errors.New("the state of the kernel is unknown (Resync first)")
+
+// A Dataplane enforces one Program in one network namespace. Its methods are for one goroutine, except Stats and
+// Disturbed.
+type Dataplane struct {
+	conn    *conn
+	monitor *monitor
+	log     *slog.Logger
+	image   *image // nil: unknown
+	handles map[string][]uint64
+
+	mu    sync.Mutex
+	stats Stats
+}
+
+// Open connects to the kernel and changes nothing there. It needs root.
+func Open(o Options) (*Dataplane, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	c, err := dial(o.NetNS)
+	if err != nil {
+		return nil, fmt.Errorf("open nftables: %w", err)
+	}
+	if _, err := c.generation(); err != nil {
+		c.close()
+		return nil, fmt.Errorf("open nftables: %w", err)
+	}
+	m, err := watch(o.NetNS, c.nl.PID(), o.Log)
+	if err != nil {
+		c.close()
+		return nil, fmt.Errorf("watch nftables: %w", err)
+	}
+	return &Dataplane{conn: c, monitor: m, log: o.Log}, nil
+}
+
+// Close releases the connections. The table stays in force.
+func (d *Dataplane) Close() error { return errors.Join(d.monitor.close(), d.conn.close()) }
+
+// Disturbed receives a value when somebody else has changed the table, or may have: the caller then calls Resync. Values
+// are not queued: one stands for any number of changes. The channel is never closed.
+func (d *Dataplane) Disturbed() <-chan struct{} { return d.monitor.disturbed }
+
+// Stats returns the counts. It may be called from any goroutine.
+func (d *Dataplane) Stats() Stats {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.stats
+	s.Disturbances = d.monitor.count.Load()
+	return s
+}
+
+// Prepare creates the table when there is none, with the conntrack rule alone: it filters nothing, but connections that
+// are made from now on are tracked and go on when the first endpoint appears.
+func (d *Dataplane) Prepare(ctx context.Context) error {
+	have, err := d.conn.dump()
+	if err != nil || have.table != nil {
+		return d.count(err)
+	}
+	d.image = nil
+	changes := Diff(nil, Compile(ruleset.NewProgram()))
+	if err := d.transact(ctx, changes, 0); err != nil && !errors.Is(err, unix.EEXIST) {
+		return d.count(fmt.Errorf("prepare table %s: %w", TableName, err))
+	}
+	return nil
+}
+
+// resyncTries bounds how often Resync starts again because somebody changes rules, of any table, between reading and
+// writing. The last try does without the check: what it names may be gone, but then the kernel refuses all of it.
+const resyncTries = 8
+
+// Resync makes the table enforce p, whatever it holds now. When it holds that already, nothing is sent.
+func (d *Dataplane) Resync(ctx context.Context, p *ruleset.Program) error {
+	d.image = nil
+	want := newImage(p)
+	for try := 1; ; try++ {
+		have, err := d.conn.dump()
+		if err != nil {
+			return d.count(fmt.Errorf("resync: %w", err))
+		}
+		changes := Diff(have.table, want.table)
+		generation := have.generation
+		if try == resyncTries {
+			generation = 0
+		}
+		d.handles = have.handles
+		err = d.transact(ctx, changes, generation)
+		if errors.Is(err, unix.ERESTART) && try < resyncTries && ctx.Err() == nil {
+			continue
+		}
+		if err != nil {
+			return d.count(fmt.Errorf("resync: %w", err))
+		}
+		d.log.Debug("table is in sync", "changes", len(changes))
+		d.image = want
+		d.measure()
+		return nil
+	}
+}
+
+// Apply changes what the table enforces.
+func (d *Dataplane) Apply(ctx context.Context, delta *ruleset.Delta) error {
+	im := d.image
+	if im == nil {
+		return d.count(fmt.Errorf("apply: %w", ErrUnknown))
+	}
+	d.image = nil
+	changes := im.apply(delta)
+	if err := d.transact(ctx, changes, 0); err != nil {
+		return d.count(fmt.Errorf("apply: %w", err))
+	}
+	d.image = im
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range changes {
+		d.stats.add(&changes[i])
+	}
+	return nil
+}
+
+// transact makes the changes in one transaction. When an interface ceases to be an endpoint, what is left of it and
+// cannot be reached by new packets any more goes in a second one, see the package comment.
+func (d *Dataplane) transact(ctx context.Context, changes []Change, generation uint32) error {
+	now, later := split(changes)
+	if err := d.send(ctx, now, generation); err != nil {
+		return err
+	}
+	return d.send(ctx, later, 0)
+}
+
+// split divides changes into those that change verdicts and, if elements of a verdict map are among those that do not,
+// the others.
+func split(changes []Change) (now, later []Change) {
+	first := len(changes)
+	deferred := false
+	for i := range changes {
+		c := &changes[i]
+		if c.op >= opSweepElements {
+			first = min(first, i)
+			deferred = deferred || c.op == opSweepElements || c.op == opDelSet && c.set.Type != nil && c.set.Type.verdicts
+		}
+	}
+	if !deferred {
+		return changes, nil
+	}
+	return changes[:first], changes[first:]
+}
+
+func (d *Dataplane) send(ctx context.Context, changes []Change, generation uint32) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	b := newBatch(generation)
+	for i := range changes {
+		handles, err := d.handlesFor(&changes[i])
+		if err != nil {
+			return err
+		}
+		if err := b.encode(&changes[i], handles); err != nil {
+			return err
+		}
+	}
+	if err := d.conn.transact(ctx, b); err != nil {
+		return err
+	}
+	for i := range changes {
+		if c := &changes[i]; c.chain != nil {
+			delete(d.handles, c.chain.Name)
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stats.Transactions++
+	d.stats.Messages += uint64(b.messages())
+	return nil
+}
+
+// handlesFor returns the handles of the rules that a change starts from. They are read when first needed after the chain
+// was changed, which also tells whether somebody else changed it.
+func (d *Dataplane) handlesFor(c *Change) ([]uint64, error) {
+	if c.op != opEdit || !c.needsHandles() {
+		return nil, nil
+	}
+	if h := d.handles[c.chain.Name]; h != nil {
+		return h, nil
+	}
+	return d.conn.chainHandles(c.chain.Name, c.old)
+}
+
+// count counts an error.
+func (d *Dataplane) count(err error) error {
+	if err != nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.stats.Errors++
+	}
+	return err
+}
+
+// measure counts what the table holds.
+func (d *Dataplane) measure() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t, s := d.image.table, &d.stats
+	s.Chains, s.Rules, s.Sets, s.Elements = len(t.Chains), 0, len(t.Sets), 0
+	for _, c := range t.Chains {
+		s.Rules += len(c.Rules)
+	}
+	for _, set := range t.Sets {
+		s.Elements += len(set.Elements)
+	}
+}
+
+// add counts what a change added and removed.
+func (s *Stats) add(c *Change) {
+	switch c.op {
+	case opAddChain:
+		s.Chains++
+	case opDelChain:
+		s.Chains--
+		s.Rules -= len(c.chain.Rules)
+	case opEdit:
+		s.Rules += len(c.chain.Rules) - len(c.old)
+	case opAddSet:
+		s.Sets++
+	case opDelSet:
+		s.Sets--
+		s.Elements -= len(c.set.Elements)
+	case opAddElements:
+		s.Elements += len(c.elements)
+	case opDelElements, opSweepElements:
+		s.Elements -= len(c.elements)
+	}
+}
+
+// Cleanup removes the table and everything in it. Without a table it does nothing.
+func Cleanup(ctx context.Context, o Options) error {
+	c, err := dial(o.NetNS)
+	if err != nil {
+		return fmt.Errorf("clean up nftables: %w", err)
+	}
+	defer c.close()
+	b := newBatch(0)
+	if err := b.encode(&Change{op: opDelTable}, nil); err != nil {
+		return err
+	}
+	if err := c.transact(ctx, b); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("clean up nftables: %w", err)
+	}
+	return nil
+}
