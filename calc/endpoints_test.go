@@ -103,7 +103,10 @@ func TestInterfacesChange(t *testing.T) {
 
 // TestDeleteAndCreateInOneFlush: only the outcome is told.
 func TestDeleteAndCreateInOneFlush(t *testing.T) {
-	texts := []string{hep("ep", "a: x"), gnp("p", "{action: Allow, source: {selector: has(a)}}"), "kind: GlobalNetworkSet\nmetadata: {name: s, labels: {a: x}}\nspec: {nets: [192.0.2.0/24]}"}
+	texts := []string{
+		"kind: WorkloadEndpoint\nmetadata: {name: w, namespace: ns}\nspec: {profiles: [p1, p2]}", host("ep2", "*", "10.0.0.2"),
+		hep("ep", "a: x"), gnp("p", "{action: Allow, source: {selector: has(a)}}"), "kind: GlobalNetworkSet\nmetadata: {name: s, labels: {a: x}}\nspec: {nets: [192.0.2.0/24]}",
+	}
 	w := newWorld(t).apply(texts...)
 	for _, text := range texts {
 		r := parse(t, text)[0]
@@ -116,7 +119,7 @@ func TestDeleteAndCreateInOneFlush(t *testing.T) {
 	before := w.fake.Program()
 	for _, text := range slices.Backward(texts) {
 		r := parse(t, text)[0]
-		w.remove(v3.KeyOf(r).Kind, "", r.GetName())
+		w.remove(v3.KeyOf(r).Kind, r.GetNamespace(), r.GetName())
 	}
 	if p := w.fake.Program(); len(p.Endpoints)+len(p.Policies)+len(p.Sets)+len(p.Profiles) != 0 {
 		t.Errorf("something is left: %+v", p)
