@@ -82,10 +82,17 @@ func (k kernel) Stats() node.DataplaneStats {
 	s := k.Dataplane.Stats()
 	return node.DataplaneStats{
 		Chains: s.Chains, Rules: s.Rules, Sets: s.Sets, Elements: s.Elements,
-		Transactions: s.Transactions, Messages: s.Messages, Errors: s.Errors,
+		Transactions: int(s.Transactions), Messages: int(s.Messages), Errors: int(s.Errors),
 	}
 }
 
 func readLog(ctx context.Context, report func(node.PacketLog)) error {
-	return nft.ReadLog(ctx, nft.Options{}, func(e nft.LogEntry) { report(node.PacketLog(e)) })
+	return nft.ReadLog(ctx, nft.Options{}, func(e nft.LogEntry) {
+		report(node.PacketLog{
+			slog.String("rule", e.Prefix), slog.String("in", e.In), slog.String("out", e.Out),
+			slog.String("source", e.Src.String()), slog.String("destination", e.Dst.String()),
+			slog.Int("protocol", int(e.Protocol)), slog.Int("source-port", int(e.SrcPort)),
+			slog.Int("destination-port", int(e.DstPort)),
+		})
+	})
 }
