@@ -199,7 +199,7 @@ func (b *batch) elements(c *Change, msg, flags uint16) {
 		elements = elements[:0]
 	}
 	for _, e := range c.elements {
-		elements = attr(elements, unix.NFTA_LIST_ELEM, e.encode())
+		elements = e.encode(elements, c.set.Type.interval)
 		if len(elements) > maxElements {
 			flush()
 		}
@@ -209,24 +209,36 @@ func (b *batch) elements(c *Change, msg, flags uint16) {
 	}
 }
 
-func (e Element) encode() []byte {
-	var d []byte
-	var flags uint32
-	if e.Key == "" {
-		flags |= elementCatchAll
-	} else {
-		d = attr(d, unix.NFTA_SET_ELEM_KEY, attr(nil, unix.NFTA_DATA_VALUE, []byte(e.Key)))
-	}
+// encode appends an element as the kernel has it: an interval is two, its first key and, flagged, the key after its last.
+func (e Element) encode(b []byte, isInterval bool) []byte {
+	var data []byte
 	if e.Jump != "" {
-		d = attr(d, unix.NFTA_SET_ELEM_DATA, verdictData(unix.NFT_JUMP, e.Jump))
+		data = attr(nil, unix.NFTA_SET_ELEM_DATA, verdictData(unix.NFT_JUMP, e.Jump))
 	}
+	var flags uint32
 	if e.End {
 		flags |= elementEnd
 	}
+	if e.Key == "" {
+		flags |= elementCatchAll
+	}
+	b = encodeElement(b, e.Key, data, flags)
+	if isInterval && e.Until != "" {
+		b = encodeElement(b, e.Until, nil, elementEnd)
+	}
+	return b
+}
+
+func encodeElement(b []byte, key string, data []byte, flags uint32) []byte {
+	var d []byte
+	if key != "" {
+		d = attr(d, unix.NFTA_SET_ELEM_KEY, attr(nil, unix.NFTA_DATA_VALUE, []byte(key)))
+	}
+	d = append(d, data...)
 	if flags != 0 {
 		d = attrU32(d, unix.NFTA_SET_ELEM_FLAGS, flags)
 	}
-	return d
+	return attr(b, unix.NFTA_LIST_ELEM, d)
 }
 
 // edit adds the messages of an opEdit. Rules come before others go, so that a rule that goes can still mark a place; when

@@ -21,7 +21,7 @@ func (w *writer) constant(kind string, typ *SetType, elements []Element) string 
 	var content strings.Builder
 	content.WriteString(typ.String())
 	for _, e := range set.sorted() {
-		content.WriteString("\n" + strconv.Quote(e.Key) + strconv.FormatBool(e.End))
+		content.WriteString("\n" + strconv.Quote(e.Key) + strconv.Quote(e.Until))
 	}
 	set.Name = kind + "-" + digest(content.String())
 	w.consts[set.Name] = set
@@ -38,7 +38,7 @@ func (w *writer) netsTest(s side, nets []netip.Prefix) test {
 	}
 	var elements []Element
 	for _, n := range nets {
-		elements = append(elements, prefixElements(n)...)
+		elements = append(elements, prefixElement(n))
 	}
 	return test{kind: testNets, side: s, set: w.constant(kind, typ, elements)}
 }
@@ -49,7 +49,7 @@ func (w *writer) portsTest(s side, ranges []ruleset.PortRange) test {
 	}
 	var elements []Element
 	for _, r := range ranges {
-		elements = append(elements, interval(portKey(r.First), []byte(portKey(r.Last)))...)
+		elements = append(elements, Element{Key: portKey(r.First), Until: increment([]byte(portKey(r.Last)))})
 	}
 	return test{kind: testPortSet, side: s, set: w.constant("ports", typePorts, elements)}
 }

@@ -23,8 +23,8 @@ const (
 	opFlush // the rules of a chain that goes
 	// What follows changes no verdict: after opEdit no rule leads there.
 	opSweepElements // elements of a verdict map
+	opDelSet        // before the chains that a map's elements lead to
 	opDelChain
-	opDelSet
 )
 
 // A Change is one step from one Table to another.

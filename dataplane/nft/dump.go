@@ -1,9 +1,12 @@
 package nft
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -241,11 +244,35 @@ const (
 
 func (r *reader) elements(s *Set) error {
 	data := attrString(attrString(nil, unix.NFTA_SET_ELEM_LIST_TABLE, TableName), unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-	return r.list("set "+s.Name, unix.NFT_MSG_GETSETELEM, data, func(a []attribute) {
+	var elements []Element
+	err := r.list("set "+s.Name, unix.NFT_MSG_GETSETELEM, data, func(a []attribute) {
 		for _, e := range attrs(find(a, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
-			s.Elements[readElement(attrs(e.data))] = struct{}{}
+			elements = append(elements, readElement(attrs(e.data)))
 		}
 	})
+	if s.Type != nil && s.Type.interval {
+		elements = pairEnds(elements)
+	}
+	for _, e := range elements {
+		s.Elements[e] = struct{}{}
+	}
+	return err
+}
+
+// pairEnds joins the first keys of intervals with the ends that follow.
+func pairEnds(elements []Element) []Element {
+	slices.SortFunc(elements, func(a, b Element) int {
+		return cmp.Or(strings.Compare(a.Key, b.Key), oneIf(b.End)-oneIf(a.End))
+	})
+	var out []Element
+	for _, e := range elements {
+		if i := len(out) - 1; e.End && !e.Odd && i >= 0 && !out[i].End && out[i].Until == "" {
+			out[i].Until = e.Key
+			continue
+		}
+		out = append(out, e)
+	}
+	return out
 }
 
 func readElement(list []attribute) Element {

@@ -133,8 +133,7 @@ func (c code) log(group uint16, prefix string) code {
 
 // rejectTCP answers with a reset.
 func (c code) rejectTCP() code {
-	d := attrU32(nil, unix.NFTA_REJECT_TYPE, unix.NFT_REJECT_TCP_RST)
-	return c.expr("reject", attr(d, unix.NFTA_REJECT_ICMP_CODE, []byte{0}))
+	return c.expr("reject", attrU32(nil, unix.NFTA_REJECT_TYPE, unix.NFT_REJECT_TCP_RST))
 }
 
 // rejectProhibited answers with the family's ICMP error for "administratively prohibited".

@@ -18,10 +18,11 @@ type image struct {
 	table   *Table
 }
 
-// A unitKey names a unit. The zero ID is the base.
+// A unitKey names a unit: the base, or an endpoint in one direction.
 type unitKey struct {
-	id  ruleset.EndpointID
-	dir ruleset.Direction
+	base bool
+	id   ruleset.EndpointID
+	dir  ruleset.Direction
 }
 
 // newImage returns the image of p. It keeps nothing that p may change later.
@@ -147,7 +148,7 @@ func (t *touch) endpoints(stale func(unitKey) bool) {
 	made := map[unitKey]*unit{}
 	for id, ep := range active {
 		for _, dir := range []ruleset.Direction{ruleset.Ingress, ruleset.Egress} {
-			if key := (unitKey{id, dir}); t.units[key] == nil || stale(key) {
+			if key := (unitKey{id: id, dir: dir}); t.units[key] == nil || stale(key) {
 				b := t.builder()
 				b.endpoint(ep, dir)
 				made[key] = b.unit
@@ -156,10 +157,10 @@ func (t *touch) endpoints(stale func(unitKey) bool) {
 	}
 	b := t.builder()
 	b.base(t.owners)
-	made[unitKey{}] = b.unit
+	made[unitKey{base: true}] = b.unit
 	var gone []*unit
 	for key, u := range t.units {
-		if key != (unitKey{}) && active[key.id] == nil || made[key] != nil {
+		if !key.base && active[key.id] == nil || made[key] != nil {
 			gone = append(gone, u)
 			delete(t.units, key)
 		}

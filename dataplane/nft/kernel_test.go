@@ -13,15 +13,15 @@ import (
 	"margay/ruleset"
 )
 
-// A netns is a network namespace without a name, and a thread in it.
-type netns struct {
+// A namespace is a network namespace without a name, and a thread in it.
+type namespace struct {
 	fd   int
 	work chan func()
 	gone chan struct{}
 }
 
 // newNetns makes a namespace that lasts as long as the test.
-func newNetns(t testing.TB) *netns {
+func newNetns(t testing.TB) *namespace {
 	t.Helper()
 	if os.Getuid() != 0 {
 		if os.Getenv("MARGAY_REQUIRE_NFT") == "1" {
@@ -29,7 +29,7 @@ func newNetns(t testing.TB) *netns {
 		}
 		t.Skip("kernel tests need root")
 	}
-	n := &netns{work: make(chan func()), gone: make(chan struct{})}
+	n := &namespace{work: make(chan func()), gone: make(chan struct{})}
 	born := make(chan error)
 	go n.run(born)
 	if err := <-born; err != nil {
@@ -44,7 +44,7 @@ func newNetns(t testing.TB) *netns {
 }
 
 // run never unlocks its thread, so that the thread ends with it.
-func (n *netns) run(born chan<- error) {
+func (n *namespace) run(born chan<- error) {
 	defer close(n.gone)
 	runtime.LockOSThread()
 	err := unix.Unshare(unix.CLONE_NEWNET)
@@ -58,13 +58,13 @@ func (n *netns) run(born chan<- error) {
 }
 
 // do runs f on the namespace's thread.
-func (n *netns) do(f func()) {
+func (n *namespace) do(f func()) {
 	done := make(chan struct{})
 	n.work <- func() { defer close(done); f() }
 	<-done
 }
 
-func (n *netns) open(t testing.TB) *Dataplane {
+func (n *namespace) open(t testing.TB) *Dataplane {
 	t.Helper()
 	d, err := Open(Options{NetNS: n.fd})
 	if err != nil {
@@ -75,7 +75,7 @@ func (n *netns) open(t testing.TB) *Dataplane {
 }
 
 // nft runs nft(8) in the namespace.
-func (n *netns) nft(t testing.TB, stdin string, args ...string) string {
+func (n *namespace) nft(t testing.TB, stdin string, args ...string) string {
 	t.Helper()
 	out, err := n.tryNFT(stdin, args...)
 	if err != nil {
@@ -84,7 +84,7 @@ func (n *netns) nft(t testing.TB, stdin string, args ...string) string {
 	return out
 }
 
-func (n *netns) tryNFT(stdin string, args ...string) (out string, err error) {
+func (n *namespace) tryNFT(stdin string, args ...string) (out string, err error) {
 	n.do(func() {
 		cmd := exec.Command("nft", args...)
 		if stdin != "" {

@@ -80,17 +80,15 @@ func (m *memberSet) change(d *ruleset.SetDelta) []Change {
 	return out
 }
 
-func (c memberChange) put(s *Set, elements []Element, present bool) {
-	for _, e := range elements {
-		_, was := s.Elements[e]
-		if _, touched := c.was[setElement{s, e}]; !touched {
-			c.was[setElement{s, e}] = was
-		}
-		if present {
-			s.Elements[e] = struct{}{}
-		} else {
-			delete(s.Elements, e)
-		}
+func (c memberChange) put(s *Set, e Element, present bool) {
+	_, was := s.Elements[e]
+	if _, touched := c.was[setElement{s, e}]; !touched {
+		c.was[setElement{s, e}] = was
+	}
+	if present {
+		s.Elements[e] = struct{}{}
+	} else {
+		delete(s.Elements, e)
 	}
 }
 
@@ -110,7 +108,7 @@ func (c memberChange) add(member ruleset.Member) {
 	}
 	set := m.setOf(p.Addr())
 	if m.kindOf == ruleset.AddrPorts {
-		c.put(set, []Element{{Key: addrPortKey(p.Addr(), member.Protocol, member.Port)}}, true)
+		c.put(set, Element{Key: addrPortKey(p.Addr(), member.Protocol, member.Port)}, true)
 		return
 	}
 	if m.tree.Get(p) || m.covered(p) {
@@ -118,10 +116,10 @@ func (c memberChange) add(member ruleset.Member) {
 		return
 	}
 	for _, inner := range m.inside(p) {
-		c.put(set, prefixElements(inner), false)
+		c.put(set, prefixElement(inner), false)
 	}
 	m.tree.Insert(p)
-	c.put(set, prefixElements(p), true)
+	c.put(set, prefixElement(p), true)
 }
 
 func (c memberChange) remove(member ruleset.Member) {
@@ -131,7 +129,7 @@ func (c memberChange) remove(member ruleset.Member) {
 	}
 	set := m.setOf(p.Addr())
 	if m.kindOf == ruleset.AddrPorts {
-		c.put(set, []Element{{Key: addrPortKey(p.Addr(), member.Protocol, member.Port)}}, false)
+		c.put(set, Element{Key: addrPortKey(p.Addr(), member.Protocol, member.Port)}, false)
 		return
 	}
 	if !m.tree.Get(p) {
@@ -141,9 +139,9 @@ func (c memberChange) remove(member ruleset.Member) {
 	if m.covered(p) {
 		return
 	}
-	c.put(set, prefixElements(p), false)
+	c.put(set, prefixElement(p), false)
 	for _, inner := range m.inside(p) {
-		c.put(set, prefixElements(inner), true)
+		c.put(set, prefixElement(inner), true)
 	}
 }
 

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -76,27 +77,21 @@ func newSet(name string, typ *SetType) *Set {
 	return &Set{Name: name, Type: typ, Elements: map[Element]struct{}{}}
 }
 
-// An Element is one element as the kernel holds it. An interval is two: one with its first key, and one with the key
-// after its last and End set; an interval that reaches the end of the key space has no second one.
+// An Element is one element of a set: a key, or in a set of intervals the keys from one to another.
 type Element struct {
-	Key  string // Type.keyLen bytes in network order; empty for a catch-all element
-	End  bool
-	Jump string // the chain, in a verdict map
+	Key   string // Type.keyLen bytes in network order; empty for a catch-all element
+	Until string // in a set of intervals: the key after the last one; empty for the end of the key space
+	Jump  string // the chain, in a verdict map
+	// End: the kernel holds the end of an interval that has no beginning, at Key. nft(8) puts one at the first key of a set
+	// when it adds to an empty one.
+	End bool
 	// Odd: the kernel reports something of the element that no compiled Element has.
 	Odd bool
 }
 
 func (e Element) compare(o Element) int {
-	if c := strings.Compare(e.Key, o.Key); c != 0 {
-		return c
-	}
-	switch {
-	case e.End && !o.End:
-		return -1
-	case o.End && !e.End:
-		return 1
-	}
-	return strings.Compare(e.Jump, o.Jump)
+	return cmp.Or(strings.Compare(e.Key, o.Key), strings.Compare(e.Until, o.Until), strings.Compare(e.Jump, o.Jump),
+		oneIf(e.End)-oneIf(o.End), oneIf(e.Odd)-oneIf(o.Odd))
 }
 
 func (s *Set) sorted() []Element { return slices.SortedFunc(maps.Keys(s.Elements), Element.compare) }
@@ -169,17 +164,11 @@ func (s *Set) flagNames() []string {
 }
 
 func (s *Set) elementTexts() []string {
-	elements := s.sorted()
 	var out []string
-	for i, e := range elements {
+	for _, e := range s.sorted() {
 		switch {
-		case e.End:
 		case s.Type.interval:
-			last := ""
-			if i+1 < len(elements) && elements[i+1].End {
-				last = elements[i+1].Key
-			}
-			out = append(out, s.Type.intervalText(e.Key, last))
+			out = append(out, s.Type.intervalText(e.Key, e.Until))
 		case s.Type.verdicts:
 			out = append(out, s.Type.text(e.Key)+" : jump "+e.Jump)
 		default:

@@ -207,17 +207,9 @@ func addrPortKey(a netip.Addr, protocol uint8, port uint16) string {
 	return string(a.AsSlice()) + serviceKey(protocol, port)
 }
 
-// prefixElements returns the elements of a prefix in an interval set.
-func prefixElements(p netip.Prefix) []Element {
-	return interval(string(p.Addr().AsSlice()), lastOf(p))
-}
-
-func interval(first string, last []byte) []Element {
-	out := []Element{{Key: first}}
-	if end := increment(last); end != "" {
-		out = append(out, Element{Key: end, End: true})
-	}
-	return out
+// prefixElement returns the element of a prefix in an interval set.
+func prefixElement(p netip.Prefix) Element {
+	return Element{Key: string(p.Addr().AsSlice()), Until: increment(lastOf(p))}
 }
 
 // typeOfKernel returns the type that a set in the kernel has.

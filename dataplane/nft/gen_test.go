@@ -1,0 +1,302 @@
+package nft
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+
+	"margay/ruleset"
+)
+
+// A generator draws random Programs, deltas and packets from small pools, so that rules meet packets.
+type generator struct{ *rand.Rand }
+
+func newGenerator(seed uint64) generator { return generator{rand.New(rand.NewPCG(seed, 2))} }
+
+func pick[T any](g generator, pool ...T) T { return pool[g.IntN(len(pool))] }
+
+func (g generator) one(in int) bool { return g.IntN(in) == 0 }
+
+func list[T any](g generator, most int, f func() T) []T {
+	var out []T
+	for range g.IntN(most + 1) {
+		out = append(out, f())
+	}
+	return out
+}
+
+var (
+	// Peers have addresses in 10.1.0.0/16 and fd01::/16, this host has all of 10.2.0.0/16 and fd02::/16.
+	peers4  = addrsOf("10.1.0.1", "10.1.0.2", "10.1.1.1", "10.1.128.7", "10.1.255.255")
+	peers6  = addrsOf("fd01::1", "fd01::2", "fd01:0:0:1::1", "fd01:8000::7", "fd01::ffff")
+	locals4 = addrsOf("10.2.0.1", "10.2.0.2", "10.2.1.1", "10.2.200.7")
+	locals6 = addrsOf("fd02::1", "fd02::2", "fd02:0:0:1::1", "fd02:8000::7")
+	nets    = netsOf("10.1.0.0/16", "10.1.0.0/24", "10.1.0.1/32", "10.1.128.0/17", "10.2.0.0/15", "10.2.0.0/24",
+		"10.2.0.2/32", "0.0.0.0/0", "128.0.0.0/1", "10.1.255.255/32", "fd01::/16", "fd01::/64", "fd01::1/128",
+		"fd01:8000::/17", "fd00::/8", "fd02::/64", "fd02::2/128", "::/0", "8000::/1", "fd01::ffff/128")
+	ports      = []uint16{0, 1, 22, 53, 79, 80, 81, 443, 9090, 9091, 9092, 65534, 65535}
+	protos     = []uint8{ruleset.TCP, ruleset.UDP, ruleset.ICMP, ruleset.ICMPv6, ruleset.SCTP, ruleset.UDPLite, 47, 253}
+	interfaces = []string{"t0", "t1", "cali0", "x0"}
+	setIDs     = []ruleset.SetID{"a", "b", "c", "missing", "n1", "n2"}
+)
+
+func addrsOf(list ...string) (out []netip.Addr) {
+	for _, s := range list {
+		out = append(out, netip.MustParseAddr(s))
+	}
+	return out
+}
+
+func netsOf(list ...string) (out []netip.Prefix) {
+	for _, s := range list {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
+}
+
+func (g generator) addr() netip.Addr {
+	return pick(g, pick(g, peers4, locals4, peers6, locals6)...)
+}
+
+func (g generator) net() netip.Prefix { return pick(g, nets...) }
+
+func (g generator) proto() uint8 {
+	if g.one(3) {
+		return pick(g, protos...)
+	}
+	return pick(g, ruleset.TCP, ruleset.UDP)
+}
+
+func (g generator) member(kind ruleset.SetKind) ruleset.Member {
+	if kind == ruleset.Addrs {
+		return ruleset.Member{Prefix: g.net()}
+	}
+	a := g.addr()
+	return ruleset.Member{
+		Prefix: netip.PrefixFrom(a, a.BitLen()), Protocol: g.proto(), Port: pick(g, ports...),
+	}
+}
+
+func kindOf(id ruleset.SetID) ruleset.SetKind {
+	if id[0] == 'n' {
+		return ruleset.AddrPorts
+	}
+	return ruleset.Addrs
+}
+
+func (g generator) set(id ruleset.SetID) *ruleset.Set {
+	kind := kindOf(id)
+	return ruleset.NewSet(kind, "set "+string(id), list(g, 6, func() ruleset.Member { return g.member(kind) })...)
+}
+
+func (g generator) ports() *ruleset.Ports {
+	if g.one(2) {
+		return nil
+	}
+	return &ruleset.Ports{
+		Ranges: list(g, 3, func() ruleset.PortRange {
+			first := pick(g, ports...)
+			return ruleset.PortRange{First: first, Last: pick(g, first, first, first+1, pick(g, ports...))}
+		}),
+		Named: list(g, 2, func() ruleset.SetID { return pick[ruleset.SetID](g, "n1", "n2", "missing", "a") }),
+	}
+}
+
+func (g generator) entity() ruleset.Entity {
+	var e ruleset.Entity
+	if g.one(4) {
+		e.Nets = append([]netip.Prefix{}, list(g, 3, g.net)...)
+	}
+	if g.one(5) {
+		e.NotNets = list(g, 2, g.net)
+	}
+	if g.one(4) {
+		e.Sets = list(g, 2, func() ruleset.SetID { return pick(g, setIDs...) })
+	}
+	if g.one(5) {
+		e.NotSets = list(g, 2, func() ruleset.SetID { return pick(g, setIDs...) })
+	}
+	if g.one(2) {
+		e.Ports = g.ports()
+	}
+	if g.one(5) {
+		e.NotPorts = g.ports()
+	}
+	return e
+}
+
+func (g generator) icmp() ruleset.ICMPMatch {
+	if !g.one(6) {
+		return ruleset.ICMPMatch{}
+	}
+	return ruleset.ICMPMatch{HasType: true, HasCode: g.one(2), Type: pick[uint8](g, 0, 8, 128, 129), Code: pick[uint8](g, 0, 1)}
+}
+
+func (g generator) rule() ruleset.Rule {
+	r := ruleset.Rule{
+		Action: pick(g, ruleset.Allow, ruleset.Allow, ruleset.Deny, ruleset.Deny, ruleset.Pass, ruleset.Log),
+		ICMP:   g.icmp(), NotICMP: g.icmp(), Source: g.entity(), Destination: g.entity(),
+	}
+	if g.one(4) {
+		r.Family = pick(g, ruleset.IPv4, ruleset.IPv6)
+	}
+	if g.one(2) {
+		r.Protocol = g.proto()
+	}
+	if g.one(5) {
+		r.NotProtocol = g.proto()
+	}
+	if g.one(3) { // rules that match much, so that later ones are reached by few
+		r.Source, r.ICMP = ruleset.Entity{}, ruleset.ICMPMatch{}
+	}
+	return r
+}
+
+func (g generator) policyID() ruleset.PolicyID {
+	n := g.IntN(6)
+	if n < 2 {
+		return ruleset.PolicyID{Kind: "NetworkPolicy", Namespace: "ns", Name: fmt.Sprint("p", n)}
+	}
+	return ruleset.PolicyID{Kind: "GlobalNetworkPolicy", Name: fmt.Sprint("p", n)}
+}
+
+func (g generator) policy(id ruleset.PolicyID) *ruleset.Policy {
+	return &ruleset.Policy{ID: id, Ingress: list(g, 5, g.rule), Egress: list(g, 5, g.rule), Staged: g.one(8)}
+}
+
+func (g generator) profile(name string) *ruleset.Profile {
+	return &ruleset.Profile{Name: name, Ingress: list(g, 3, g.rule), Egress: list(g, 3, g.rule)}
+}
+
+func (g generator) tiers() []ruleset.Tier {
+	var out []ruleset.Tier
+	for i := range g.IntN(4) {
+		out = append(out, ruleset.Tier{
+			Name: fmt.Sprint("tier", i), Policies: list(g, 3, g.policyID), EndPass: g.one(2),
+		})
+	}
+	return out
+}
+
+func (g generator) endpointID() ruleset.EndpointID {
+	return ruleset.EndpointID{Kind: "HostEndpoint", Name: fmt.Sprint("e", g.IntN(3))}
+}
+
+// endpoint draws an endpoint whose interfaces no other endpoint has: every name has a home.
+func (g generator) endpoint(id ruleset.EndpointID) *ruleset.Endpoint {
+	ep := &ruleset.Endpoint{
+		ID: id, Normal: ruleset.Walk{Ingress: g.tiers(), Egress: g.tiers()},
+		Profiles: list(g, 2, func() string { return pick(g, "f0", "f1", "none") }),
+	}
+	homes := map[string][]string{"e0": {"t0"}, "e1": {"t1", "cali0"}, "e2": {ruleset.AllInterfaces}}
+	for _, name := range homes[id.Name] {
+		if !g.one(4) {
+			ep.Interfaces = append(ep.Interfaces, name)
+		}
+	}
+	return ep
+}
+
+func (g generator) settings() ruleset.Settings {
+	failsafe := func() ruleset.Failsafe {
+		f := ruleset.Failsafe{Protocol: pick(g, ruleset.TCP, ruleset.UDP), Port: pick[uint16](g, 22, 53, 79)}
+		if g.one(2) {
+			f.Net = g.net()
+		}
+		return f
+	}
+	return ruleset.Settings{
+		FailsafeIngress: list(g, 3, failsafe), FailsafeEgress: list(g, 3, failsafe),
+		Reject: g.one(3), AcceptInvalid: g.one(3), LogPrefix: pick(g, "", "calico-packet", "%t|%p"),
+		WorkloadPrefixes: pick(g, nil, []string{"cali"}, []string{"tap", "cali"}),
+	}
+}
+
+func (g generator) program() *ruleset.Program {
+	p := ruleset.NewProgram()
+	p.Settings = g.settings()
+	for _, id := range setIDs {
+		if id != "missing" && !g.one(8) {
+			p.Sets[id] = g.set(id)
+		}
+	}
+	for range 8 {
+		id := g.policyID()
+		p.Policies[id] = g.policy(id)
+	}
+	for _, name := range []string{"f0", "f1"} {
+		p.Profiles[name] = g.profile(name)
+	}
+	for range 5 {
+		id := g.endpointID()
+		p.Endpoints[id] = g.endpoint(id)
+	}
+	return p
+}
+
+// delta draws a change of p.
+func (g generator) delta(p *ruleset.Program) *ruleset.Delta {
+	d := &ruleset.Delta{
+		Endpoints: map[ruleset.EndpointID]*ruleset.Endpoint{}, Policies: map[ruleset.PolicyID]*ruleset.Policy{},
+		Profiles: map[string]*ruleset.Profile{}, Sets: map[ruleset.SetID]*ruleset.SetDelta{},
+	}
+	if g.one(8) {
+		s := g.settings()
+		d.Settings = &s
+	}
+	if g.one(3) {
+		id := g.endpointID()
+		if d.Endpoints[id] = g.endpoint(id); g.one(3) {
+			d.Endpoints[id] = nil
+		}
+	}
+	for range g.IntN(3) {
+		id := g.policyID()
+		if d.Policies[id] = g.policy(id); g.one(4) {
+			d.Policies[id] = nil
+		}
+	}
+	if g.one(4) {
+		name := pick(g, "f0", "f1")
+		if d.Profiles[name] = g.profile(name); g.one(4) {
+			d.Profiles[name] = nil
+		}
+	}
+	for range g.IntN(4) {
+		id := pick(g, setIDs...)
+		if id != "missing" {
+			d.Sets[id] = g.setDelta(p, id)
+		}
+	}
+	return d
+}
+
+func (g generator) setDelta(p *ruleset.Program, id ruleset.SetID) *ruleset.SetDelta {
+	switch {
+	case p.Sets[id] == nil || g.one(8):
+		return &ruleset.SetDelta{New: g.set(id)}
+	case g.one(8):
+		return nil
+	}
+	member := func() ruleset.Member { return g.member(kindOf(id)) }
+	return &ruleset.SetDelta{Add: list(g, 4, member), Remove: list(g, 4, member)}
+}
+
+// clone returns a copy of p that shares no set with it.
+func clone(p *ruleset.Program) *ruleset.Program {
+	c := ruleset.NewProgram()
+	c.Settings = p.Settings
+	for k, v := range p.Endpoints {
+		c.Endpoints[k] = v
+	}
+	for k, v := range p.Policies {
+		c.Policies[k] = v
+	}
+	for k, v := range p.Profiles {
+		c.Profiles[k] = v
+	}
+	for k, v := range p.Sets {
+		c.Sets[k] = v.Clone()
+	}
+	return c
+}
