@@ -49,6 +49,8 @@ type Calc struct {
 
 	policyIndex *index[*policy]
 	setIndex    *index[*set]
+	holders     holders
+	givers      givers
 
 	// What Flush has to look at again.
 	touched         map[v3.Key]*item // what items were when last matched against the set index; nil: new
@@ -69,7 +71,7 @@ func New(node string) *Calc {
 		node: node, profiles: map[string]*profile{}, items: map[v3.Key]*item{}, tiers: map[string]*v3.TierSpec{},
 		policies: map[ruleset.PolicyID]*policy{}, locals: map[string]*endpoint{}, sets: map[ruleset.SetID]*set{},
 		ifaces: map[string][]netip.Addr{}, hosts: map[string]struct{}{},
-		policyIndex: newIndex[*policy](), setIndex: newIndex[*set](),
+		policyIndex: newIndex[*policy](), setIndex: newIndex[*set](), holders: holders{}, givers: givers{},
 		touched: map[v3.Key]*item{}, toldEndpoints: map[string]*ruleset.Endpoint{},
 	}
 	c.changedProfiles, c.changedPolicies = map[*profile]struct{}{}, map[*policy]struct{}{}

@@ -104,6 +104,7 @@ func TestInterfacesChange(t *testing.T) {
 // TestDeleteAndCreateInOneFlush: only the outcome is told.
 func TestDeleteAndCreateInOneFlush(t *testing.T) {
 	texts := []string{
+		"kind: Profile\nmetadata: {name: p2}\nspec: {labelsToApply: {b: x}}",
 		"kind: WorkloadEndpoint\nmetadata: {name: w, namespace: ns}\nspec: {profiles: [p1, p2]}", host("ep2", "*", "10.0.0.2"),
 		hep("ep", "a: x"), gnp("p", "{action: Allow, source: {selector: has(a)}}"), "kind: GlobalNetworkSet\nmetadata: {name: s, labels: {a: x}}\nspec: {nets: [192.0.2.0/24]}",
 	}
@@ -124,7 +125,7 @@ func TestDeleteAndCreateInOneFlush(t *testing.T) {
 	if p := w.fake.Program(); len(p.Endpoints)+len(p.Policies)+len(p.Sets)+len(p.Profiles) != 0 {
 		t.Errorf("something is left: %+v", p)
 	}
-	if c := w.calc; len(c.items)+len(c.profiles)+len(c.policies)+len(c.sets)+len(c.locals)+c.setIndex.size+c.policyIndex.size+len(c.setIndex.names) != 0 {
+	if c := w.calc; len(c.items)+len(c.profiles)+len(c.policies)+len(c.sets)+len(c.locals)+c.setIndex.size+c.policyIndex.size+len(c.setIndex.names)+len(c.holders)+len(c.givers) != 0 {
 		t.Errorf("the calc keeps what is gone: %+v", c)
 	}
 	if p := w.apply(texts...).fake.Program(); !reflect.DeepEqual(p, before) {

@@ -11,7 +11,7 @@ import (
 )
 
 // An item is a labelled object that gives addresses to sets: an endpoint of any node or a network set. Only what
-// matching needs is kept of the resource. Items are replaced, not changed, but for sets.
+// matching needs is kept of the resource. Items are replaced, not changed, but for sets and touched.
 type item struct {
 	key v3.Key
 	labels
@@ -19,6 +19,7 @@ type item struct {
 	ports    []namedPort    // in order, each once
 	local    bool           // an endpoint of this node
 	sets     []*set         // those that select the item, as of the last Flush
+	touched  bool           // sets is to be made anew
 	warnings []string
 }
 
@@ -33,13 +34,16 @@ func (c *Calc) updateItem(key v3.Key, r v3.Resource) {
 	c.touch(key)
 	if old != nil {
 		c.disinherit(old)
+		c.holders.remove(old)
 		delete(c.items, key)
 	}
 	if r == nil {
 		return
 	}
 	it := c.newItem(key, r)
+	it.touched = true
 	c.items[key] = it
+	c.holders.add(it)
 	for _, p := range it.parents {
 		p.heirs[it] = struct{}{}
 	}
@@ -47,8 +51,12 @@ func (c *Calc) updateItem(key v3.Key, r v3.Resource) {
 
 // touch has an item matched again; what it is now is what it was at the last Flush unless it was touched since.
 func (c *Calc) touch(key v3.Key) {
+	it := c.items[key]
 	if _, done := c.touched[key]; !done {
-		c.touched[key] = c.items[key]
+		c.touched[key] = it
+	}
+	if it != nil {
+		it.touched = true
 	}
 }
 

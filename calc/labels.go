@@ -44,14 +44,19 @@ func (l *labels) Get(name string) (string, bool) {
 	return "", false
 }
 
-// each calls f with every label, also with those that another one of the same name hides.
-func (l *labels) each(f func(name, value string)) {
+// eachOwn calls f with every label that is not a profile's, also with those that another one of the same name hides.
+func (l *labels) eachOwn(f func(name, value string)) {
 	for _, forced := range l.forced {
 		f(forced.name, forced.value)
 	}
 	for name, value := range l.own {
 		f(name, value)
 	}
+}
+
+// each calls f with every label, also with those that another one of the same name hides.
+func (l *labels) each(f func(name, value string)) {
+	l.eachOwn(f)
 	for _, p := range l.parents {
 		for name, value := range p.labels {
 			f(name, value)

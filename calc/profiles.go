@@ -1,6 +1,7 @@
 package calc
 
 import (
+	"maps"
 	"reflect"
 	"slices"
 
@@ -50,7 +51,9 @@ func (c *Calc) updateProfile(name string, r v3.Resource) {
 		p.spec = &r.(*v3.Profile).Spec
 		p.labels = p.spec.LabelsToApply
 	}
-	if !reflect.DeepEqual(before, p.labels) {
+	if !maps.Equal(before, p.labels) {
+		c.givers.remove(p, before)
+		c.givers.add(p)
 		for it := range p.heirs {
 			c.touch(it.key)
 		}

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"slices"
 
 	v3 "margay/api/v3"
@@ -138,17 +139,10 @@ func (s *set) delta() *ruleset.SetDelta {
 	return d
 }
 
-// flushSets tells the sets that came, went or changed. It goes through all items only when a set came or went.
+// flushSets tells the sets that came, went or changed.
 func (c *Calc) flushSets(d *ruleset.Delta) {
-	gone := c.dropUnusedSets(d)
-	fresh := newIndex[*set]()
-	for s := range c.newSets {
-		c.setIndex.add(s.term)
-		fresh.add(&term[*set]{sel: s.term.sel, use: s})
-	}
-	if gone || fresh.size > 0 {
-		c.sweepItems(fresh)
-	}
+	c.dropUnusedSets(d)
+	c.fillNewSets()
 	c.matchTouchedItems()
 	drain(c.newSets, func(s *set) {
 		s.told = true
@@ -165,8 +159,8 @@ func (c *Calc) flushSets(d *ruleset.Delta) {
 	})
 }
 
-// dropUnusedSets reports whether items may still list a set that is gone.
-func (c *Calc) dropUnusedSets(d *ruleset.Delta) (gone bool) {
+func (c *Calc) dropUnusedSets(d *ruleset.Delta) {
+	var dropped []*set
 	drain(c.unusedSets, func(s *set) {
 		if s.users > 0 {
 			return
@@ -176,25 +170,29 @@ func (c *Calc) dropUnusedSets(d *ruleset.Delta) (gone bool) {
 		if s.told {
 			c.setIndex.remove(s.term)
 			d.Sets[s.id] = nil
-			s.dead, gone = true, true
+			s.dead = true
+			dropped = append(dropped, s)
 		}
 	})
-	return gone
+	c.eachCandidate(dropped, func(it *item, s *set) {
+		if i := slices.Index(it.sets, s); i >= 0 {
+			it.sets = slices.Delete(it.sets, i, i+1)
+		}
+	})
 }
 
-// sweepItems forgets sets that are gone and matches all items with fresh ones, but for those that are matched with every
-// set next.
-func (c *Calc) sweepItems(fresh *index[*set]) {
-	for key, it := range c.items {
-		it.sets = slices.DeleteFunc(it.sets, func(s *set) bool { return s.dead })
-		if _, next := c.touched[key]; next || len(it.addrs) == 0 {
-			continue
-		}
-		fresh.match(&it.labels, func(s *set) {
-			it.sets = append(it.sets, s)
-			s.give(it)
-		})
+// fillNewSets matches new sets with all items, but for those that are matched with every set next.
+func (c *Calc) fillNewSets() {
+	for s := range c.newSets {
+		c.setIndex.add(s.term)
 	}
+	c.eachCandidate(slices.Collect(maps.Keys(c.newSets)), func(it *item, s *set) {
+		if it.touched || len(it.addrs) == 0 || slices.Contains(it.sets, s) || !s.term.sel.Matches(&it.labels) {
+			return
+		}
+		it.sets = append(it.sets, s)
+		s.give(it)
+	})
 }
 
 // matchTouchedItems takes from the sets what items gave them and gives what they give now.
@@ -210,7 +208,11 @@ func (c *Calc) matchTouchedItems() {
 			old.sets = nil
 		}
 		it := c.items[key]
-		if it == nil || len(it.addrs) == 0 {
+		if it == nil {
+			continue
+		}
+		it.touched = false
+		if len(it.addrs) == 0 {
 			continue
 		}
 		c.setIndex.match(&it.labels, func(s *set) {

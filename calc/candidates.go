@@ -1,0 +1,101 @@
+package calc
+
+import (
+	"margay/selector"
+)
+
+// holders are the items by the labels that they have of their own or by force: name, value, items. It is the other way
+// round than an index of selectors: from a selector that is new to the items that it can match.
+type holders map[string]map[string]map[*item]struct{}
+
+func (h holders) add(it *item) {
+	it.eachOwn(func(name, value string) {
+		if h[name] == nil {
+			h[name] = map[string]map[*item]struct{}{}
+		}
+		if h[name][value] == nil {
+			h[name][value] = map[*item]struct{}{}
+		}
+		h[name][value][it] = struct{}{}
+	})
+}
+
+func (h holders) remove(it *item) {
+	it.eachOwn(func(name, value string) {
+		delete(h[name][value], it)
+		if len(h[name][value]) == 0 {
+			delete(h[name], value)
+		}
+		if len(h[name]) == 0 {
+			delete(h, name)
+		}
+	})
+}
+
+// givers are the profiles by the labels that they give.
+type givers map[string]map[*profile]struct{}
+
+func (g givers) add(p *profile) {
+	for name := range p.labels {
+		if g[name] == nil {
+			g[name] = map[*profile]struct{}{}
+		}
+		g[name][p] = struct{}{}
+	}
+}
+
+// remove forgets a profile that had these labels.
+func (g givers) remove(p *profile, labels map[string]string) {
+	for name := range labels {
+		delete(g[name], p)
+		if len(g[name]) == 0 {
+			delete(g, name)
+		}
+	}
+}
+
+// eachCandidate calls f with every item that a set can select, some of them twice. It goes through all items, once, only
+// when a selector can match without any label.
+func (c *Calc) eachCandidate(sets []*set, f func(*item, *set)) {
+	var unbound []*set
+	for _, s := range sets {
+		requirements, ok := s.term.sel.Requirements()
+		if !ok {
+			unbound = append(unbound, s)
+		}
+		for _, r := range requirements {
+			c.eachHolder(r, func(it *item) { f(it, s) })
+		}
+	}
+	if len(unbound) == 0 {
+		return
+	}
+	for _, it := range c.items {
+		for _, s := range unbound {
+			f(it, s)
+		}
+	}
+}
+
+// eachHolder calls f with the items that meet a requirement, by a label of their own or of a profile.
+func (c *Calc) eachHolder(r selector.Requirement, f func(*item)) {
+	if r.HasValue {
+		for it := range c.holders[r.Label][r.Value] {
+			f(it)
+		}
+	} else {
+		for _, items := range c.holders[r.Label] {
+			for it := range items {
+				f(it)
+			}
+		}
+	}
+	for p := range c.givers[r.Label] {
+		if r.HasValue && p.labels[r.Label] != r.Value {
+			continue
+		}
+		for it := range p.heirs {
+			f(it)
+		}
+	}
+}
