@@ -20,8 +20,8 @@ type namespace struct {
 	gone chan struct{}
 }
 
-// newNetns makes a namespace that lasts as long as the test.
-func newNetns(t testing.TB) *namespace {
+// newNamespace makes a namespace that lasts as long as the test.
+func newNamespace(t testing.TB) *namespace {
 	t.Helper()
 	if os.Getuid() != 0 {
 		if os.Getenv("MARGAY_REQUIRE_NFT") == "1" {

@@ -45,7 +45,7 @@ type observed struct {
 
 func newWire(t testing.TB, devices ...string) *wire {
 	t.Helper()
-	w := &wire{namespace: newNetns(t), tuns: map[string]*os.File{}, raw: map[string][2]int{}}
+	w := &wire{namespace: newNamespace(t), tuns: map[string]*os.File{}, raw: map[string][2]int{}}
 	var err error
 	w.do(func() { err = w.setUp(devices) })
 	t.Cleanup(w.close)
