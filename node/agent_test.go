@@ -195,7 +195,10 @@ func interfaces(name, addr string) map[string][]netip.Addr {
 }
 
 // eventually waits for a condition.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t interface {
+	Helper()
+	Fatalf(string, ...any)
+}, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()

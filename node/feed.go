@@ -32,8 +32,9 @@ type feed struct {
 	store  store.Store
 	keep   *keeper
 	log    *slog.Logger
-	known  map[v3.Key]v3.Resource
+	known  map[v3.Key]v3.Resource // what was handed on last
 	faults map[v3.Key]fault
+	dirty  map[v3.Key]bool // what is kept on disk may have to change
 }
 
 // A fault is a stored value that cannot be used, and what became of it.
@@ -68,7 +69,7 @@ type update struct {
 func newFeed(node string, s store.Store, keep *keeper, log *slog.Logger) *feed {
 	return &feed{
 		node: node, store: s, keep: keep, log: log,
-		known: map[v3.Key]v3.Resource{}, faults: map[v3.Key]fault{},
+		known: map[v3.Key]v3.Resource{}, faults: map[v3.Key]fault{}, dirty: map[v3.Key]bool{},
 	}
 }
 
@@ -90,17 +91,19 @@ func (f *feed) run(ctx context.Context, out chan<- update) error {
 		if u.changes, err = f.take(ctx, b.Events); err != nil {
 			return err
 		}
+		u.faults = f.sorted()
+		select {
+		case out <- u:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		// Enforcement comes first, the disk after it.
+		f.persist()
 		if b.InSync && !snapshot {
 			snapshot = true
 			f.forget()
 		}
-		u.faults = f.sorted()
-		select {
-		case out <- u:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		return nil
 	})
 }
 
@@ -133,13 +136,28 @@ func (f *feed) good(key v3.Key, r v3.Resource) {
 		delete(f.faults, key)
 		f.log.Info("stored object is repaired", "object", key, "faulty_revision", old.revision)
 	}
-	var err error
-	if hep, ok := r.(*v3.HostEndpoint); ok && hep.Spec.Node == f.node {
-		err = f.keep.save(r)
-	} else {
-		err = f.keep.drop(key)
+	f.dirty[key] = true
+}
+
+// persists reports whether what holds for an object is kept on disk.
+func (f *feed) persists(key v3.Key) bool {
+	if _, faulty := f.faults[key]; faulty {
+		return true
 	}
-	f.warnKeep(err)
+	hep, ok := f.known[key].(*v3.HostEndpoint)
+	return ok && hep.Spec.Node == f.node
+}
+
+// persist brings the disk in line with what changed.
+func (f *feed) persist() {
+	for key := range f.dirty {
+		if f.persists(key) {
+			f.warnKeep(f.keep.save(key, f.known[key]))
+		} else {
+			f.warnKeep(f.keep.drop(key))
+		}
+	}
+	clear(f.dirty)
 }
 
 // faulty decides what holds in place of a value that cannot be used and returns the change that it makes, if any.
@@ -152,7 +170,6 @@ func (f *feed) faulty(ctx context.Context, key v3.Key, stored *store.Fault) ([]c
 	var changes []change
 	if last, ok := f.known[key]; !was && ok {
 		now.inForce = inForce(last)
-		f.warnKeep(f.keep.save(last))
 	} else if !was {
 		// After one fault another one changes nothing: what was decided for the first stays in force.
 		r, how, err := f.recover(ctx, key, stored)
@@ -165,12 +182,20 @@ func (f *feed) faulty(ctx context.Context, key v3.Key, stored *store.Fault) ([]c
 			changes = []change{{key, r}}
 		}
 	}
-	f.faults[key] = now
+	f.faults[key], f.dirty[key] = now, true
 	f.log.Error("stored object cannot be used", "object", key, "revision", stored.Revision, "reason", now.reason, "in_force", now.inForce)
 	return changes, nil
 }
 
-func inForce(r v3.Resource) string { return "revision " + r.GetResourceVersion() + " stays in force" }
+func inForce(r v3.Resource) string {
+	if r == nil {
+		return "there was none before it: nothing of it is in force"
+	}
+	if r.GetResourceVersion() == "" { // a stand-in: nothing that was stored
+		return "its last good version is lost: whatever it selects is denied"
+	}
+	return "revision " + r.GetResourceVersion() + " stays in force"
+}
 
 // recover finds what held before a faulty value that the feed knows no earlier value of. nil: nothing did.
 func (f *feed) recover(ctx context.Context, key v3.Key, stored *store.Fault) (v3.Resource, string, error) {
@@ -179,22 +204,20 @@ func (f *feed) recover(ctx context.Context, key v3.Key, stored *store.Fault) (v3
 	case ctx.Err() != nil:
 		return nil, "", ctx.Err()
 	case err == nil:
-		f.warnKeep(f.keep.save(r))
 		return r, inForce(r), nil
 	case errors.Is(err, store.ErrNotFound):
-		f.warnKeep(f.keep.drop(key))
-		return nil, "it was created like this: nothing of it is in force", nil
+		return nil, inForce(nil), nil
 	}
+	f.log.Warn("the last good version of a faulty object is not in the store's history", "object", key, "error", err)
 	r, ok, keepErr := f.keep.load(key)
 	f.warnKeep(keepErr)
+	if !ok {
+		r, ok = standIn(key, stored.Value, f.tiers())
+	}
 	if ok {
 		return r, inForce(r), nil
 	}
-	r, ok = standIn(key, stored.Value, f.tiers())
-	if ok {
-		return r, fmt.Sprintf("its last good version is lost (%v): whatever it selects is denied", err), nil
-	}
-	return nil, fmt.Sprintf("its last good version is lost (%v): nothing of it is in force", err), nil
+	return nil, "its last good version is lost: nothing of it is in force", nil
 }
 
 // previous asks the store until it answers.
@@ -226,15 +249,15 @@ func (f *feed) tiers() []*v3.Tier {
 	return tiers
 }
 
-// forget drops what is kept on disk of objects that are neither faulty nor this host's endpoints: of objects that
-// disappeared while no agent ran. It is called after a snapshot.
+// forget drops what is kept on disk of objects that were repaired or disappeared while no agent ran. It is called after the
+// first snapshot.
 func (f *feed) forget() {
 	wanted := map[v3.Key]bool{}
 	for key := range f.faults {
 		wanted[key] = true
 	}
-	for key, r := range f.known {
-		if hep, ok := r.(*v3.HostEndpoint); ok && hep.Spec.Node == f.node {
+	for key := range f.known {
+		if f.persists(key) {
 			wanted[key] = true
 		}
 	}

@@ -15,7 +15,7 @@ import (
 )
 
 // A keeper holds on disk the last good version of objects that a restart must not lose: one JSON file each, readable by
-// root only. The files outlive the store's history, which is compacted after some minutes.
+// root only; null says that there was none. The files outlive the store's history, which is compacted after some minutes.
 type keeper struct {
 	dir string
 	// on names the files that are there, so that dropping what was never kept costs nothing.
@@ -51,16 +51,16 @@ func fileName(key v3.Key) string {
 	return strings.ToLower(string(key.Kind)) + "-" + hex.EncodeToString(sum[:16]) + keptSuffix
 }
 
-// save writes r, as a whole or not at all.
-func (k *keeper) save(r v3.Resource) error {
-	name := fileName(v3.KeyOf(r))
+// save writes r, which may be nil, as a whole or not at all.
+func (k *keeper) save(key v3.Key, r v3.Resource) error {
+	name := fileName(key)
 	data, err := json.Marshal(r)
 	if err != nil {
-		return fmt.Errorf("keep %s: %w", v3.KeyOf(r), err)
+		return fmt.Errorf("keep %s: %w", key, err)
 	}
 	file, err := os.CreateTemp(k.dir, ".kept-*") // mode 0600
 	if err != nil {
-		return fmt.Errorf("keep %s: %w", v3.KeyOf(r), err)
+		return fmt.Errorf("keep %s: %w", key, err)
 	}
 	_, err = file.Write(data)
 	err = errors.Join(err, file.Sync(), file.Close())
@@ -69,13 +69,13 @@ func (k *keeper) save(r v3.Resource) error {
 	}
 	if err != nil {
 		_ = os.Remove(file.Name())
-		return fmt.Errorf("keep %s: %w", v3.KeyOf(r), err)
+		return fmt.Errorf("keep %s: %w", key, err)
 	}
 	k.on[name] = true
 	return nil
 }
 
-// load returns what was saved under the key, false if there is nothing.
+// load returns what was saved under the key, false if nothing was.
 func (k *keeper) load(key v3.Key) (v3.Resource, bool, error) {
 	data, err := os.ReadFile(filepath.Join(k.dir, fileName(key)))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -83,6 +83,9 @@ func (k *keeper) load(key v3.Key) (v3.Resource, bool, error) {
 	}
 	if err != nil {
 		return nil, false, fmt.Errorf("read kept %s: %w", key, err)
+	}
+	if string(data) == "null" {
+		return nil, true, nil
 	}
 	info, ok := v3.Lookup(key.Kind)
 	if !ok {

@@ -231,7 +231,9 @@ func (s *memoryStore) Previous(_ context.Context, key v3.Key, before store.Revis
 		if !ok || e.Resource == nil && e.Fault == nil {
 			return nil, &store.Error{Key: key, Err: store.ErrNotFound}
 		}
-		if at, _ = strconv.Atoi(string(e.Revision)); at < s.first {
+		at, _ = strconv.Atoi(string(e.Revision))
+		// Compaction at a revision keeps the version of every object that was current then.
+		if last, _ := s.latest(key, s.first+1); at < s.first && last.Revision != e.Revision {
 			return nil, &store.Error{Key: key, Err: store.ErrCompacted}
 		}
 		if e.Resource != nil {
