@@ -17,6 +17,9 @@
 //	                ▼                                           ▼
 //	WorkloadEndpoint, HostEndpoint, NetworkSet ──labels──► set index ──► members by owner (sets.go) ──► Delta.Sets
 //
+// The set index leads from an object whose labels changed to the selectors that can match it (labels.go); for a selector
+// that is new, holders and givers lead to the objects that it can match (candidates.go).
+//
 // An object that is marked is looked at again; what it compiles to is compared with what was told last, so that a Delta
 // holds only what is different.
 package calc
