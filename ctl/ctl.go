@@ -87,7 +87,7 @@ func NewCommand(env Env) *cobra.Command {
 	})
 	flags := root.PersistentFlags()
 	flags.StringVarP(&c.logLevel, "log-level", "l", "panic", "panic, fatal, error, warn, info or debug")
-	flags.StringVar(&c.context, "context", "", "kubeconfig context")
+	flags.StringVar(&c.context, "context", "", "kubeconfig context; not used, as there is no Kubernetes datastore yet")
 	flags.BoolVar(&c.allowMismatch, "allow-version-mismatch", false, "work on a datastore of another release")
 	root.AddCommand(c.createCommand(), c.applyCommand(), c.replaceCommand(), c.deleteCommand(), c.getCommand(),
 		c.patchCommand(), c.labelCommand(), c.validateCommand(), c.versionCommand(), c.statusCommand())

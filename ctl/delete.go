@@ -114,6 +114,7 @@ func (c *cli) deleteOne(ctx context.Context, s *session, r v3.Resource, skipNotE
 func (o *outcome) deleteErrors() error {
 	errs := make([]error, len(o.errs))
 	for i, err := range o.errs {
+		//lint:ignore ST1005 this is how calicoctl says it
 		errs[i] = fmt.Errorf("Failed to delete %sresource: %w", o.quoted(), err)
 	}
 	return errors.Join(errs...)

@@ -94,7 +94,7 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
-// viewOf returns the view of a kind; every kind of package v3 has one, which a test checks.
+// viewOf returns the view of a kind of package v3.
 func viewOf(kind v3.Kind) kindView {
 	for _, k := range kindViews() {
 		if k.kind == kind {
@@ -114,10 +114,27 @@ var (
 	namespaceColumn = column{"NAMESPACE", func(r v3.Resource) string { return r.GetNamespace() }}
 )
 
-// kindViews returns all kinds, in the order in which they are listed.
+// kindViews returns all kinds of package v3, in the order in which they are listed. Those without a table of their own
+// show their names.
 func kindViews() []kindView {
+	views := tables()
+	for _, info := range v3.Kinds() {
+		if slices.ContainsFunc(views, func(k kindView) bool { return k.kind == info.Kind }) {
+			continue
+		}
+		view := kindView{info.Kind, nil, []string{"NAME"}, []string{"NAME"}, []column{nameColumn}}
+		if info.Namespaced {
+			view.columns = append(view.columns, namespaceColumn)
+		}
+		views = append(views, view)
+	}
+	return views
+}
+
+// tables returns the kinds that have a table of their own, or names beside the kind and its plural.
+func tables() []kindView {
 	only := []string{"NAME"}
-	return []kindView{
+	used := []kindView{
 		{v3.KindTier, nil, []string{"NAME", "ORDER"}, []string{"NAME", "ORDER"}, []column{
 			nameColumn, cell("ORDER", func(t *v3.Tier) string { return value(t.Spec.Order) })}},
 		globalNetworkPolicyView(),
@@ -135,6 +152,7 @@ func kindViews() []kindView {
 		{v3.KindFelixConfiguration, []string{"felixconfig", "felixconfigs"}, only, only, []column{nameColumn}},
 		clusterInformationView(),
 	}
+	return slices.Concat(used, stagedViews(), controllerViews(), addressViews(), routeViews())
 }
 
 func globalNetworkPolicyView() kindView {

@@ -50,6 +50,7 @@ func noClient(err error) error {
 	if plain := (*stdoutError)(nil); errors.As(err, &plain) {
 		return err
 	}
+	//lint:ignore ST1005 this is how calicoctl says it
 	return &stdoutError{fmt.Errorf("Failed to create Calico API client: %w", err)}
 }
 

@@ -280,7 +280,7 @@ func TestLookupKind(t *testing.T) {
 		"pol": "NetworkPolicy", "hep": "HostEndpoint", "weps": "WorkloadEndpoint", "gnetsets": "GlobalNetworkSet", "pros": "Profile",
 		"felixconfig": "FelixConfiguration", "clusterinfos": "ClusterInformation", "tiers": "Tier",
 		"hostendpiont": "resource type 'hostendpiont' is not supported (did you mean hostendpoint?)",
-		"ippool":       "resource type 'ippool' is not supported",
+		"widget":       "resource type 'widget' is not supported",
 		"x":            "resource type 'x' is not supported",
 	} {
 		view, err := lookupKind(arg)

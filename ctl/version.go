@@ -86,13 +86,15 @@ func (c *cli) clusterVersion(ctx context.Context, s *session, poll time.Duration
 		if poll == 0 {
 			return err
 		}
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			fmt.Fprintln(c.env.Stderr, err)
 		}
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-time.After(poll):
+		}
+		if ctx.Err() != nil {
+			return nil
 		}
 	}
 }

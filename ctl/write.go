@@ -171,6 +171,7 @@ func (w *writer) replace(ctx context.Context, r v3.Resource) error {
 				"date (latest: %s; read the object again, or remove metadata.resourceVersion)", given, latest)}
 		}
 		setOwned(r, old)
+		// calicoctl writes the same again. A new revision should say that something is new.
 		if usable && same(old, r) {
 			w.cli.note("unchanged", key)
 			return nil
