@@ -57,8 +57,11 @@ func Run(ctx context.Context, o Options) error {
 		s.printLogs()
 	}
 	out.heading("Summary")
-	out.text(fmt.Sprintf("%d steps, %d cells checked (each at least twice), %d wrong, %.1f s", p.steps, p.cells, p.wrong,
+	out.text(fmt.Sprintf("%d steps, %d cells checked, each at least twice, %d wrong; %.1f s", p.steps, p.cells, p.wrong,
 		time.Since(start).Seconds()))
+	if err == nil {
+		out.text(out.paint(green, "The guide holds, both approaches."))
+	}
 	return err
 }
 

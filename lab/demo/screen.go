@@ -86,10 +86,35 @@ func (s *screen) text(text string) { s.printf("%s", text) }
 
 func (s *screen) command(line string) { s.printf("  %s", s.paint(cyan, "$ "+line)) }
 
+// output shows what a command printed, long lines folded.
 func (s *screen) output(text string) {
 	for line := range strings.Lines(text) {
-		s.printf("  %s", strings.TrimRight(line, "\n"))
+		s.printf("%s", fold(strings.TrimRight(line, " \n"), 82))
 	}
+}
+
+// fold breaks a line between words, so that no part with its indent is longer than width if its words are not. A line
+// that fits stays as it is.
+func fold(line string, width int) string {
+	if len(line)+2 <= width {
+		return "  " + line
+	}
+	var out strings.Builder
+	used := 0
+	for _, word := range strings.Fields(line) {
+		switch {
+		case out.Len() == 0:
+			out.WriteString("  " + word)
+			used = 2 + len(word)
+		case used+1+len(word) > width:
+			out.WriteString("\n      " + word)
+			used = 6 + len(word)
+		default:
+			out.WriteString(" " + word)
+			used += 1 + len(word)
+		}
+	}
+	return out.String()
 }
 
 // result closes a step.

@@ -135,6 +135,19 @@ func TestScript(t *testing.T) {
 	}
 }
 
+func TestFold(t *testing.T) {
+	for _, c := range []struct{ line, want string }{
+		{"", "  "},
+		{"NAME   NODE", "  NAME   NODE"},
+		{"one two three four five", "  one two three\n      four five"},
+		{"a-word-too-long-for-it is whole", "  a-word-too-long-for-it\n      is whole"},
+	} {
+		if got := fold(c.line, 16); got != c.want {
+			t.Errorf("fold(%q) = %q, want %q", c.line, got, c.want)
+		}
+	}
+}
+
 func TestTailBuffer(t *testing.T) {
 	var b tailBuffer
 	for i := range 100_000 {

@@ -90,7 +90,7 @@ func denySteps() []step {
 			dir: denyList, commands: [][]string{removeLabel()}, want: denied(mgmt101, mgmt102, mgmtOther)},
 		{title: "   Take the set away",
 			dir: denyList, commands: [][]string{removeSet()}, want: denied()},
-		{title: "   Typha, where the guide errs: its policy for 9093 has the name of step 4's, replaces it, and opens 9091",
+		{title: "   Typha, a slip of the guide: this policy bears the name of step 4's and replaces it",
 			dir: denyList, commands: apply("typha-prometheus-policy.yaml"), want: allOpen()},
 		{title: "   Clean up, endpoints first: without policy they would deny",
 			dir: denyList, commands: [][]string{
