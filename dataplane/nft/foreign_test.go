@@ -71,7 +71,9 @@ type stranger struct {
 	t     *testing.T
 }
 
-func (s *stranger) chain(name string) *nftables.Chain { return &nftables.Chain{Table: s.table, Name: name} }
+func (s *stranger) chain(name string) *nftables.Chain {
+	return &nftables.Chain{Table: s.table, Name: name}
+}
 
 func (s *stranger) rule(chain string, i int) *nftables.Rule {
 	rules, err := s.GetRules(s.table, s.chain(chain))
