@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/netip"
 	"os"
 	"strings"
 
@@ -36,28 +34,13 @@ func (f *storeFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.tls.ClientCA, "tls-client-ca", "", "CA whose certificates clients beyond loopback must show")
 }
 
-// start starts the store. It warns when others than this host could write to it.
+// start starts the store.
 func (f *storeFlags) start(ctx context.Context, log *slog.Logger) (*embed.Server, error) {
 	tls, err := embed.TLSConfig(f.tls)
 	if err != nil {
 		return nil, err
 	}
-	for _, address := range f.listen {
-		if f.tls.ClientCA == "" && !isLoopback(address) {
-			log.Warn("whoever reaches this address can change every policy (set --tls-cert, --tls-key and --tls-client-ca)",
-				"address", address)
-		}
-	}
 	return embed.Start(ctx, embed.Config{Dir: f.dir, Socket: f.socket, Listen: f.listen, TLS: tls, Log: log})
-}
-
-func isLoopback(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return false
-	}
-	a, err := netip.ParseAddr(host)
-	return err == nil && a.IsLoopback()
 }
 
 func storeCommand() *cobra.Command {

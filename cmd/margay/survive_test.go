@@ -270,7 +270,7 @@ func testUnusable(t *testing.T, value string) {
 	_, err = w.raw.Delete(w.ctx(), key)
 	w.must(err)
 	w.eventually(5*time.Second, "the fault is gone when the value is", func() error {
-		if _, body := get(w.host, "http://localhost:9091/metrics"); strings.Contains(body, "margay_store_faults{") {
+		if _, body := get(w.host, "http://127.0.0.1:9091/metrics"); strings.Contains(body, "margay_store_faults{") {
 			return fmt.Errorf("still in the metrics")
 		}
 		if !w.scrapes(w.other) {
@@ -287,7 +287,7 @@ func (w *world) awaitNamed(object string) {
 		if _, body := w.health("readiness"); !strings.Contains(body, object) {
 			return fmt.Errorf("readiness says: %s", body)
 		}
-		if _, body := get(w.host, "http://localhost:9091/metrics"); !strings.Contains(body, `margay_store_faults{kind="GlobalNetworkPolicy",name="restrict"`) {
+		if _, body := get(w.host, "http://127.0.0.1:9091/metrics"); !strings.Contains(body, `margay_store_faults{kind="GlobalNetworkPolicy",name="restrict"`) {
 			return fmt.Errorf("not in the metrics")
 		}
 		statuses, err := w.store.Statuses(w.ctx())

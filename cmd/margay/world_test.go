@@ -148,7 +148,7 @@ func (w *world) awaitReady() {
 
 // health asks the agent; code 0 means no answer.
 func (w *world) health(path string) (code int, body string) {
-	return get(w.host, "http://localhost:9099/"+path)
+	return get(w.host, "http://127.0.0.1:9099/"+path)
 }
 
 func get(from *lab.Host, url string) (code int, body string) {
