@@ -389,6 +389,8 @@ func (c *converter) text(n *yaml.Node, v reflect.Value, at place) {
 	switch tag := n.ShortTag(); {
 	case tag == "!!str" && !looksBoolean(n), tag == "!!timestamp":
 		v.SetString(n.Value)
+	case tag == "!!int" && decimal.MatchString(n.Value), tag == "!!bool" && (n.Value == "true" || n.Value == "false"):
+		v.SetString(n.Value) // as calicoctl reads it; words and numbers that it would respell are refused
 	default:
 		c.fail(n, at.path, problem{value: raw(n.Value), reason: "value is " + describe(n) + " where a text is wanted", remedy: "quote it: " + strconv.Quote(n.Value)})
 	}

@@ -2,6 +2,7 @@ package v3
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -28,12 +29,12 @@ func TestDecodeFaults(t *testing.T) {
 			"document 1, line 7: GlobalNetworkPolicy(p): spec.order = 2: key is there twice, first in line 6 (remove one of them)"},
 		{"duplicate label", hostHead + "  labels:\n    a: b\n    a: c\nspec: {}\n",
 			"document 1, line 7: HostEndpoint(h): metadata.labels[a] = \"c\": key is there twice, first in line 6 (remove one of them)"},
-		{"boolean label", hostHead + "  labels:\n    running-calico: true\n",
-			`document 1, line 6: HostEndpoint(h): metadata.labels[running-calico] = true: value is a boolean where a text is wanted (quote it: "true")`},
+		{"respelled boolean label", hostHead + "  labels:\n    running-calico: True\n",
+			`document 1, line 6: HostEndpoint(h): metadata.labels[running-calico] = True: value is a boolean where a text is wanted (quote it: "True")`},
 		{"YAML 1.1 boolean", hostHead + "  labels:\n    a: yes\n",
 			`document 1, line 6: HostEndpoint(h): metadata.labels[a] = yes: value is a boolean where a text is wanted (quote it: "yes")`},
-		{"number for text", hostHead + "spec:\n  node: 12\n",
-			`document 1, line 6: HostEndpoint(h): spec.node = 12: value is a number where a text is wanted (quote it: "12")`},
+		{"number for text", hostHead + "spec:\n  node: 1.10\n",
+			`document 1, line 6: HostEndpoint(h): spec.node = 1.10: value is a number where a text is wanted (quote it: "1.10")`},
 		{"binary", hostHead + "spec:\n  node: !!binary YQ==\n",
 			`document 1, line 6: HostEndpoint(h): spec.node = YQ==: value is a value with tag !!binary where a text is wanted (quote it: "YQ==")`},
 		{"boolean key", hostHead + "  labels:\n    on: a\n",
@@ -273,5 +274,18 @@ func checkDecoded(t *testing.T, d *Document) {
 	}
 	if _, err := DecodeStored(KeyOf(d.Object).Kind, data); err != nil {
 		t.Fatalf("valid and not to be read back: %v\n%s", err, data)
+	}
+}
+
+// TestDecodePlainScalars: true, false and whole numbers without quotes are texts where a text is wanted, as for calicoctl.
+func TestDecodePlainScalars(t *testing.T) {
+	docs, err := Decode("f", []byte(hostHead+"  labels: {running-calico: true, retired: false, rack: 12}\nspec: {node: 7}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := docs[0].Object.(*HostEndpoint)
+	want := map[string]string{"running-calico": "true", "retired": "false", "rack": "12"}
+	if !maps.Equal(h.Labels, want) || h.Spec.Node != "7" {
+		t.Errorf("labels %v, node %q", h.Labels, h.Spec.Node)
 	}
 }
