@@ -33,8 +33,19 @@ type Change struct {
 	chain    *Chain // as it is to be; for opFlush and opDelChain as it was
 	set      *Set   // as it is to be; for opDelSet as it was
 	elements []Element
+	fresh    bool    // opAddElements: of a set that is new
 	old      []*Rule // opEdit: the rules before
 	edits    []edit
+}
+
+// addsIntervals reports whether the change is about a set of intervals that is new.
+func (c Change) addsIntervals() bool {
+	return (c.op == opAddSet || c.op == opAddElements && c.fresh) && c.set.Type.interval
+}
+
+// endsDispatch reports whether an interface is taken out of a verdict map.
+func (c Change) endsDispatch() bool {
+	return c.op == opSweepElements || c.op == opDelSet && c.set.Type != nil && c.set.Type.verdicts
 }
 
 // An edit removes one rule of a chain, or puts one before it. Positions count the rules before the first edit.
@@ -194,7 +205,11 @@ func diffSet(have, want *Set) []Change {
 			come = append(come, e)
 		}
 	}
-	return append(out, elementChanges(want, gone, come)...)
+	elements := elementChanges(want, gone, come)
+	for i := range elements {
+		elements[i].fresh = len(out) > 0
+	}
+	return append(out, elements...)
 }
 
 // elementChanges returns the changes that take elements out of a set and put others in. Elements of a verdict map are

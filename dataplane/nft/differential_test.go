@@ -28,7 +28,7 @@ func seedOf(t testing.TB) uint64 {
 
 // The kernel gives every packet the verdict of Eval, for random Programs and packets, after a Resync and after deltas.
 func TestVerdictsAreEvals(t *testing.T) {
-	w := newWire(t, interfaces...)
+	w := newObservedWire(t, interfaces...)
 	d := w.open(t)
 	g := newGenerator(seedOf(t))
 	programs := 120

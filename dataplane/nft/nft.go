@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -151,32 +152,38 @@ func (d *Dataplane) Apply(ctx context.Context, delta *ruleset.Delta) error {
 	return nil
 }
 
-// transact makes the changes in one transaction. When an interface ceases to be an endpoint, what is left of it and
-// cannot be reached by new packets any more goes in a second one, see the package comment.
+// transact makes the changes. Those that change verdicts are one transaction; what must be there before and what must go
+// after, and changes no verdict, has transactions of its own, see the package comment.
 func (d *Dataplane) transact(ctx context.Context, changes []Change, generation uint32) error {
-	now, later := split(changes)
+	before, now, after := split(changes)
+	if err := d.send(ctx, before, generation); err != nil {
+		return err
+	}
+	if len(before) > 0 && generation != 0 {
+		generation = max(generation+1, 1) // the kernel leaves 0 out
+	}
 	if err := d.send(ctx, now, generation); err != nil {
 		return err
 	}
-	return d.send(ctx, later, 0)
+	return d.send(ctx, after, 0)
 }
 
-// split divides changes into those that change verdicts and, if elements of a verdict map are among those that do not,
-// the others.
-func split(changes []Change) (now, later []Change) {
-	first := len(changes)
-	deferred := false
-	for i := range changes {
-		c := &changes[i]
-		if c.op >= opSweepElements {
-			first = min(first, i)
-			deferred = deferred || c.op == opSweepElements || c.op == opDelSet && c.set.Type != nil && c.set.Type.verdicts
+// split divides changes into those that change verdicts and those that do not and need another transaction: new sets of
+// intervals, which have no rules yet, and, if elements of a verdict map go, all that goes.
+func split(changes []Change) (before, now, after []Change) {
+	stage := len(changes) > 0 && changes[0].op != opDelTable && slices.ContainsFunc(changes, Change.addsIntervals)
+	sweep := slices.ContainsFunc(changes, Change.endsDispatch)
+	for _, c := range changes {
+		switch {
+		case stage && (c.op == opAddTable || c.addsIntervals()):
+			before = append(before, c)
+		case sweep && c.op >= opSweepElements:
+			after = append(after, c)
+		default:
+			now = append(now, c)
 		}
 	}
-	if !deferred {
-		return changes, nil
-	}
-	return changes[:first], changes[first:]
+	return before, now, after
 }
 
 func (d *Dataplane) send(ctx context.Context, changes []Change, generation uint32) error {
