@@ -200,6 +200,13 @@ func eventually(t interface {
 	Fatalf(string, ...any)
 }, what string, ok func() bool) {
 	t.Helper()
+	if !becomes(ok) {
+		t.Fatalf("waited in vain until %s", what)
+	}
+}
+
+// becomes reports whether a condition becomes true in time.
+func becomes(ok func() bool) bool {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	deadline := time.After(10 * time.Second)
@@ -207,9 +214,10 @@ func eventually(t interface {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("waited in vain until %s", what)
+			return false
 		}
 	}
+	return true
 }
 
 func check(t *testing.T, err error) {

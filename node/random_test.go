@@ -1,13 +1,16 @@
 package node
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
-	"reflect"
+	"slices"
+	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	v3 "margay/api/v3"
@@ -42,18 +45,23 @@ func (h *history) expected() *ruleset.Program {
 	return p
 }
 
-// equal reports whether two programs say the same.
-func equal(a, b *ruleset.Program) bool {
-	sets := func(p *ruleset.Program) map[ruleset.SetID][]ruleset.Member {
-		m := map[ruleset.SetID][]ruleset.Member{}
-		for id, s := range p.Sets {
-			m[id] = s.Members()
-		}
-		return m
+// describe returns everything that a program says, in order.
+func describe(p *ruleset.Program) string {
+	sets := map[ruleset.SetID][]ruleset.Member{}
+	for id, s := range p.Sets {
+		sets[id] = s.Members()
 	}
-	return reflect.DeepEqual(a.Settings, b.Settings) && reflect.DeepEqual(a.Endpoints, b.Endpoints) &&
-		reflect.DeepEqual(a.Policies, b.Policies) && reflect.DeepEqual(a.Profiles, b.Profiles) &&
-		reflect.DeepEqual(sets(a), sets(b))
+	text, err := json.MarshalIndent(map[string]any{
+		"settings": p.Settings, "endpoints": slices.SortedFunc(maps.Values(p.Endpoints), func(a, b *ruleset.Endpoint) int {
+			return strings.Compare(a.ID.Name, b.ID.Name)
+		}),
+		"policies": slices.SortedFunc(maps.Values(p.Policies), func(a, b *ruleset.Policy) int { return a.ID.Compare(b.ID) }),
+		"profiles": p.Profiles, "sets": sets,
+	}, "", " ")
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
 }
 
 // settle waits until what is enforced is what the model says.
@@ -62,9 +70,12 @@ func (h *history) settle(t *rapid.T) {
 		h.store.cut(nil)
 		h.down = false
 	}
-	want := h.expected()
-	eventually(t, fmt.Sprintf("%d endpoints and %d policies are enforced", len(want.Endpoints), len(want.Policies)),
-		func() bool { return equal(h.dp.Program(), want) })
+	eventually(t, "the agent has seen everything", h.store.followed)
+	want := describe(h.expected())
+	var got string
+	if !becomes(func() bool { got = describe(h.dp.Program()); return got == want }) {
+		t.Fatalf("the kernel differs from the model (- model, + kernel):\n%s", cmp.Diff(want, got))
+	}
 }
 
 // value returns some version of some object.
@@ -165,4 +176,3 @@ func TestRandomHistories(t *testing.T) {
 		h.stop()
 	})
 }
-

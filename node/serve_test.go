@@ -173,8 +173,8 @@ func TestLogLevelIsLive(t *testing.T) {
 	r.fill()
 	r.begin()
 	r.untilReady()
-	r.put(v3.KindFelixConfiguration, `{"metadata":{"name":"default"},"spec":{"logSeverityScreen":"Error"}}`)
-	r.untilMetric(`felix_calc_graph_updates_processed{type="FelixConfiguration"} 1`)
+	at := r.put(v3.KindFelixConfiguration, `{"metadata":{"name":"default"},"spec":{"logSeverityScreen":"Error"}}`)
+	r.untilStatus("the new level", func(s store.NodeStatus) bool { return s.Enforced == at })
 	before := r.log.count("level=")
 	r.store.cut(store.ErrUnavailable) // a warning
 	r.untilMetric("margay_store_connected 0")

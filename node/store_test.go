@@ -23,6 +23,7 @@ type memoryStore struct {
 	down     error         // nil: reachable
 	statuses []store.NodeStatus
 	closed   bool
+	caughtUp int // events that the last watcher to wait has taken in
 }
 
 func newMemoryStore() *memoryStore { return &memoryStore{changed: make(chan struct{})} }
@@ -96,6 +97,13 @@ func (s *memoryStore) cut(err error) {
 	defer s.mu.Unlock()
 	s.down = err
 	s.wake()
+}
+
+// followed reports whether a watcher has taken in everything and waits for more.
+func (s *memoryStore) followed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.caughtUp == len(s.history)
 }
 
 func (s *memoryStore) latest(key v3.Key, before int) (store.Event, bool) {
@@ -183,6 +191,7 @@ func (w *memoryWatcher) Next(ctx context.Context) ([]store.Event, error) {
 			w.s.mu.Unlock()
 			return events, nil
 		}
+		w.s.caughtUp = w.at
 		w.s.mu.Unlock()
 		if down != nil {
 			return nil, down
