@@ -15,10 +15,7 @@ import (
 
 // The recorded cases of testdata say what the system that we are compatible with does. These kinds have no type here
 // yet; a kind leaves the list when it gets one.
-var kindsWithoutType = []string{
-	"BGPConfiguration", "BGPFilter", "BGPPeer", "IPPool", "IPReservation", "KubeControllersConfiguration",
-	"StagedGlobalNetworkPolicy", "StagedKubernetesNetworkPolicy", "StagedNetworkPolicy",
-}
+var kindsWithoutType = []string{}
 
 // skipped counts the cases of kinds without a type, and fails for a kind that is neither known nor listed.
 type skipped map[string]int

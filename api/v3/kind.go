@@ -24,6 +24,18 @@ const (
 	KindNode                Kind = "Node"
 	KindFelixConfiguration  Kind = "FelixConfiguration"
 	KindClusterInformation  Kind = "ClusterInformation"
+
+	KindStagedGlobalNetworkPolicy     Kind = "StagedGlobalNetworkPolicy"
+	KindStagedNetworkPolicy           Kind = "StagedNetworkPolicy"
+	KindStagedKubernetesNetworkPolicy Kind = "StagedKubernetesNetworkPolicy"
+	KindKubeControllersConfiguration  Kind = "KubeControllersConfiguration"
+	KindCalicoNodeStatus              Kind = "CalicoNodeStatus"
+	KindIPPool                        Kind = "IPPool"
+	KindIPReservation                 Kind = "IPReservation"
+	KindIPAMConfiguration             Kind = "IPAMConfiguration"
+	KindBGPConfiguration              Kind = "BGPConfiguration"
+	KindBGPFilter                     Kind = "BGPFilter"
+	KindBGPPeer                       Kind = "BGPPeer"
 )
 
 // A Resource is a pointer to one of the types of this package. Resources handed between packages are not changed:
@@ -86,5 +98,20 @@ func Kinds() []Info {
 		{KindNode, "nodes", false, func() Resource { return &Node{TypeMeta: meta(KindNode)} }},
 		{KindFelixConfiguration, "felixconfigurations", false, func() Resource { return &FelixConfiguration{TypeMeta: meta(KindFelixConfiguration)} }},
 		{KindClusterInformation, "clusterinformations", false, func() Resource { return &ClusterInformation{TypeMeta: meta(KindClusterInformation)} }},
+		{KindStagedGlobalNetworkPolicy, "stagedglobalnetworkpolicies", false, func() Resource { return &StagedGlobalNetworkPolicy{TypeMeta: meta(KindStagedGlobalNetworkPolicy)} }},
+		{KindStagedNetworkPolicy, "stagednetworkpolicies", true, func() Resource { return &StagedNetworkPolicy{TypeMeta: meta(KindStagedNetworkPolicy)} }},
+		{KindStagedKubernetesNetworkPolicy, "stagedkubernetesnetworkpolicies", true, func() Resource {
+			return &StagedKubernetesNetworkPolicy{TypeMeta: meta(KindStagedKubernetesNetworkPolicy)}
+		}},
+		{KindKubeControllersConfiguration, "kubecontrollersconfigurations", false, func() Resource {
+			return &KubeControllersConfiguration{TypeMeta: meta(KindKubeControllersConfiguration)}
+		}},
+		{KindCalicoNodeStatus, "caliconodestatuses", false, func() Resource { return &CalicoNodeStatus{TypeMeta: meta(KindCalicoNodeStatus)} }},
+		{KindIPPool, "ippools", false, func() Resource { return &IPPool{TypeMeta: meta(KindIPPool)} }},
+		{KindIPReservation, "ipreservations", false, func() Resource { return &IPReservation{TypeMeta: meta(KindIPReservation)} }},
+		{KindIPAMConfiguration, "ipamconfigurations", false, func() Resource { return &IPAMConfiguration{TypeMeta: meta(KindIPAMConfiguration)} }},
+		{KindBGPConfiguration, "bgpconfigurations", false, func() Resource { return &BGPConfiguration{TypeMeta: meta(KindBGPConfiguration)} }},
+		{KindBGPFilter, "bgpfilters", false, func() Resource { return &BGPFilter{TypeMeta: meta(KindBGPFilter)} }},
+		{KindBGPPeer, "bgppeers", false, func() Resource { return &BGPPeer{TypeMeta: meta(KindBGPPeer)} }},
 	}
 }

@@ -109,8 +109,8 @@ func nameFormat(kind Kind, name string) (*regexp.Regexp, string) {
 	switch kind {
 	case KindTier:
 		return dnsLabel, " or '-' (regex: " + labelFormat + ")"
-	case KindGlobalNetworkPolicy, KindNetworkPolicy:
-		if kind == KindNetworkPolicy && reservedPolicy.MatchString(name) {
+	case KindGlobalNetworkPolicy, KindNetworkPolicy, KindStagedGlobalNetworkPolicy, KindStagedNetworkPolicy:
+		if (kind == KindNetworkPolicy || kind == KindStagedNetworkPolicy) && reservedPolicy.MatchString(name) {
 			return reservedPolicy, ""
 		}
 		return oneOrTwoLabels, " or '-' (regex: " + labelFormat + ")"

@@ -18,6 +18,20 @@ func Default(r Resource) {
 		defaultWorkloadEndpoint(r)
 	case *FelixConfiguration:
 		defaultTags(&r.Spec)
+	case *StagedGlobalNetworkPolicy:
+		defaultStaged(r, &r.Spec.StagedAction, &r.Spec.PolicySpec)
+	case *StagedNetworkPolicy:
+		defaultStaged(r, &r.Spec.StagedAction, &r.Spec.PolicySpec)
+	case *StagedKubernetesNetworkPolicy:
+		defaultStagedKubernetes(r)
+	case *KubeControllersConfiguration:
+		defaultTags(&r.Spec)
+	case *IPPool:
+		defaultIPPool(r)
+	case *IPAMConfiguration:
+		defaultTags(&r.Spec)
+	case *BGPConfiguration:
+		defaultTags(&r.Spec)
 	}
 }
 
@@ -52,6 +66,46 @@ func Validate(r Resource) error {
 		validateNode(c, r)
 	case *FelixConfiguration:
 		validateFelixConfiguration(c, r)
+	default:
+		validateUnused(c, r)
+	}
+	return c.errs.orNil()
+}
+
+// validateUnused checks the kinds that no agent of ours acts on.
+func validateUnused(c *check, r Resource) {
+	switch r := r.(type) {
+	case *StagedGlobalNetworkPolicy:
+		validateStagedGlobalNetworkPolicy(c, r)
+	case *StagedNetworkPolicy:
+		validateStagedNetworkPolicy(c, r)
+	case *StagedKubernetesNetworkPolicy:
+		validateStagedKubernetes(c, r)
+	case *KubeControllersConfiguration:
+		validateKubeControllersConfiguration(c, r)
+	case *CalicoNodeStatus:
+		validateCalicoNodeStatus(c, r)
+	case *IPPool:
+		validateIPPool(c, r)
+	case *IPReservation:
+		checkTags(c, "spec", &r.Spec)
+	case *IPAMConfiguration:
+		validateIPAMConfiguration(c, r)
+	case *BGPConfiguration:
+		validateBGPConfiguration(c, r)
+	case *BGPFilter:
+		validateBGPFilter(c, r)
+	case *BGPPeer:
+		validateBGPPeer(c, r)
+	}
+}
+
+// ValidateChange checks what may not differ between an object and the stored one that it replaces, beside what Validate
+// checks. The error is of type [Errors].
+func ValidateChange(stored, r Resource) error {
+	c := &check{key: KeyOf(r)}
+	if old, ok := stored.(*IPPool); ok {
+		checkPoolChange(c, old, r.(*IPPool))
 	}
 	return c.errs.orNil()
 }
@@ -77,6 +131,13 @@ func validateStored(c *check, r Resource) {
 		checkNets(c, "spec.nets", r.Spec.Nets)
 	case *Profile:
 		storedRules(c, r.Spec.Ingress, r.Spec.Egress)
+	case *StagedGlobalNetworkPolicy:
+		storedStaged(c, r, &r.Spec.StagedAction, &r.Spec.PolicySpec)
+		checkStoredSelector(c, "spec.namespaceSelector", r.Spec.NamespaceSelector)
+	case *StagedNetworkPolicy:
+		storedStaged(c, r, &r.Spec.StagedAction, &r.Spec.PolicySpec)
+	case *IPPool:
+		defaultIPPool(r)
 	}
 }
 
@@ -91,6 +152,8 @@ func Warnings(r Resource) []string {
 		return warnHostEndpoint(r)
 	case *FelixConfiguration:
 		return warnFelixConfiguration(r)
+	case *KubeControllersConfiguration:
+		return warnKubeControllersConfiguration(r)
 	}
 	return nil
 }

@@ -45,7 +45,7 @@ func shallowCopy(r Resource) Resource {
 
 func isPolicy(r Resource) bool {
 	switch r.(type) {
-	case *GlobalNetworkPolicy, *NetworkPolicy:
+	case *GlobalNetworkPolicy, *NetworkPolicy, *StagedGlobalNetworkPolicy, *StagedNetworkPolicy:
 		return true
 	}
 	return false
@@ -144,6 +144,10 @@ func tierOf(r Resource) string {
 	case *GlobalNetworkPolicy:
 		return r.Spec.Tier
 	case *NetworkPolicy:
+		return r.Spec.Tier
+	case *StagedGlobalNetworkPolicy:
+		return r.Spec.Tier
+	case *StagedNetworkPolicy:
 		return r.Spec.Tier
 	}
 	return ""

@@ -2,6 +2,7 @@ package v3
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net"
@@ -21,9 +22,11 @@ import (
 //	required          the text is not empty
 //	enum=A|B          the text is one of these
 //	fold=A|B          the same, in any case
-//	format=name       the text has the form that formatOf describes, or is a selector (format=selector)
+//	format=name       the text has the form that formatOf describes, or is a selector of at most maxSelector characters
+//	                  (format=selector) or of any length (format=longSelector)
 //	min=n, max=n      the number lies between, both inclusive
 //	maxlen=n          the text has at most n bytes
+//	minitems=n        the list has at least n entries, also when it is absent
 //	maxitems=n        the list has at most n entries
 //
 // Rules for texts and numbers hold for every entry of a list and for every key of a map. Fields that are absent are not
@@ -50,13 +53,38 @@ func jsonName(f reflect.StructField) string {
 	return name
 }
 
-// defaultTags sets the absent fields of *spec that have a default tag. They are of type *string.
-func defaultTags(spec any) {
-	v := reflect.ValueOf(spec).Elem()
+// defaultTags sets the absent fields of *spec, and of the structures in it that are there, that have a default tag. Such
+// fields are texts, or pointers to texts, numbers, booleans or durations.
+func defaultTags(spec any) { defaultStruct(reflect.ValueOf(spec).Elem()) }
+
+func defaultStruct(v reflect.Value) {
 	for i := range v.NumField() {
-		if text, ok := v.Type().Field(i).Tag.Lookup("default"); ok && v.Field(i).IsNil() {
-			v.Field(i).Set(reflect.ValueOf(&text))
+		f := v.Field(i)
+		text, ok := v.Type().Field(i).Tag.Lookup("default")
+		switch inner := reflect.Indirect(f); {
+		case ok && f.IsZero():
+			setDefault(f, text)
+		case !ok && inner.Kind() == reflect.Struct && inner.Type().PkgPath() == v.Type().PkgPath():
+			defaultStruct(inner)
 		}
+	}
+}
+
+func setDefault(f reflect.Value, text string) {
+	if f.Kind() == reflect.String {
+		f.SetString(text)
+		return
+	}
+	f.Set(reflect.New(f.Type().Elem()))
+	switch p := f.Interface().(type) {
+	case *string:
+		*p = text
+		return
+	case *metav1.Duration:
+		text = strconv.Quote(text)
+	}
+	if err := json.Unmarshal([]byte(text), f.Interface()); err != nil {
+		panic("default " + text + ": " + err.Error())
 	}
 }
 
@@ -78,6 +106,8 @@ func taggedStruct(c *check, path string, v reflect.Value) {
 
 func taggedValue(c *check, path string, v reflect.Value, rules []tagRule) {
 	switch value := v.Interface().(type) {
+	case metav1.Time:
+		return
 	case metav1.Duration:
 		taggedText(c, path, value.Duration.String(), rules)
 		return
@@ -100,8 +130,10 @@ func taggedValue(c *check, path string, v reflect.Value, rules []tagRule) {
 		}
 	case reflect.String:
 		taggedText(c, path, v.String(), rules)
-	case reflect.Int, reflect.Int64:
+	case reflect.Int, reflect.Int32, reflect.Int64:
 		taggedNumber(c, path, v.Int(), rules)
+	case reflect.Uint32:
+		taggedNumber(c, path, int64(v.Uint()), rules)
 	case reflect.Slice:
 		taggedList(c, path, v, rules)
 	case reflect.Map:
@@ -114,10 +146,15 @@ func taggedValue(c *check, path string, v reflect.Value, rules []tagRule) {
 }
 
 func taggedList(c *check, path string, v reflect.Value, rules []tagRule) {
-	rest := slices.DeleteFunc(slices.Clone(rules), func(r tagRule) bool { return r.name == "maxitems" })
+	var rest []tagRule // for the entries
 	for _, r := range rules {
-		if r.name == "maxitems" && int64(v.Len()) > r.number() {
+		switch n := int64(v.Len()); {
+		case r.name == "maxitems" && n > r.number():
 			c.failf(path, nil, "list is too long (max %d)", r.number())
+		case r.name == "minitems" && n < r.number():
+			c.failf(path, nil, "list is too short (min %d)", r.number())
+		case r.name != "maxitems" && r.name != "minitems":
+			rest = append(rest, r)
 		}
 	}
 	for i := range v.Len() {
@@ -127,8 +164,12 @@ func taggedList(c *check, path string, v reflect.Value, rules []tagRule) {
 
 func taggedText(c *check, path, text string, rules []tagRule) {
 	for _, r := range rules {
-		if r == (tagRule{"format", "selector"}) {
+		switch r {
+		case tagRule{"format", "selector"}:
 			checkSelector(c, path, text)
+			continue
+		case tagRule{"format", "longSelector"}:
+			checkStoredSelector(c, path, text)
 			continue
 		}
 		if reason, remedy := r.refuse(text); reason != "" {
@@ -251,6 +292,11 @@ func formatOf(name string) format {
 		return format{pattern: reporterFormat, reason: "name should match regex " + reporterFormat.String()}
 	case "dnsLabel":
 		return format{pattern: dnsLabel, reason: "must be a valid DNS label"}
+	case "name":
+		return format{pattern: dnsSubdomain, reason: "name must consist of lower case alphanumeric characters, '-' or '.' (regex: " + subdomainFormat + ")"}
+	}
+	if f, ok := bgpFormat(name); ok {
+		return f
 	}
 	return parsedFormat(name)
 }
@@ -262,6 +308,11 @@ func parsedFormat(name string) format {
 		return format{test: isIPv4, reason: "is not a valid IPv4 address"}
 	case "ipv6":
 		return format{test: isIPv6, reason: "is not a valid IPv6 address"}
+	case "address":
+		return format{test: func(s string) bool { return isIPv4(s) || isIPv6(s) }, reason: "is not a valid IP address"}
+	case "net":
+		return format{test: func(s string) bool { p, err := netip.ParsePrefix(s); return err == nil && p == p.Masked() },
+			reason: "must be a CIDR without host bits"}
 	case "cidr":
 		return format{test: func(s string) bool { return isNet(s, isIPv4) || isNet(s, isIPv6) }, reason: "invalid CIDR"}
 	case "cidrv4":
