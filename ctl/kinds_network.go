@@ -88,8 +88,8 @@ func routeViews() []kindView {
 		{v3.KindBGPConfiguration, []string{"bgpconfig", "bgpconfigs"}, config, config, []column{
 			nameColumn,
 			cell("LOGSEVERITY", func(b *v3.BGPConfiguration) string { return b.Spec.LogSeverityScreen }),
-			cell("MESHENABLED", func(b *v3.BGPConfiguration) string { return orDash(b.Spec.NodeToNodeMeshEnabled) }),
-			cell("ASNUMBER", func(b *v3.BGPConfiguration) string { return orDash(b.Spec.ASNumber) }),
+			cell("MESHENABLED", func(b *v3.BGPConfiguration) string { return valueOrDash(b.Spec.NodeToNodeMeshEnabled) }),
+			cell("ASNUMBER", func(b *v3.BGPConfiguration) string { return valueOrDash(b.Spec.ASNumber) }),
 		}},
 		{v3.KindBGPFilter, []string{"bgpf", "bgpfs", "bf", "bfs"}, filter, filter, []column{
 			nameColumn,
@@ -107,8 +107,8 @@ func routeViews() []kindView {
 	}
 }
 
-// orDash is value with a dash for nil.
-func orDash[T any](p *T) string {
+// valueOrDash is value with a dash for nil.
+func valueOrDash[T any](p *T) string {
 	if p == nil {
 		return "-"
 	}
