@@ -36,28 +36,35 @@
 //
 // # Why a packet in flight is safe
 //
-// A transaction switches rules at one instant: a packet keeps the generation of rules that it began with. The elements of
-// sets and maps switch at the same instant but for all packets: one that began with the old rules meets the new elements.
-// So what must change together is in rules, never in elements:
+// A transaction switches rules at one instant, and a packet keeps the generation of rules that it began with. The
+// elements of sets and maps switch for all packets, those with the old rules included: of hash sets (dispatch maps,
+// AddrPorts, protocols, failsafes) at the same instant, of sets of intervals a moment later, when the kernel has finished
+// the transaction (seen on 6.18: some 100 microseconds in which a set that came with its rules holds nothing yet). So what
+// must change together is in rules, and elements are there before a rule needs them:
 //
+//   - New sets of intervals come in a transaction of their own, before the one with the rules that name them.
 //   - An element of a dispatch map leads to the chain of its interface and never changes its target. Which endpoint an
 //     interface belongs to, and what the endpoint allows, are rules.
 //   - An interface becomes an endpoint: a packet that began with the old rules may find the new element and jump into a
 //     chain that is still empty for it. It falls out and goes on with the old rules after the map, which do not name the
 //     interface yet. It gets the old verdict.
-//   - An interface ceases to be an endpoint: the first transaction empties its chain and takes the interface out of the
-//     rule that denies what falls out; the element stays and a second one, which changes no verdict, sweeps it. A packet
-//     with the old rules finds the old chain, one with the new rules finds the empty one and goes on.
+//   - An interface ceases to be an endpoint: one transaction empties its chain and takes the interface out of the rule
+//     that denies what falls out; the element stays and a second transaction sweeps it. A packet with the old rules finds
+//     the old chain, one with the new rules finds the empty one and goes on.
 //   - Somebody flushes a chain of an endpoint: the packet falls out of it, back to the base chain, and is denied.
 //   - Lists of addresses, ports and interfaces are constant sets whose name is a hash of what they hold. A rule with
 //     another list names another set; the old rule keeps the old set, whose elements stay until no packet can see them.
-//   - A selector's set changes in place. Every look-up sees it before or after the change. Only when one transaction
-//     changes several sets, or a set and rules at once, can a packet see some of it before and some after, for the
-//     nanoseconds between its look-ups; that would take a copy of every changed set to avoid.
 //   - No name gets new content in the transaction that retires the old, except when the table as a whole is replaced
-//     because somebody else changed what cannot be repaired in place (a hook, a flag, a constant set).
+//     because somebody else changed what cannot be repaired in place (a hook, a flag, a constant set). Then the old and
+//     the new base chains change places in one instant, and the new sets of intervals come with their rules.
 //
-// Lookups in prefix sets that change are exact from Linux 6.17 (and stable kernels with the same fix): before that a
+// Of the up to three transactions of a call only one, with all the rules and the members of selectors, changes verdicts.
+//
+// A selector's set changes in place; every look-up sees it before or after the change. What is left: when one call changes
+// several sets, or the members of a set and rules at once, a packet may see some of it before and some after. To avoid
+// that, every set that changes would have to be copied.
+//
+// Look-ups in sets of intervals that change are exact from Linux 6.17 (and stable kernels with the same fix): before that a
 // packet may miss an element while a prefix that covers it is being split or merged.
 //
 // # What was considered and left out

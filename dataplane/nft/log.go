@@ -96,8 +96,8 @@ func bindLog(o Options, group uint16) (*conn, error) {
 	} {
 		if err := c.configure(group, data); err != nil {
 			c.close()
-			if errors.Is(err, unix.EBUSY) {
-				return nil, fmt.Errorf("%w (another process reads this group)", err)
+			if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EBUSY) {
+				return nil, fmt.Errorf("%w (another process may be reading this group)", err)
 			}
 			return nil, err
 		}

@@ -99,9 +99,10 @@ func (d *Dataplane) Prepare(ctx context.Context) error {
 	return nil
 }
 
-// resyncTries bounds how often Resync starts again because somebody changes rules, of any table, between reading and
-// writing. The last try does without the check: what it names may be gone, but then the kernel refuses all of it.
-const resyncTries = 8
+// restarts bounds how often something starts again because somebody changes rules, of any table, between reading and
+// writing. The last try of Resync does without the check: what it names may be gone, but then the kernel refuses all of
+// it.
+const restarts = 8
 
 // Resync makes the table enforce p, whatever it holds now. When it holds that already, nothing is sent.
 func (d *Dataplane) Resync(ctx context.Context, p *ruleset.Program) error {
@@ -114,12 +115,12 @@ func (d *Dataplane) Resync(ctx context.Context, p *ruleset.Program) error {
 		}
 		changes := Diff(have.table, want.table)
 		generation := have.generation
-		if try == resyncTries {
+		if try == restarts {
 			generation = 0
 		}
 		d.handles = have.handles
 		err = d.transact(ctx, changes, generation)
-		if errors.Is(err, unix.ERESTART) && try < resyncTries && ctx.Err() == nil {
+		if errors.Is(err, unix.ERESTART) && try < restarts && ctx.Err() == nil {
 			continue
 		}
 		if err != nil {
@@ -160,7 +161,7 @@ func (d *Dataplane) transact(ctx context.Context, changes []Change, generation u
 		return err
 	}
 	if len(before) > 0 && generation != 0 {
-		generation = max(generation+1, 1) // the kernel leaves 0 out
+		generation = following(generation)
 	}
 	if err := d.send(ctx, now, generation); err != nil {
 		return err
@@ -186,13 +187,37 @@ func split(changes []Change) (before, now, after []Change) {
 	return before, now, after
 }
 
+// quietSize is the number of elements and rules from which a transaction is made without listening to its announcement.
+const quietSize = 1000
+
+// send makes the changes in one transaction.
 func (d *Dataplane) send(ctx context.Context, changes []Change, generation uint32) error {
-	if len(changes) == 0 {
+	size := 0
+	for i := range changes {
+		size += len(changes[i].elements) + len(changes[i].edits)
+	}
+	switch {
+	case len(changes) == 0:
 		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case size < quietSize:
+		return d.commit(ctx, changes, generation)
 	}
-	if err := ctx.Err(); err != nil {
-		return err
+	for try := 1; ; try++ {
+		err := d.monitor.pause(d.conn, func(now uint32) error {
+			if generation != 0 {
+				now = generation
+			}
+			return d.commit(ctx, changes, now)
+		})
+		if generation != 0 || try == restarts || !errors.Is(err, unix.ERESTART) {
+			return err
+		}
 	}
+}
+
+func (d *Dataplane) commit(ctx context.Context, changes []Change, generation uint32) error {
 	b := newBatch(generation)
 	for i := range changes {
 		handles, err := d.handlesFor(&changes[i])

@@ -47,6 +47,8 @@ func newTrain(t testing.TB) *train {
 		})
 		for _, port := range []uint16{allowedPort, deniedPort} {
 			c.AddRule(&nftables.Rule{Table: table, Chain: tr.chains[i], Exprs: []expr.Any{
+				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{ruleset.UDP}},
 				&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte(portKey(port))},
 				&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop},
@@ -85,7 +87,7 @@ func (tr *train) arrived(t testing.TB, dir ruleset.Direction) (allowed, denied u
 	if err != nil || len(rules) != 2 {
 		t.Fatalf("%d rules, %v", len(rules), err)
 	}
-	return rules[0].Exprs[2].(*expr.Counter).Packets, rules[1].Exprs[2].(*expr.Counter).Packets
+	return rules[0].Exprs[4].(*expr.Counter).Packets, rules[1].Exprs[4].(*expr.Counter).Packets
 }
 
 func (tr *train) check(t testing.TB) {
