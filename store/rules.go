@@ -45,7 +45,16 @@ func PrepareUpdate(r v3.Resource, stored []byte, now time.Time) (v3.Resource, er
 		return nil, err
 	}
 	v3.DefaultUpdate(c)
-	return identified(c, IdentityOf(stored), now)
+	if c, err = identified(c, IdentityOf(stored), now); err != nil {
+		return nil, err
+	}
+	// What cannot be read is replaced by whatever is valid.
+	if old, err := v3.DecodeStored(v3.KeyOf(r).Kind, stored); err == nil {
+		if err := v3.ValidateChange(old, c); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
 }
 
 // CheckUpdate refuses an update that names no revision, or an object that nobody may update.
@@ -72,6 +81,10 @@ func TierKey(r v3.Resource) (v3.Key, bool) {
 		tier = r.Spec.Tier
 	case *v3.NetworkPolicy:
 		tier = r.Spec.Tier
+	case *v3.StagedGlobalNetworkPolicy:
+		tier = r.Spec.Tier
+	case *v3.StagedNetworkPolicy:
+		tier = r.Spec.Tier
 	default:
 		return v3.Key{}, false
 	}
@@ -81,8 +94,29 @@ func TierKey(r v3.Resource) (v3.Key, bool) {
 	return v3.Key{Kind: v3.KindTier, Name: tier}, true
 }
 
-// PolicyPlurals are the kinds, by their plural, that keep a tier from being deleted. Staged policies have no type here,
-// but may be stored.
+// Needs returns what must exist for r to be written: the tier of a policy, the filters of a BGPPeer.
+func Needs(r v3.Resource) []v3.Key {
+	if tier, ok := TierKey(r); ok {
+		return []v3.Key{tier}
+	}
+	var needs []v3.Key
+	if peer, ok := r.(*v3.BGPPeer); ok {
+		for _, name := range peer.Spec.Filters {
+			needs = append(needs, v3.Key{Kind: v3.KindBGPFilter, Name: name})
+		}
+	}
+	return needs
+}
+
+// PoolOverlap is the refusal to create an IPPool that has addresses in common with another.
+func PoolOverlap(pool, other *v3.IPPool) error {
+	return v3.Errors{{
+		Key: v3.KeyOf(pool), Path: "spec.cidr", Value: fmt.Sprintf("%q", pool.Spec.CIDR),
+		Reason: fmt.Sprintf("IPPool(%s) CIDR overlaps with IPPool(%s) CIDR %s", pool.Name, other.Name, other.Spec.CIDR),
+	}}
+}
+
+// PolicyPlurals are the kinds, by their plural, that keep a tier from being deleted.
 func PolicyPlurals() []string {
 	return []string{"globalnetworkpolicies", "networkpolicies", "stagedglobalnetworkpolicies", "stagednetworkpolicies"}
 }
@@ -94,12 +128,14 @@ func TierNotEmpty(tier v3.Key, policy string) error {
 
 // NodeKinds are the kinds of which a Node's objects go with it (spec 1.12).
 func NodeKinds() []v3.Kind {
-	return []v3.Kind{v3.KindWorkloadEndpoint, v3.KindHostEndpoint, v3.KindFelixConfiguration}
+	return []v3.Kind{
+		v3.KindWorkloadEndpoint, v3.KindHostEndpoint, v3.KindFelixConfiguration, v3.KindBGPConfiguration, v3.KindBGPPeer,
+	}
 }
 
 // OfNode reports whether an object of NodeKinds goes with the node.
 func OfNode(node string, key v3.Key, stored []byte) bool {
-	if key.Kind == v3.KindFelixConfiguration {
+	if key.Kind == v3.KindFelixConfiguration || key.Kind == v3.KindBGPConfiguration {
 		return key.Name == "node."+node
 	}
 	spec, ok := readSpec(stored)

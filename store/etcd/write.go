@@ -29,16 +29,47 @@ func (s *Store) Create(ctx context.Context, r v3.Resource) (v3.Resource, error) 
 		return nil, err
 	}
 	absent := clientv3.Compare(clientv3.Version(path), "=", 0)
-	_, err = s.put(ctx, w, absent)
-	switch {
-	case err != nil:
-		return nil, s.fail(ctx, "create", key, err)
-	case w.revision != 0:
-		return w.stored, nil
-	case w.tierMissing:
-		return nil, w.noTier()
+	for range maxAttempts {
+		guards, err := s.guards(ctx, prepared)
+		if err != nil {
+			return nil, err
+		}
+		current, err := s.put(ctx, w, append(guards, absent))
+		switch {
+		case err != nil:
+			return nil, s.fail(ctx, "create", key, err)
+		case w.revision != 0:
+			return w.stored, nil
+		case len(w.missing) > 0:
+			return nil, w.refused()
+		case current != nil || len(guards) == 0:
+			return nil, &store.Error{Key: key, Err: store.ErrExists, Cause: errHasKey}
+		}
 	}
-	return nil, &store.Error{Key: key, Err: store.ErrExists, Cause: errHasKey}
+	return nil, &store.Error{Key: key, Err: store.ErrConflict, Cause: errors.New("what it depends on keeps changing")}
+}
+
+// guards returns what must still hold when an object is created. For an IPPool, that no other has come or changed: it is
+// refused if it has addresses in common with one.
+func (s *Store) guards(ctx context.Context, r v3.Resource) ([]clientv3.Cmp, error) {
+	pool, ok := r.(*v3.IPPool)
+	if !ok {
+		return nil, nil
+	}
+	info, _ := v3.Lookup(v3.KindIPPool)
+	prefix := prefixOf(info, "")
+	ranges, revision, err := s.rangeAll(ctx, []string{prefix})
+	if err != nil {
+		return nil, s.fail(ctx, "create", v3.KeyOf(r), err)
+	}
+	for _, kv := range ranges[0] {
+		// One that cannot be read has no range that is known.
+		other, err := v3.DecodeStored(v3.KindIPPool, kv.Value)
+		if err == nil && other.GetName() != pool.Name && pool.Overlaps(other.(*v3.IPPool)) {
+			return nil, store.PoolOverlap(pool, other.(*v3.IPPool))
+		}
+	}
+	return []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(prefix), "<", revision+1).WithPrefix()}, nil
 }
 
 // Update implements store.Store.
@@ -74,14 +105,14 @@ func (s *Store) Update(ctx context.Context, r v3.Resource) (v3.Resource, error) 
 		return nil, err
 	}
 	unchanged := clientv3.Compare(clientv3.ModRevision(path), "=", revision)
-	current, err := s.put(ctx, w, unchanged)
+	current, err := s.put(ctx, w, []clientv3.Cmp{unchanged})
 	switch {
 	case err != nil:
 		return nil, s.fail(ctx, "update", key, err)
 	case w.revision != 0:
 		return w.stored, nil
-	case w.tierMissing:
-		return nil, w.noTier()
+	case len(w.missing) > 0:
+		return nil, w.refused()
 	case current == nil:
 		return nil, &store.Error{Key: key, Err: store.ErrNotFound, Cause: errNoKey}
 	}
@@ -94,11 +125,11 @@ type write struct {
 	value  []byte
 	stored v3.Resource // as a reader of value gets it
 
-	tier     v3.Key // the tier that must exist, zero if none
-	tierPath string
+	needs     []v3.Key // that must exist
+	needPaths []string
 
-	revision    int64 // of the write; 0: refused
-	tierMissing bool
+	revision int64    // of the write; 0: refused
+	missing  []v3.Key // of needs, when it was refused
 }
 
 // newWrite encodes an object, and makes sure that what is going to be stored can be read.
@@ -112,21 +143,23 @@ func newWrite(r v3.Resource, path string) (*write, error) {
 	if fault != nil {
 		return nil, fmt.Errorf("encode %s: what would be stored cannot be read: %w", key, fault.Err)
 	}
-	w := &write{path: path, value: value, stored: stored}
-	if tier, ok := store.TierKey(r); ok {
-		w.tier = tier
-		w.tierPath, err = pathOf(tier)
+	w := &write{path: path, value: value, stored: stored, needs: store.Needs(r)}
+	for _, need := range w.needs {
+		needPath, err := pathOf(need)
+		if err != nil {
+			return nil, err
+		}
+		w.needPaths = append(w.needPaths, needPath)
 	}
-	return w, err
+	return w, nil
 }
 
-// put stores the value if the condition holds and the tier exists. When it does not it returns what is there instead.
-func (s *Store) put(ctx context.Context, w *write, cond clientv3.Cmp) (current *mvccpb.KeyValue, err error) {
-	conds := []clientv3.Cmp{cond}
+// put stores the value if the conditions hold and what it needs exists. When it does not it returns what is there instead.
+func (s *Store) put(ctx context.Context, w *write, conds []clientv3.Cmp) (current *mvccpb.KeyValue, err error) {
 	otherwise := []clientv3.Op{clientv3.OpGet(w.path)}
-	if w.tierPath != "" {
-		conds = append(conds, clientv3.Compare(clientv3.Version(w.tierPath), ">", 0))
-		otherwise = append(otherwise, clientv3.OpGet(w.tierPath, clientv3.WithCountOnly()))
+	for _, path := range w.needPaths {
+		conds = append(conds, clientv3.Compare(clientv3.Version(path), ">", 0))
+		otherwise = append(otherwise, clientv3.OpGet(path, clientv3.WithCountOnly()))
 	}
 	resp, err := s.commit(ctx, conds, []clientv3.Op{clientv3.OpPut(w.path, string(w.value))}, otherwise)
 	if err != nil {
@@ -137,8 +170,11 @@ func (s *Store) put(ctx context.Context, w *write, cond clientv3.Cmp) (current *
 		w.stored.SetResourceVersion(string(formatRevision(w.revision)))
 		return nil, nil
 	}
-	if w.tierPath != "" {
-		w.tierMissing = resp.Responses[1].GetResponseRange().Count == 0
+	w.missing = nil
+	for i, need := range w.needs {
+		if resp.Responses[i+1].GetResponseRange().Count == 0 {
+			w.missing = append(w.missing, need)
+		}
 	}
 	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
 		current = kvs[0]
@@ -146,8 +182,9 @@ func (s *Store) put(ctx context.Context, w *write, cond clientv3.Cmp) (current *
 	return current, nil
 }
 
-func (w *write) noTier() error {
-	return &store.Error{Key: w.tier, Err: store.ErrNotFound, Cause: errNoKey}
+// refused names what is missing first.
+func (w *write) refused() error {
+	return &store.Error{Key: w.missing[0], Err: store.ErrNotFound, Cause: errNoKey}
 }
 
 // Initialise implements store.Store.

@@ -109,13 +109,47 @@ func allKinds() []v3.Kind {
 func samples() []v3.Resource {
 	namespaced := object[*v3.NetworkPolicy](v3.KindNetworkPolicy, "ns", "np")
 	namespaced.Spec.Tier = "t"
+	stagedInNS := object[*v3.StagedNetworkPolicy](v3.KindStagedNetworkPolicy, "ns", "snp")
+	stagedInNS.Spec.Tier = "t"
 	felix := object[*v3.FelixConfiguration](v3.KindFelixConfiguration, "", "default")
 	info := object[*v3.ClusterInformation](v3.KindClusterInformation, "", "default")
 	return []v3.Resource{
 		tier("t"), policy("gnp", "t"), namespaced, hostEndpoint("hep", "n"), workloadEndpoint("ns", "n", "w"),
 		globalSet("gns", "10.0.0.0/8", "fd00::/8"), networkSet("ns", "netset"),
 		object[*v3.Profile](v3.KindProfile, "", "prof"), object[*v3.Node](v3.KindNode, "", "n"), felix, info,
+		staged("sgnp", "t"), stagedInNS,
+		object[*v3.StagedKubernetesNetworkPolicy](v3.KindStagedKubernetesNetworkPolicy, "ns", "sknp"),
+		object[*v3.KubeControllersConfiguration](v3.KindKubeControllersConfiguration, "", "default"),
+		nodeStatus("ns", "n"), pool("pool", "10.0.0.0/16"), object[*v3.IPReservation](v3.KindIPReservation, "", "res"),
+		object[*v3.IPAMConfiguration](v3.KindIPAMConfiguration, "", "default"),
+		object[*v3.BGPConfiguration](v3.KindBGPConfiguration, "", "default"),
+		object[*v3.BGPFilter](v3.KindBGPFilter, "", "filter"), peer("peer", "n", "filter"),
 	}
+}
+
+func staged(name, tier string) *v3.StagedGlobalNetworkPolicy {
+	p := object[*v3.StagedGlobalNetworkPolicy](v3.KindStagedGlobalNetworkPolicy, "", name)
+	p.Spec.Tier = tier
+	return p
+}
+
+func nodeStatus(name, node string) *v3.CalicoNodeStatus {
+	s := object[*v3.CalicoNodeStatus](v3.KindCalicoNodeStatus, "", name)
+	period := uint32(10)
+	s.Spec = v3.CalicoNodeStatusSpec{Node: node, Classes: []string{"Agent"}, UpdatePeriodSeconds: &period}
+	return s
+}
+
+func pool(name, cidr string) *v3.IPPool {
+	p := object[*v3.IPPool](v3.KindIPPool, "", name)
+	p.Spec.CIDR = cidr
+	return p
+}
+
+func peer(name, node string, filters ...string) *v3.BGPPeer {
+	p := object[*v3.BGPPeer](v3.KindBGPPeer, "", name)
+	p.Spec.Node, p.Spec.Filters = node, filters
+	return p
 }
 
 func testEveryKind(e *env) {

@@ -223,6 +223,8 @@ func testNode(e *env) {
 		object[*v3.FelixConfiguration](v3.KindFelixConfiguration, "", "node.n-10"),
 		object[*v3.FelixConfiguration](v3.KindFelixConfiguration, "", "default"),
 		hostEndpoint("mine", "n-1"), hostEndpoint("other", "n-10"), globalSet("n-1"),
+		peer("mine", "n-1"), peer("other", "n-10"), peer("all", ""),
+		object[*v3.BGPConfiguration](v3.KindBGPConfiguration, "", "node.n-1"),
 	} {
 		e.create(r)
 	}
@@ -231,7 +233,7 @@ func testNode(e *env) {
 		w.SetName(fmt.Sprintf("n--1-cni-w%d-eth0", i))
 		e.create(w)
 	}
-	kinds := []v3.Kind{v3.KindWorkloadEndpoint, v3.KindHostEndpoint, v3.KindFelixConfiguration, v3.KindGlobalNetworkSet, v3.KindNode}
+	kinds := append(store.NodeKinds(), v3.KindGlobalNetworkSet, v3.KindNode)
 	before := e.list(kinds...)
 	_, err := e.s.Delete(e.ctx, v3.KeyOf(node), "1")
 	e.wantError(err, store.ErrConflict, "")
@@ -243,6 +245,7 @@ func testNode(e *env) {
 	e.noError(err)
 	e.equal(v3.KeyOf(deleted), v3.KeyOf(node))
 	e.equal(names(e.list(kinds...)), []string{
-		"HostEndpoint(other)", "FelixConfiguration(default)", "FelixConfiguration(node.n-10)", "GlobalNetworkSet(n-1)",
+		"HostEndpoint(other)", "FelixConfiguration(default)", "FelixConfiguration(node.n-10)", "BGPPeer(all)", "BGPPeer(other)",
+		"GlobalNetworkSet(n-1)",
 	})
 }
