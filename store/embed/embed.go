@@ -18,15 +18,18 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"sync"
 	"time"
 
+	"go.etcd.io/bbolt"
 	"go.etcd.io/etcd/server/v3/etcdserver"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
+	"go.etcd.io/etcd/server/v3/storage/datadir"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
@@ -35,6 +38,9 @@ import (
 
 // DefaultListen is the address that local clients expect etcd at.
 const DefaultListen = "127.0.0.1:2379"
+
+// startTimeout is how long a start may take at most. It takes a fraction of a second, but for a log that must be read again.
+const startTimeout = time.Minute
 
 // Config says where the store is and who reaches it.
 type Config struct {
@@ -47,7 +53,7 @@ type Config struct {
 	Listen []string
 	// TLS is required of clients at addresses beyond loopback; nil: none is. See [TLSConfig].
 	TLS *tls.Config
-	// Log gets warnings, and at debug level everything that etcd says; nil: nothing is logged.
+	// Log gets etcd's errors as warnings, and at debug level everything that etcd says; nil: nothing is logged.
 	Log *slog.Logger
 }
 
@@ -85,6 +91,9 @@ func Start(ctx context.Context, cfg Config) (s *Server, err error) {
 	if s.lock, err = lockDir(cfg.Dir); err != nil {
 		return s, err
 	}
+	if err = beginDir(cfg.Dir); err != nil {
+		return s, err
+	}
 	// The addresses are taken before the data is touched, and served when it is there: early clients wait.
 	if err = s.listen(ctx, cfg); err != nil {
 		return s, err
@@ -92,15 +101,28 @@ func Start(ctx context.Context, cfg Config) (s *Server, err error) {
 	if s.etcd, err = boot(cfg); err != nil {
 		return s, err
 	}
-	select {
-	case <-s.etcd.ReadyNotify():
-	case <-s.etcd.StopNotify():
-		return s, errors.New("etcd stopped while starting (its log has the reason)")
-	case <-ctx.Done():
-		return s, fmt.Errorf("etcd is not ready: %w", ctx.Err())
+	if err = s.ready(ctx); err != nil {
+		return s, err
+	}
+	if err = endBegin(cfg.Dir); err != nil {
+		return s, err
 	}
 	s.serve(cfg)
 	return s, nil
+}
+
+// ready waits until etcd has elected itself.
+func (s *Server) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	select {
+	case <-s.etcd.ReadyNotify():
+		return nil
+	case <-s.etcd.StopNotify():
+		return errors.New("etcd stopped while starting (its log has the reason)")
+	case <-ctx.Done():
+		return fmt.Errorf("etcd is not ready: %w (its log may have the reason)", ctx.Err())
+	}
 }
 
 // boot makes and starts the etcd server. etcd panics, or with another logger ends the process, when it cannot read its
@@ -115,6 +137,9 @@ func boot(cfg Config) (server *etcdserver.EtcdServer, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkDatabase(cfg.Dir); err != nil {
+		return nil, damaged(err)
+	}
 	if server, err = etcdserver.NewServer(config); err != nil {
 		return nil, damaged(err)
 	}
@@ -124,6 +149,19 @@ func boot(cfg Config) (server *etcdserver.EtcdServer, err error) {
 		return nil, fmt.Errorf("the directory belongs to one of %d members of an etcd cluster (give another)", members)
 	}
 	return server, nil
+}
+
+// checkDatabase opens the database as etcd will. etcd does so in a goroutine of its own, whose panic nobody can recover.
+func checkDatabase(dir string) error {
+	path := datadir.ToBackendFileName(dir)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, ReadOnly: true})
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return db.Close()
 }
 
 func damaged(cause any) error {

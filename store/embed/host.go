@@ -20,6 +20,7 @@ import (
 const (
 	lockName   = "lock"
 	memberName = "member"
+	beginName  = "beginning"
 )
 
 // maxSocketPath is the longest path of a unix socket, unix(7).
@@ -73,7 +74,7 @@ func checkOwn(dir string) error {
 		switch entry.Name() {
 		case memberName:
 			return nil
-		case lockName:
+		case lockName, beginName:
 		default:
 			foreign = append(foreign, entry.Name())
 		}
@@ -82,6 +83,49 @@ func checkOwn(dir string) error {
 		return fmt.Errorf("the directory holds other files, such as %q (give an empty or a new one)", foreign[0])
 	}
 	return nil
+}
+
+// beginDir notes in a directory without data that a first start is under way. etcd that is killed in its first moments
+// leaves a log that names no member, with which it would wait for one forever: what an unfinished first start left is
+// removed. Nobody has stored anything in it.
+func beginDir(dir string) error {
+	member, begin := filepath.Join(dir, memberName), filepath.Join(dir, beginName)
+	_, err := os.Stat(begin)
+	switch {
+	case err == nil:
+		return os.RemoveAll(member)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if _, err := os.Stat(member); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.WriteFile(begin, nil, 0o600); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// endBegin notes that the first start is over.
+func endBegin(dir string) error {
+	err := os.Remove(filepath.Join(dir, beginName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// syncDir makes sure that the names in a directory survive a power failure.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
 }
 
 // holder describes the process that wrote the lock.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
@@ -66,6 +67,15 @@ func codeOf(err error) (codes.Code, string) {
 		return st.Code(), st.Message()
 	}
 	return codes.Unknown, err.Error()
+}
+
+// fromReason returns the error whose text a server gave as its reason to end a watch.
+func fromReason(err error) error {
+	_, text, ok := strings.Cut(err.Error(), " desc = ")
+	if _, is := status.FromError(err); !ok || is {
+		return err
+	}
+	return rpctypes.Error(status.Error(codes.Unknown, text))
 }
 
 func isRefusal(code codes.Code, err error) bool {

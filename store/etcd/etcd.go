@@ -214,6 +214,10 @@ func (s *Store) request(ctx context.Context, do func(context.Context, *clientv3.
 	if err != nil {
 		return err
 	}
+	// A server in this process would still carry out what is not wanted any more.
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	return do(ctx, client)
 }
 

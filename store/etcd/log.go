@@ -8,9 +8,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// ZapLogger returns a logger for etcd's libraries that writes to log. Messages below level are dropped, and none gets a
-// higher level than warning: what etcd calls an error is told by whoever it concerns. log nil drops everything. Instead
-// of ending the process, a fatal message panics.
+// ZapLogger returns a logger for etcd's libraries that writes to log: what etcd calls an error at the given level,
+// everything else for debugging. log nil drops everything. Instead of ending the process, a fatal message panics.
 func ZapLogger(log *slog.Logger, level slog.Level) *zap.Logger {
 	var core zapcore.Core = zapcore.NewNopCore()
 	if log != nil {
@@ -22,7 +21,7 @@ func ZapLogger(log *slog.Logger, level slog.Level) *zap.Logger {
 // slogCore hands zap's entries to slog.
 type slogCore struct {
 	log   *slog.Logger
-	level slog.Level // at which all is logged; warnings and errors at least at debug
+	level slog.Level // of errors
 	with  []zapcore.Field
 }
 
@@ -31,10 +30,9 @@ func (c *slogCore) Enabled(level zapcore.Level) bool {
 	return c.log.Enabled(context.Background(), c.levelOf(level))
 }
 
-// levelOf returns slog's level for zap's: the server's warnings matter at the level given, everything else is for
-// debugging.
+// levelOf returns slog's level for zap's.
 func (c *slogCore) levelOf(level zapcore.Level) slog.Level {
-	if level >= zapcore.WarnLevel {
+	if level >= zapcore.ErrorLevel {
 		return c.level
 	}
 	return slog.LevelDebug

@@ -87,18 +87,20 @@ func (f *follower) holds(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// same waits until the follower has what the store has.
+// same waits until the follower has what the store has. A change that was given up may still be made.
 func (f *follower) same(t *testing.T, s store.Store) {
 	t.Helper()
-	want := map[v3.Key]v3.Resource{}
-	list, err := s.List(t.Context(), "", v3.KindGlobalNetworkSet)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, r := range list.Items {
-		want[v3.KeyOf(r)] = r
-	}
-	f.holds(t, "the follower has what the store has", func() bool { return f.err == nil && reflect.DeepEqual(f.state, want) })
+	f.holds(t, "the follower has what the store has", func() bool {
+		list, err := s.List(t.Context(), "", v3.KindGlobalNetworkSet)
+		if err != nil {
+			return false
+		}
+		want := map[v3.Key]v3.Resource{}
+		for _, r := range list.Items {
+			want[v3.KeyOf(r)] = r
+		}
+		return f.err == nil && reflect.DeepEqual(f.state, want)
+	})
 }
 
 // churn changes network sets until it is stopped, whatever becomes of the server.

@@ -306,6 +306,7 @@ func (w *watcher) lost(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	err = fromReason(err)
 	code, text := codeOf(err)
 	if isRefusal(code, err) {
 		return &store.Error{Err: store.ErrForbidden, Cause: errors.New(text)}

@@ -61,6 +61,7 @@ func Run(t *testing.T, start func(t *testing.T) Backend) {
 		{"Follow", testFollow},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			backend := start(t)
 			e := &env{T: t, Backend: backend}
 			e.s = e.open()
