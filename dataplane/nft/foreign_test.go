@@ -223,10 +223,15 @@ func TestForeignEditsAreRepaired(t *testing.T) {
 			if !disturbedWithin(d) {
 				t.Error("not noticed")
 			}
+			if diff, err := Compare(t.Context(), Options{NetNS: n.fd}, p); err != nil || diff == "" {
+				t.Errorf("compare: %q, %v", diff, err)
+			}
 			if resync(t, d, p) == 0 {
 				t.Error("nothing to repair was found")
 			}
-			checkKernel(t, d, p)
+			if diff, err := Compare(t.Context(), Options{NetNS: n.fd}, p); err != nil || diff != "" {
+				t.Errorf("compare: %q, %v", diff, err)
+			}
 			if resync(t, d, p) != 0 {
 				t.Error("the second resync changed something")
 			}

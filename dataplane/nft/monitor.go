@@ -51,8 +51,8 @@ func watch(netns int, own uint32, log *slog.Logger) (*monitor, error) {
 	return m, nil
 }
 
-// pause calls f while the monitor does not listen. With a listener the kernel makes an announcement of every element of a
-// transaction, even if a filter drops all of them: 50,000 take ten times as long. f is to make one transaction for the
+// pause calls f while the monitor does not listen. With a listener, in whatever network namespace, the kernel makes an
+// announcement of every element of a transaction, even if a filter drops all of them: 50,000 take ten times as long. f is to make one transaction for the
 // generation it is given. If anything else was changed meanwhile, that counts as a disturbance.
 func (m *monitor) pause(c *conn, f func(generation uint32) error) error {
 	before, err := c.generation()
