@@ -1,0 +1,170 @@
+package v3
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+func TestUnknownOf(t *testing.T) {
+	for _, c := range []struct{ name, in, want string }{
+		{"nothing", `{"kind":"GlobalNetworkPolicy","metadata":{"name":"p"},"spec":{"order":1}}`, ""},
+		{"in the object", `{"metadata":{"name":"p"},"spec":{},"extra":1}`, "extra"},
+		{"in spec", `{"metadata":{"name":"p"},"spec":{"b":1,"a":{"order":2}}}`, "spec.a spec.b"},
+		{"in a rule", `{"metadata":{"name":"p"},"spec":{"ingress":[{"action":"Allow"},{"action":"Deny","source":{"x":[1]}}]}}`, "spec.ingress[1].source.x"},
+		{"keys in any case", `{"metadata":{"name":"p"},"SPEC":{"Order":1,"x":1}}`, "spec.x"},
+		{"metadata that is dropped", `{"metadata":{"name":"p","generation":3,"finalizers":["a"],"labels":{"l":"1"},"y":{}},"spec":{}}`,
+			"metadata.finalizers metadata.generation metadata.y"},
+		{"more in the annotation", `{"metadata":{"name":"p","annotations":{"projectcalico.org/metadata":"{\"name\":\"p\",\"uid\":\"u\"}"}},"spec":{}}`,
+			"metadata.annotations[projectcalico.org/metadata]"},
+		{"odd keys", `{"metadata":{"name":"p"},"spec":{"a.b":1,"c/d":2}}`, "spec[a.b] spec[c/d]"},
+	} {
+		r, err := DecodeStored(KindGlobalNetworkPolicy, []byte(c.in))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := UnknownOf(r, []byte(c.in))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var paths []string
+		for _, f := range found {
+			paths = append(paths, f.String())
+		}
+		if got := strings.Join(paths, " "); got != c.want {
+			t.Errorf("%s: found %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestGraft(t *testing.T) {
+	field := func(value string, path ...string) UnknownField { return UnknownField{path, json.RawMessage(value)} }
+	for _, c := range []struct {
+		name, in string
+		add      Unknown
+		want     string
+	}{
+		{"nothing", `{"b":1,"a":2}`, nil, `{"b":1,"a":2}`},
+		{"in the object", `{"a":1}`, Unknown{field("2", "b")}, `{"a":1,"b":2}`},
+		{"in a list", `{"l":[{},{"a":1}]}`, Unknown{field(`"x"`, "l", "1", "b")}, `{"l":[{},{"a":1,"b":"x"}]}`},
+		{"the list is shorter", `{"l":[{}]}`, Unknown{field("1", "l", "1", "b")}, `{"l":[{}]}`},
+		{"the place is gone", `{"a":1}`, Unknown{field("1", "spec", "b"), field("1", "a", "b")}, `{"a":1}`},
+		{"numbers stay", `{"a":1.10}`, Unknown{field("12345678901234567890", "b")}, `{"a":1.10,"b":12345678901234567890}`},
+		{"the annotation", `{"annotations":{"projectcalico.org/metadata":"{\"name\":\"new\"}"}}`,
+			Unknown{field(`{"uid":"u"}`, "annotations", annotationMetadata)},
+			`{"annotations":{"projectcalico.org/metadata":"{\"name\":\"new\",\"uid\":\"u\"}"}}`},
+	} {
+		got, err := c.add.Graft([]byte(c.in))
+		if err != nil || string(got) != c.want {
+			t.Errorf("%s: got %s, %v, want %s", c.name, got, err, c.want)
+		}
+	}
+}
+
+// TestUnknownFieldsSurvive puts unknown fields everywhere into recorded values: what is decoded, completed and encoded
+// again has them where they were.
+func TestUnknownFieldsSurvive(t *testing.T) {
+	values := recordedValues(t)
+	rapid.Check(t, func(t *rapid.T) {
+		stored := rapid.SampledFrom(values).Draw(t, "value")
+		var tree any
+		if err := json.Unmarshal(stored, &tree); err != nil {
+			t.Fatal(err)
+		}
+		kind := Kind(tree.(map[string]any)["kind"].(string))
+		before, err := DecodeStored(kind, stored)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spoil(t, tree, "")
+		spoilt, err := json.Marshal(tree)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := DecodeStored(kind, spoilt)
+		if err != nil {
+			t.Fatalf("%s: %v", spoilt, err)
+		}
+		found, err := UnknownOf(r, spoilt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dropMeta(r)
+		dropMeta(before)
+		if diff := cmp.Diff(before, r); diff != "" {
+			t.Fatalf("unknown fields changed what is known:\n%s", diff)
+		}
+		encoded, err := Encode(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := found.Graft(encoded)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got any
+		if err := json.Unmarshal(again, &got); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(tree, got); diff != "" {
+			t.Fatalf("not as it was (- stored, + again):\n%s", diff)
+		}
+	})
+}
+
+// spoil adds unknown fields to objects that are structs here: not to maps, of which all keys are known.
+func spoil(t *rapid.T, value any, at string) {
+	switch v := value.(type) {
+	case map[string]any:
+		if strings.HasSuffix(at, ".labels") || strings.HasSuffix(at, ".annotations") || strings.HasSuffix(at, ".labelsToApply") {
+			return
+		}
+		for key, member := range v {
+			spoil(t, member, at+"."+key)
+		}
+		if rapid.IntRange(0, 2).Draw(t, "add") > 0 {
+			v["zz"+rapid.StringMatching(`[a-z./0-9]{0,3}`).Draw(t, "key")] = rapid.SampledFrom([]any{"x", 1.5, nil, true,
+				map[string]any{"order": 1.0}, []any{map[string]any{}}}).Draw(t, "member")
+		}
+		if at == ".metadata" && rapid.Bool().Draw(t, "meta") {
+			v["generation"], v["finalizers"] = 7.0, []any{"a/b"}
+		}
+	case []any:
+		for _, member := range v {
+			spoil(t, member, at+"[]")
+		}
+	}
+}
+
+// recordedValues are stored values of the incumbent whose kinds are known here.
+func recordedValues(t *testing.T) [][]byte {
+	t.Helper()
+	data, err := os.ReadFile("testdata/layout.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.NewReplacer("<uid>", "00000000-0000-4000-8000-000000000000", "<time>", "2026-01-01T00:00:00Z",
+		"<guid>", strings.Repeat("0", 32)).Replace(string(data))
+	var recorded struct {
+		Cases []struct {
+			Stored map[string]json.RawMessage `json:"stored"`
+		} `json:"cases"`
+	}
+	if err := json.Unmarshal([]byte(text), &recorded); err != nil {
+		t.Fatal(err)
+	}
+	var values [][]byte
+	for _, c := range recorded.Cases {
+		for _, value := range c.Stored {
+			values = append(values, value)
+		}
+	}
+	if len(values) < 100 {
+		t.Fatalf("only %d recorded values", len(values))
+	}
+	return values
+}
