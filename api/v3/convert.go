@@ -145,7 +145,9 @@ func (c *converter) null(n *yaml.Node, v reflect.Value, at place) {
 func isMatcher(t reflect.Type) bool {
 	switch t {
 	case reflect.TypeFor[Rule](), reflect.TypeFor[EntityRule](), reflect.TypeFor[ICMPFields](),
-		reflect.TypeFor[ServiceMatch](), reflect.TypeFor[ServiceAccountMatch](), reflect.TypeFor[HTTPMatch]():
+		reflect.TypeFor[ServiceMatch](), reflect.TypeFor[ServiceAccountMatch](), reflect.TypeFor[HTTPMatch](),
+		reflect.TypeFor[KubernetesIngressRule](), reflect.TypeFor[KubernetesEgressRule](), reflect.TypeFor[KubernetesPort](),
+		reflect.TypeFor[KubernetesPeer](), reflect.TypeFor[BGPFilterRule]():
 		return true
 	}
 	return false

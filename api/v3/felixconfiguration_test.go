@@ -6,8 +6,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // object returns a manifest of a kind with one line of spec.
@@ -107,55 +105,6 @@ func TestTagsAreReadable(t *testing.T) {
 				t.Errorf("field %s is always written", v.Type().Field(i).Name)
 			}
 		}
-	}
-}
-
-// fill gives everything below v a value that is not zero.
-func fill(v reflect.Value) {
-	switch v.Kind() {
-	case reflect.Pointer:
-		v.Set(reflect.New(v.Type().Elem()))
-		fill(v.Elem())
-	case reflect.Slice:
-		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
-		fill(v.Index(0))
-	case reflect.Map:
-		v.Set(reflect.ValueOf(map[string]string{"a": "b"}))
-	case reflect.Struct:
-		if v.Type() == reflect.TypeFor[Port]() {
-			v.Set(reflect.ValueOf(Port{First: 1, Last: 2}))
-			return
-		}
-		for i := range v.NumField() {
-			fill(v.Field(i))
-		}
-	case reflect.String:
-		v.SetString("a")
-	case reflect.Bool:
-		v.SetBool(true)
-	case reflect.Int, reflect.Int64:
-		v.SetInt(1)
-	case reflect.Uint8, reflect.Uint16, reflect.Uint32:
-		v.SetUint(1)
-	}
-}
-
-func TestFelixConfigurationRoundTrip(t *testing.T) {
-	full := &FelixConfiguration{TypeMeta: metav1.TypeMeta{Kind: string(KindFelixConfiguration), APIVersion: APIVersion}}
-	full.Name = "default"
-	fill(reflect.ValueOf(&full.Spec).Elem())
-	full.Spec.IstioDSCPMark = &DSCP{Name: "ef", Value: 46}
-	text, err := json.Marshal(full)
-	if err != nil {
-		t.Fatal(err)
-	}
-	docs, err := Decode("full.json", text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !reflect.DeepEqual(docs[0].Object, Resource(full)) {
-		again, _ := json.Marshal(docs[0].Object)
-		t.Errorf("%s\nbecomes\n%s", text, again)
 	}
 }
 

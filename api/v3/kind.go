@@ -115,3 +115,12 @@ func Kinds() []Info {
 		{KindBGPPeer, "bgppeers", false, func() Resource { return &BGPPeer{TypeMeta: meta(KindBGPPeer)} }},
 	}
 }
+
+// AgentKinds returns the kinds that agents follow, in the order of Kinds: what the rules of a host and the settings of
+// its agent depend on. The others are kept for people, controllers and agents of another make.
+func AgentKinds() []Kind {
+	return []Kind{
+		KindTier, KindGlobalNetworkPolicy, KindNetworkPolicy, KindHostEndpoint, KindWorkloadEndpoint, KindGlobalNetworkSet,
+		KindNetworkSet, KindProfile, KindNode, KindFelixConfiguration, KindClusterInformation,
+	}
+}

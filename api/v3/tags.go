@@ -311,7 +311,7 @@ func parsedFormat(name string) format {
 	case "address":
 		return format{test: func(s string) bool { return isIPv4(s) || isIPv6(s) }, reason: "is not a valid IP address"}
 	case "net":
-		return format{test: func(s string) bool { p, err := netip.ParsePrefix(s); return err == nil && p == p.Masked() },
+		return format{test: func(s string) bool { p, ok := parseCIDR(s); q, _ := netip.ParsePrefix(s); return ok && p == q },
 			reason: "must be a CIDR without host bits"}
 	case "cidr":
 		return format{test: func(s string) bool { return isNet(s, isIPv4) || isNet(s, isIPv6) }, reason: "invalid CIDR"}
