@@ -82,11 +82,7 @@ func (c *cli) status(ctx context.Context, f storeFlags, output string) error {
 
 // report asks the store for everything that status prints.
 func (s *session) report(ctx context.Context) (*report, error) {
-	var kinds []v3.Kind
-	for _, info := range v3.Kinds() {
-		kinds = append(kinds, info.Kind)
-	}
-	stored, err := s.list(ctx, "", kinds...)
+	stored, err := s.list(ctx, "", v3.AgentKinds()...)
 	if err != nil {
 		return nil, err
 	}

@@ -73,19 +73,10 @@ func newFeed(node string, s store.Store, keep *keeper, log *slog.Logger) *feed {
 	}
 }
 
-// kinds are what the agent follows: everything that this program knows.
-func kinds() []v3.Kind {
-	var all []v3.Kind
-	for _, info := range v3.Kinds() {
-		all = append(all, info.Kind)
-	}
-	return all
-}
-
 // run follows the store and hands on updates until the context ends.
 func (f *feed) run(ctx context.Context, out chan<- update) error {
 	snapshot := false
-	return store.Follow(ctx, f.store, kinds(), func(b store.Batch) error {
+	return store.Follow(ctx, f.store, v3.AgentKinds(), func(b store.Batch) error {
 		u := update{received: time.Now(), revision: b.Revision, inSync: b.InSync, err: b.Err}
 		var err error
 		if u.changes, err = f.take(ctx, b.Events); err != nil {
