@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 	"go.etcd.io/etcd/server/v3/etcdserver"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
@@ -138,7 +139,7 @@ func boot(cfg Config) (server *etcdserver.EtcdServer, err error) {
 		return nil, err
 	}
 	if err := checkDatabase(cfg.Dir); err != nil {
-		return nil, damaged(err)
+		return nil, err
 	}
 	if server, err = etcdserver.NewServer(config); err != nil {
 		return nil, damaged(err)
@@ -158,8 +159,11 @@ func checkDatabase(dir string) error {
 		return nil
 	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, ReadOnly: true})
+	if errors.Is(err, bbolterrors.ErrTimeout) {
+		return fmt.Errorf("%s is in use by another process (stop it, or give another directory)", path)
+	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return damaged(fmt.Errorf("%s: %w", path, err))
 	}
 	return db.Close()
 }

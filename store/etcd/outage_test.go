@@ -17,6 +17,7 @@ import (
 
 	v3 "margay/api/v3"
 	"margay/store"
+	"margay/store/embed"
 	"margay/store/etcd"
 )
 
@@ -315,6 +316,12 @@ func TestCluster(t *testing.T) {
 	stop()
 	f.same(t, writer)
 	f.seesAll(t, endpoints[0])
+	// One of its members is no store of its own.
+	members[0].kill(t)
+	if _, err := embed.Start(t.Context(), embed.Config{Dir: members[0].args.Dir, Listen: []string{}}); err == nil ||
+		!strings.Contains(err.Error(), "one of 3 members of an etcd cluster") {
+		t.Errorf("embedded a member of a cluster: %v", err)
+	}
 }
 
 // TestUnreachable: every operation ends by its deadline and says who did not answer.
