@@ -45,6 +45,8 @@ func some[T any](t *rapid.T, pool []T, most int) []T {
 	return rapid.SliceOfN(rapid.SampledFrom(pool), 0, most).Draw(t, "list")
 }
 
+func seldom(t *rapid.T) bool { return rapid.IntRange(0, 15).Draw(t, "seldom") == 0 }
+
 func rarely(t *rapid.T) bool { return rapid.IntRange(0, 3).Draw(t, "rarely") == 0 }
 
 // oneOf returns nil three times out of four.
@@ -106,7 +108,7 @@ func drawResource(t *rapid.T) (v3.Key, v3.Resource) {
 		r.Spec = v3.TierSpec{Order: oneOf(t, []float64{1, 2}), DefaultAction: draw(t, []string{"", "Deny", "Pass"})}
 	case *v3.GlobalNetworkPolicy:
 		r.Spec = v3.GlobalNetworkPolicySpec{PolicySpec: drawPolicySpec(t), NamespaceSelector: draw(t, nsSelectorPool),
-			DoNotTrack: rarely(t) && rarely(t), PreDNAT: rarely(t) && rarely(t), ApplyOnForward: rarely(t)}
+			DoNotTrack: seldom(t), PreDNAT: seldom(t), ApplyOnForward: rarely(t)}
 	case *v3.NetworkPolicy:
 		r.Spec = drawPolicySpec(t)
 	case *v3.Profile:

@@ -281,22 +281,3 @@ func (g generator) setDelta(p *ruleset.Program, id ruleset.SetID) *ruleset.SetDe
 	member := func() ruleset.Member { return g.member(kindOf(id)) }
 	return &ruleset.SetDelta{Add: list(g, 4, member), Remove: list(g, 4, member)}
 }
-
-// clone returns a copy of p that shares no set with it.
-func clone(p *ruleset.Program) *ruleset.Program {
-	c := ruleset.NewProgram()
-	c.Settings = p.Settings
-	for k, v := range p.Endpoints {
-		c.Endpoints[k] = v
-	}
-	for k, v := range p.Policies {
-		c.Policies[k] = v
-	}
-	for k, v := range p.Profiles {
-		c.Profiles[k] = v
-	}
-	for k, v := range p.Sets {
-		c.Sets[k] = v.Clone()
-	}
-	return c
-}
