@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -289,6 +290,13 @@ func (r *rig) untilStatus(what string, ok func(store.NodeStatus) bool) store.Nod
 	return last
 }
 
+// untilEnforced waits for a report that the revision is in force.
+func (r *rig) untilEnforced(at store.Revision) store.NodeStatus {
+	r.t.Helper()
+	number := func(r store.Revision) int { n, _ := strconv.Atoi(string(r)); return n }
+	return r.untilStatus("revision "+string(at), func(s store.NodeStatus) bool { return number(s.Enforced) >= number(at) })
+}
+
 func (r *rig) put(kind v3.Kind, text string) store.Revision {
 	r.t.Helper()
 	return r.store.put(object(r.t, kind, text))
@@ -305,6 +313,7 @@ const webPolicy = `{"metadata":{"name":"web"},"spec":{"tier":"default","order":1
 	"ingress":[{"action":"Allow","protocol":"TCP","source":{"nets":["10.9.0.0/16"]},"destination":{"ports":[80]}}]}}`
 
 func TestNothingIsProgrammedBeforeEverythingIsKnown(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.fill()
 	r.store.cut(store.ErrUnavailable)
@@ -330,6 +339,7 @@ func TestNothingIsProgrammedBeforeEverythingIsKnown(t *testing.T) {
 }
 
 func TestNothingIsProgrammedBeforeTheInterfacesAreKnown(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.fill()
 	r.start()
@@ -346,6 +356,7 @@ func TestNothingIsProgrammedBeforeTheInterfacesAreKnown(t *testing.T) {
 }
 
 func TestNotReadyWhileTheKernelRefuses(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.fill()
 	for range 4 {
@@ -372,6 +383,7 @@ func TestNotReadyWhileTheKernelRefuses(t *testing.T) {
 }
 
 func TestChangesAreLive(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.fill()
 	r.begin()
@@ -393,6 +405,7 @@ func TestChangesAreLive(t *testing.T) {
 }
 
 func TestInterfacesComeAndGo(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.put(v3.KindHostEndpoint, `{"metadata":{"name":"byaddress"},"spec":{"node":"h","expectedIPs":["10.0.0.1"]}}`)
 	r.put(v3.KindHostEndpoint, `{"metadata":{"name":"byname"},"spec":{"node":"h","interfaceName":"eth7"}}`)
@@ -414,6 +427,7 @@ func TestInterfacesComeAndGo(t *testing.T) {
 }
 
 func TestDisturbance(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.fill()
 	r.begin()
@@ -445,6 +459,7 @@ func TestDisturbance(t *testing.T) {
 }
 
 func TestOutage(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.fill()
 	r.begin()
@@ -470,6 +485,7 @@ func TestOutage(t *testing.T) {
 
 func TestLockedDatastore(t *testing.T) {
 	info := `{"metadata":{"name":"default"},"spec":{"datastoreReady":%v}}`
+	t.Parallel()
 	r := newRig(t)
 	r.fill()
 	r.put(v3.KindClusterInformation, fmt.Sprintf(info, false))
@@ -497,18 +513,19 @@ func TestLockedDatastore(t *testing.T) {
 	}
 	at = r.put(v3.KindClusterInformation, fmt.Sprintf(info, true))
 	r.untilAllowed("10.9.0.1", 81)
-	r.untilStatus("everything in force", func(s store.NodeStatus) bool { return s.Enforced == at })
+	r.untilEnforced(at)
 }
 
 func TestStatusAndRegistration(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.fill()
 	r.begin()
 	node := v3.Key{Kind: v3.KindNode, Name: "h"}
 	eventually(t, "the host is registered", func() bool { _, err := r.store.Get(context.Background(), node); return err == nil })
 	at := r.put(v3.KindGlobalNetworkPolicy, strings.Replace(webPolicy, "[80]", "[81]", 1))
-	s := r.untilStatus("the last revision", func(s store.NodeStatus) bool { return s.Enforced == at && s.Ready })
-	if s.Node != "h" || s.Version != "v1" || s.TTLSeconds != 90 || s.Time == "" || len(s.Faults) > 0 {
+	s := r.untilEnforced(at)
+	if !s.Ready || s.Node != "h" || s.Version != "v1" || s.TTLSeconds != 90 || s.Time == "" || len(s.Faults) > 0 {
 		t.Errorf("status %+v", s)
 	}
 	r.untilMetric("felix_cluster_num_hosts 1")
@@ -522,6 +539,7 @@ func TestStatusAndRegistration(t *testing.T) {
 }
 
 func TestStoreThatOpensLate(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.fill()
 	open, attempts := r.options.OpenStore, 0
@@ -539,6 +557,7 @@ func TestStoreThatOpensLate(t *testing.T) {
 }
 
 func TestRunWithoutDataplane(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.options.OpenDataplane = func(context.Context, *slog.Logger) (Dataplane, error) { return nil, os.ErrPermission }
 	if err := Run(context.Background(), r.options); err == nil {

@@ -43,6 +43,7 @@ func files(t *testing.T, dir string) int {
 
 // The last good version stays in force while the stored value is faulty; everybody is told; the rest goes on.
 func TestFaultKeepsLastGood(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.fill()
 	r.begin()
@@ -87,6 +88,7 @@ func TestFaultAfterRestart(t *testing.T) {
 		"compacted, then spoilt while running": {whileRunning: func(r *rig) { compact(r); spoilWeb(r) }},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t)
 			r.fill()
 			r.begin()
@@ -132,6 +134,7 @@ func TestLostPolicyDenies(t *testing.T) {
 		"spec has another type":       {value: `{"spec":[]}`},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t)
 			r.fill()
 			r.put(v3.KindHostEndpoint, `{"metadata":{"name":"h.eth1","labels":{"role":"db"}},"spec":{"node":"h","interfaceName":"eth1"}}`)
@@ -162,6 +165,7 @@ func TestLostPolicyDenies(t *testing.T) {
 
 // An object that was created faulty had no version that could be in force.
 func TestFaultFromTheBeginning(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.fill()
 	r.begin()
@@ -177,6 +181,7 @@ func TestFaultFromTheBeginning(t *testing.T) {
 
 // A host endpoint whose last good version is lost would leave its interface open.
 func TestLostHostEndpointStays(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.fill()
 	r.begin()
@@ -198,6 +203,7 @@ func TestLostHostEndpointStays(t *testing.T) {
 
 // Files of objects that went while no agent ran are removed.
 func TestKeptFilesAreForgotten(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.fill()
 	r.begin()
@@ -218,6 +224,7 @@ func TestKeptFilesAreForgotten(t *testing.T) {
 
 // A state directory that cannot be written costs the protection across restarts, and nothing else.
 func TestNoStateDirectory(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.options.StateDir = "/proc/nowhere"
 	r.fill()

@@ -164,11 +164,12 @@ func (h *history) run() {
 
 // Whatever happens, in whatever order: in the end the host enforces the last good version of everything.
 func TestRandomHistories(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		h := &history{rig: newRig(t), good: map[v3.Key]v3.Resource{}, links: interfaces("eth0", "10.0.0.1")}
 		h.options.Environ = []string{"FELIX_FELIXHOSTNAME=h"}
 		h.run()
-		for range rapid.IntRange(10, 60).Draw(rt, "steps") {
+		for range rapid.IntRange(10, 40).Draw(rt, "steps") {
 			h.step(rt)
 		}
 		h.run()

@@ -32,6 +32,7 @@ func testLogger(b *logBuffer) *slog.Logger {
 }
 
 func TestMetricsAndHealthPages(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.fill()
 	r.begin()
@@ -101,6 +102,7 @@ func TestLiveness(t *testing.T) {
 
 // The parameters of FelixConfiguration take effect while the agent runs; bad ones leave what was.
 func TestParametersAreLive(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.options.Environ = []string{"FELIX_FELIXHOSTNAME=h", "FELIX_HEALTHENABLED=true", "FELIX_BPFENABLED=true", "FELIX_NOSUCH=1"}
 	r.fill()
@@ -154,6 +156,7 @@ func TestParametersAreLive(t *testing.T) {
 
 // The labels of the host's Node choose a FelixConfiguration.
 func TestParametersByNodeLabel(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.fill()
 	r.put(v3.KindFelixConfiguration, `{"metadata":{"name":"edge"},"spec":{"nodeSelector":"zone == 'edge'","failsafeInboundHostPorts":[]}}`)
@@ -168,13 +171,14 @@ func TestParametersByNodeLabel(t *testing.T) {
 }
 
 func TestLogLevelIsLive(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.options.Environ = append(r.options.Environ, "FELIX_LOGPREFIX=x")
 	r.fill()
 	r.begin()
 	r.untilReady()
 	at := r.put(v3.KindFelixConfiguration, `{"metadata":{"name":"default"},"spec":{"logSeverityScreen":"Error"}}`)
-	r.untilStatus("the new level", func(s store.NodeStatus) bool { return s.Enforced == at })
+	r.untilEnforced(at)
 	before := r.log.count("level=")
 	r.store.cut(store.ErrUnavailable) // a warning
 	r.untilMetric("margay_store_connected 0")
@@ -187,6 +191,7 @@ func TestLogLevelIsLive(t *testing.T) {
 }
 
 func TestStoreConfig(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.options.Environ = []string{"ETCD_ENDPOINTS=https://10.0.0.1:2379,https://10.0.0.2:2379", "ETCD_CA_CERT_FILE=/ca",
 		"ETCD_USERNAME=root", "ETCD_PASSWORD=hunter2", "NODENAME=n7"}
@@ -314,6 +319,7 @@ func TestMetricsOverTLS(t *testing.T) {
 		"CA file has no CA inside": {tlsEnv("FELIX_PROMETHEUSMETRICSCAFILE="+ours.path("server.key"), auth("VerifyClientCertIfGiven")), false, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t)
 			r.options.Environ = append(r.options.Environ, c.env...)
 			r.begin()
@@ -338,6 +344,7 @@ func TestMetricsOverTLS(t *testing.T) {
 func TestCertificateIsReadAnew(t *testing.T) {
 	a := newAuthority(t)
 	a.issue("server", 10)
+	t.Parallel()
 	r := newRig(t)
 	r.options.Environ = append(r.options.Environ, "FELIX_PROMETHEUSMETRICSCERTFILE="+a.path("server.crt"), "FELIX_PROMETHEUSMETRICSKEYFILE="+a.path("server.key"))
 	r.begin()
@@ -353,6 +360,7 @@ func TestCertificateIsReadAnew(t *testing.T) {
 
 // A port that is taken is tried again; the agent does not wait for it.
 func TestPortIsTaken(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	listen, refusals := r.options.Listen, 1
 	r.options.Listen = func(ctx context.Context, network, address string) (net.Listener, error) {
