@@ -13,31 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The recorded cases of testdata say what the system that we are compatible with does. These kinds have no type here
-// yet; a kind leaves the list when it gets one.
-var kindsWithoutType = []string{}
-
-// skipped counts the cases of kinds without a type, and fails for a kind that is neither known nor listed.
-type skipped map[string]int
-
-func (s skipped) skip(t *testing.T, kind string) bool {
-	t.Helper()
-	_, known := Lookup(Kind(kind))
-	listed := slices.Contains(kindsWithoutType, kind)
-	if known == listed {
-		t.Fatalf("kind %s: has a type: %v, listed as without: %v", kind, known, listed)
-	}
-	if listed {
-		s[kind]++
-	}
-	return listed
-}
-
-func (s skipped) report(t *testing.T) {
-	for _, kind := range slices.Sorted(maps.Keys(s)) {
-		t.Logf("skipped %d cases of %s, which has no type yet", s[kind], kind)
-	}
-}
+// The recorded cases of testdata say what the system that we are compatible with does.
 
 func readCases(t *testing.T, name string, into any) {
 	t.Helper()
@@ -75,11 +51,8 @@ func TestRecordedValidation(t *testing.T) {
 		Manifest string `json:"manifest"`
 	}
 	readCases(t, "validation.json", &cases)
-	skips, tested := skipped{}, 0
+	tested := 0
 	for _, c := range cases {
-		if skips.skip(t, c.Kind) {
-			continue
-		}
 		tested++
 		_, err := prepare([]byte(c.Manifest))
 		if (err == nil) != c.Valid {
@@ -88,7 +61,6 @@ func TestRecordedValidation(t *testing.T) {
 		checkFaults(t, err, c.Manifest)
 	}
 	t.Logf("%d cases hold", tested)
-	skips.report(t)
 }
 
 // checkFaults: every refusal says where and why.
@@ -117,17 +89,8 @@ func TestRecordedLayout(t *testing.T) {
 		} `json:"cases"`
 	}
 	readCases(t, "layout.json", &layout)
-	skips, tested := skipped{}, 0
+	tested := 0
 	for _, c := range layout.Cases {
-		var head struct {
-			Kind string `json:"kind"`
-		}
-		if err := json.Unmarshal(c.Resource, &head); err != nil {
-			t.Fatal(err)
-		}
-		if skips.skip(t, head.Kind) {
-			continue
-		}
 		tested++
 		r, err := prepare(c.Resource)
 		if err != nil {
@@ -146,7 +109,6 @@ func TestRecordedLayout(t *testing.T) {
 		roundTrip(t, kindOfKey(t, key), value)
 	}
 	t.Logf("%d cases hold", tested)
-	skips.report(t)
 }
 
 func storedUnder(stored map[string]json.RawMessage, key Key) (json.RawMessage, bool) {
@@ -224,9 +186,9 @@ func TestRecordedDefaults(t *testing.T) {
 		Becomes map[string]any  `json:"becomes"`
 	}
 	readCases(t, "defaults.json", &cases)
-	skips, tested := skipped{}, 0
+	tested := 0
 	for _, c := range cases {
-		if c.Kind == "" || skips.skip(t, c.Kind) {
+		if c.Kind == "" {
 			continue
 		}
 		tested++
@@ -247,7 +209,6 @@ func TestRecordedDefaults(t *testing.T) {
 		}
 	}
 	t.Logf("%d cases hold", tested)
-	skips.report(t)
 }
 
 func lookupPath(object map[string]any, at string) any {
