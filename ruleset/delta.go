@@ -2,11 +2,12 @@ package ruleset
 
 // A Delta turns one Program into the next. A nil map entry removes the object; a nil Settings keeps the settings.
 //
-// Invariants: applying a Delta leaves no endpoint with a policy that the Program does not hold and no rule with a set
+// Invariants: applying a Delta leaves no endpoint or workload with a policy that the Program does not hold and no rule with a set
 // that it does not hold; a set changes in place only by Add and Remove.
 type Delta struct {
 	Settings  *Settings
 	Endpoints map[EndpointID]*Endpoint
+	Workloads map[EndpointID]*Workload
 	Policies  map[PolicyID]*Policy
 	Profiles  map[string]*Profile
 	Sets      map[SetID]*SetDelta
@@ -22,7 +23,7 @@ type SetDelta struct {
 
 // Empty reports whether applying d changes nothing.
 func (d *Delta) Empty() bool {
-	return d.Settings == nil && len(d.Endpoints) == 0 && len(d.Policies) == 0 && len(d.Profiles) == 0 && len(d.Sets) == 0
+	return d.Settings == nil && len(d.Endpoints) == 0 && len(d.Workloads) == 0 && len(d.Policies) == 0 && len(d.Profiles) == 0 && len(d.Sets) == 0
 }
 
 // Apply changes p as d says. New sets are taken over, not copied: p owns them afterwards.
@@ -31,6 +32,7 @@ func (p *Program) Apply(d *Delta) {
 		p.Settings = *d.Settings
 	}
 	merge(p.Endpoints, d.Endpoints)
+	merge(p.Workloads, d.Workloads)
 	merge(p.Policies, d.Policies)
 	merge(p.Profiles, d.Profiles)
 	for id, change := range d.Sets {

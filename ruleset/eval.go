@@ -1,149 +1,245 @@
 package ruleset
 
-import (
-	"net/netip"
-	"strings"
-)
+import "net/netip"
 
-// A ConnState is what connection tracking knows of a packet's flow.
-type ConnState uint8
+// Eval returns what p does with pkt. It is the specification of every back end (spec 2.3 to 2.10). It does not allocate.
+func Eval(p *Program, pkt *Packet) Verdict { return Trace(p, pkt, nil) }
 
-// The states. The zero value is the one for which policy is walked.
-const (
-	New ConnState = iota
-	Established
-	Related
-	Invalid
-)
+// An evaluation takes one packet along its way through the host:
+//
+//	in ──► workload known, source its own ──► Untracked ──► flow known? ──► PreDNAT ──┬──► to a process: workload egress and
+//	       or Untracked of the host endpoint                                          │    EndpointToHost, or Normal ingress
+//	                                                                                  └──► out again: Forward ingress, workload
+//	                                                                                       egress, workload ingress, Forward egress
+//	a process sends ──► Untracked ──► flow known? ──► Normal egress, unless to a workload ──► out
+type evaluation struct {
+	program  *Program
+	packet   Packet
+	original Packet // before destination NAT
+	step     func(Step)
 
-// A Packet is what a verdict depends on. Addresses and ports are those that the hook sees.
-type Packet struct {
-	// Direction: Ingress is delivered to a process of this host, Egress is sent by one.
-	Direction Direction
-	// Interface is the one that the packet came in by (Ingress) or leaves by (Egress).
-	Interface          string
-	State              ConnState
-	Src, Dst           netip.Addr
-	Protocol           uint8
-	SrcPort, DstPort   uint16 // 0 when the protocol has no ports
-	ICMPType, ICMPCode uint8
+	// accepted: a rule of Untracked or PreDNAT allowed the packet, so that the policy of the host endpoint that it is
+	// at is not asked again. Workloads are, and so is Forward egress of the endpoint that it leaves by.
+	accepted  bool
+	untracked bool
+
+	// Where the packet is.
+	stage     Stage
+	direction Direction
+	endpoint  EndpointID
+
+	verdict Verdict
 }
 
-// A Reason says what decided a verdict.
-type Reason uint8
-
-// The reasons. The zero value is what a Verdict of zero means: denied, since nothing allowed it.
-const (
-	NoProfile      Reason = iota // no tier decided and no profile allowed
-	NoEndpoint                   // the interface is no endpoint: Margay does not filter it
-	FlowKnown                    // established or related
-	FlowInvalid                  // connection tracking calls the packet invalid
-	FailsafePort                 // Verdict.Rule is the index of the failsafe
-	PolicyRule                   // Verdict.Tier, Policy, Rule
-	EndOfTier                    // Verdict.Tier: no rule of it decided
-	ProfileRule                  // Verdict.Profile, Rule
-	ProfileMissing               // Verdict.Profile is named by the endpoint and does not exist
-)
-
-// String returns the reason for people.
-func (r Reason) String() string {
-	return [...]string{"no profile", "no endpoint", "established", "invalid", "failsafe", "policy rule", "end of tier",
-		"profile rule", "profile missing"}[r]
-}
-
-// A Verdict is the answer for one packet and what decided it. The zero value denies.
-type Verdict struct {
-	Allowed  bool
-	Reason   Reason
-	Endpoint EndpointID
-	Tier     string
-	Policy   PolicyID
-	Profile  string
-	Rule     int // index in the rule list of the direction, or of the failsafe
-}
-
-// Eval returns what p does with pkt. It is the specification of every back end (spec 2.3). It does not allocate.
-func Eval(p *Program, pkt *Packet) Verdict {
-	ep := p.endpointOf(pkt.Interface)
-	if ep == nil {
-		return Verdict{Allowed: true, Reason: NoEndpoint}
+// run goes from station to station until one decides for good: it then returns false.
+func (e *evaluation) run() Verdict {
+	e.verdict = Verdict{Allowed: true, Reason: NoEndpoint}
+	if e.packet.In == "" && e.packet.Out == "" {
+		e.normalAlone()
+		return e.verdict
 	}
-	v := Verdict{Endpoint: ep.ID}
+	_ = e.workloadsKnown() && e.ownSource() && e.beforeTracking() && e.newFlow() && e.beforeDNAT() && e.policy()
+	e.verdict.NotTracked = e.verdict.Allowed && e.untracked
+	return e.verdict
+}
+
+// workloadsKnown: nothing passes by a workload's interface that is not known. A process may send to one.
+func (e *evaluation) workloadsKnown() bool {
+	p, in, out := e.program, e.packet.In, e.packet.Out
+	if p.Settings.IsWorkload(in) && p.workload(in) == nil {
+		e.visit(Normal, Egress, EndpointID{})
+		return e.deny(UnknownInterface)
+	}
+	if in != "" && p.Settings.IsWorkload(out) && p.workload(out) == nil {
+		e.visit(Normal, Ingress, EndpointID{})
+		return e.deny(UnknownInterface)
+	}
+	return true
+}
+
+// ownSource: a workload sends from its own addresses. That holds for every packet of a flow.
+func (e *evaluation) ownSource() bool {
+	if !e.program.Settings.IsWorkload(e.packet.In) {
+		return true
+	}
+	w := e.program.workload(e.packet.In)
+	if e.program.maySend(w, &e.original) {
+		return true
+	}
+	e.visit(Normal, Egress, w.ID)
+	return e.deny(SpoofedSource)
+}
+
+// beforeTracking is the Untracked stage. Failsafe ports are left to the stages after it, in both directions of a flow:
+// one half of it would be tracked and the other not.
+func (e *evaluation) beforeTracking() bool {
+	dir, iface := Ingress, e.original.In
+	if iface == "" {
+		dir, iface = Egress, e.original.Out
+	}
+	ep := e.program.hostEndpoint(iface, Untracked)
+	if ep == nil || len(ep.Untracked.Tiers(dir)) == 0 {
+		return true
+	}
+	e.visit(Untracked, dir, ep.ID)
+	if e.failsafe() >= 0 || e.failsafeReply() >= 0 {
+		return e.pass(FailsafePort)
+	}
+	if e.tiers(ep.Untracked.Tiers(dir)) {
+		e.accepted, e.untracked = e.verdict.Allowed, e.verdict.Allowed
+		return e.verdict.Allowed
+	}
+	return e.pass(NoPolicy)
+}
+
+// newFlow: what belongs to a flow that was allowed, is.
+func (e *evaluation) newFlow() bool {
+	if e.state() != Established && e.state() != Related {
+		return true
+	}
+	e.visit(Normal, Ingress, EndpointID{})
+	return e.allow(FlowKnown)
+}
+
+// beforeDNAT is the PreDNAT stage. With an endpoint for all interfaces it sees what workloads send, too.
+func (e *evaluation) beforeDNAT() bool {
+	ep := e.program.hostEndpoint(e.packet.In, PreDNAT)
+	if ep == nil || len(ep.PreDNAT.Ingress) == 0 || e.accepted {
+		return true
+	}
+	e.visit(PreDNAT, Ingress, ep.ID)
 	switch {
-	case pkt.State == Established || pkt.State == Related:
-		v.Allowed, v.Reason = true, FlowKnown
-		return v
-	case pkt.State == Invalid && !p.Settings.AcceptInvalid:
-		v.Reason = FlowInvalid
-		return v
+	case e.invalid():
+		return e.deny(FlowInvalid)
+	case e.failsafe() >= 0:
+		return e.pass(FailsafePort)
+	case e.tiers(ep.PreDNAT.Ingress):
+		e.accepted = e.verdict.Allowed
+		return e.verdict.Allowed
 	}
-	if i := p.failsafe(pkt); i >= 0 {
-		v.Allowed, v.Reason, v.Rule = true, FailsafePort, i
-		return v
-	}
-	if p.evalTiers(ep.Normal.Tiers(pkt.Direction), pkt, &v) || p.evalProfiles(ep.Profiles, pkt, &v) {
-		return v
-	}
-	v.Reason = NoProfile
-	return v
+	return e.pass(NoPolicy)
 }
 
-// endpointOf returns the endpoint that enforces for an interface: one that names it, else the one for all interfaces.
-func (p *Program) endpointOf(iface string) *Endpoint {
-	var all *Endpoint
-	for _, ep := range p.Endpoints {
-		for _, name := range ep.Interfaces {
-			if name == iface {
-				return ep
-			}
-			if name == AllInterfaces {
-				all = ep
-			}
-		}
+// policy is what is walked after destination NAT.
+func (e *evaluation) policy() bool {
+	in, out := e.packet.In, e.packet.Out
+	switch {
+	case in == "" && e.program.Settings.IsWorkload(out):
+		e.visit(Normal, Ingress, EndpointID{})
+		return e.allow(ToOwnWorkload)
+	case in == "":
+		return e.normal(Egress, out)
+	case out == "" && e.program.Settings.IsWorkload(in):
+		return e.toHost(in)
+	case out == "":
+		return e.normal(Ingress, in)
 	}
-	if all != nil && p.Settings.IsWorkload(iface) {
-		return nil
-	}
-	return all
+	return e.forward(Ingress, in) && e.workload(Egress, in) && e.workload(Ingress, out) && e.forward(Egress, out)
 }
 
-// IsWorkload reports whether an interface is a workload's, by its name. An empty prefix is no prefix of anything: it would
-// leave no interface to filter.
-func (s *Settings) IsWorkload(iface string) bool {
-	for _, prefix := range s.WorkloadPrefixes {
-		if prefix != "" && strings.HasPrefix(iface, prefix) {
-			return true
-		}
+// normal is the Normal stage of a host endpoint.
+func (e *evaluation) normal(dir Direction, iface string) bool {
+	ep := e.program.hostEndpoint(iface, Normal)
+	if ep == nil || e.accepted {
+		return true
 	}
-	return false
+	e.visit(Normal, dir, ep.ID)
+	if e.invalid() {
+		return e.deny(FlowInvalid)
+	}
+	if i := e.failsafe(); i >= 0 {
+		return e.allowBy(FailsafePort, i)
+	}
+	return e.walk(&ep.Normal, ep.Profiles)
 }
 
-// failsafe returns the index of the failsafe that lets pkt through, or -1.
-func (p *Program) failsafe(pkt *Packet) int {
-	peer := pkt.Src
-	if pkt.Direction == Egress {
-		peer = pkt.Dst
+// normalAlone is the Normal stage for a packet that says nothing of the rest of its way.
+func (e *evaluation) normalAlone() {
+	ep := e.program.hostEndpoint(e.packet.Interface, Normal)
+	if ep == nil {
+		return
 	}
-	for i, f := range p.Settings.Failsafes(pkt.Direction) {
-		if f.Protocol == pkt.Protocol && f.Port == pkt.DstPort && (!f.Net.IsValid() || f.Net.Contains(peer)) {
-			return i
-		}
+	e.visit(Normal, e.packet.Direction, ep.ID)
+	if e.state() == Established || e.state() == Related {
+		e.allow(FlowKnown)
+		return
 	}
-	return -1
+	e.normal(e.packet.Direction, e.packet.Interface)
 }
 
-// evalTiers reports whether a tier decided, with the decision in v.
-func (p *Program) evalTiers(tiers []Tier, pkt *Packet, v *Verdict) bool {
+// forward is the Forward stage of the host endpoint that a packet comes in by or leaves by.
+func (e *evaluation) forward(dir Direction, iface string) bool {
+	ep := e.program.hostEndpoint(iface, Forward)
+	if ep == nil || dir == Ingress && e.accepted {
+		return true
+	}
+	e.visit(Forward, dir, ep.ID)
+	if e.invalid() {
+		return e.deny(FlowInvalid)
+	}
+	tiers := ep.Forward.Tiers(dir)
+	if e.tiers(tiers) {
+		return e.verdict.Allowed
+	}
+	return e.pass(NoPolicy)
+}
+
+// workload walks the policies of the workload behind an interface, if it is a workload's.
+func (e *evaluation) workload(dir Direction, iface string) bool {
+	if !e.program.Settings.IsWorkload(iface) {
+		return true
+	}
+	w := e.program.workload(iface)
+	e.visit(Normal, dir, w.ID)
+	switch {
+	case e.invalid():
+		return e.deny(FlowInvalid)
+	case dir == Egress && e.program.Settings.forbidsTunnel(&e.packet):
+		return e.deny(TunnelPacket)
+	}
+	return e.walk(&w.Normal, w.Profiles)
+}
+
+// toHost is what a workload sends to its own host. Policy of host endpoints does not apply.
+func (e *evaluation) toHost(iface string) bool {
+	w := e.program.workload(iface)
+	if isPodDiscovery(&e.packet) {
+		e.visit(Normal, Egress, w.ID)
+		return e.allow(PodDiscovery)
+	}
+	if !e.workload(Egress, iface) {
+		return false
+	}
+	if e.program.Settings.EndpointToHost == HostDrop {
+		return e.deny(EndpointToHost)
+	}
+	return e.allow(EndpointToHost)
+}
+
+// walk walks tiers, then profiles. What neither allows is denied.
+func (e *evaluation) walk(w *Walk, profiles []string) bool {
+	if e.tiers(w.Tiers(e.direction)) || e.profiles(profiles) {
+		return e.verdict.Allowed
+	}
+	return e.deny(NoProfile)
+}
+
+// tiers reports whether a tier decided.
+func (e *evaluation) tiers(tiers []Tier) bool {
+	endless := e.stage == Untracked || e.stage == PreDNAT // the end of a tier denies nothing
 	for i := range tiers {
 		tier := &tiers[i]
 		passed, enforced := false, false
 		for _, id := range tier.Policies {
-			policy := p.Policies[id]
-			if policy == nil || policy.Staged {
+			policy := e.program.Policies[id]
+			if policy == nil {
+				continue
+			}
+			rule, action := e.firstMatch(tier, policy)
+			if policy.Staged {
 				continue
 			}
 			enforced = true
-			rule, action := p.firstMatch(policy.Rules(pkt.Direction), pkt)
 			if rule < 0 {
 				continue
 			}
@@ -151,29 +247,58 @@ func (p *Program) evalTiers(tiers []Tier, pkt *Packet, v *Verdict) bool {
 				passed = true
 				break
 			}
-			v.Allowed, v.Reason, v.Tier, v.Policy, v.Rule = action == Allow, PolicyRule, tier.Name, id, rule
+			e.decide(Verdict{Allowed: action == Allow, Reason: PolicyRule, Tier: tier.Name, Policy: id, Rule: rule})
 			return true
 		}
-		if enforced && !passed && !tier.EndPass {
-			v.Reason, v.Tier = EndOfTier, tier.Name
+		if enforced && !passed && !tier.EndPass && !endless {
+			e.decide(Verdict{Reason: EndOfTier, Tier: tier.Name})
 			return true
 		}
 	}
 	return false
 }
 
-// evalProfiles reports whether a profile decided, with the decision in v. Pass in a profile means nothing.
-func (p *Program) evalProfiles(names []string, pkt *Packet, v *Verdict) bool {
+// firstMatch returns the first rule of a policy that matches and ends its walk, or -1.
+func (e *evaluation) firstMatch(tier *Tier, policy *Policy) (int, Action) {
+	if e.step == nil && policy.Staged {
+		return -1, Deny
+	}
+	at := Step{Kind: AtPolicy, Tier: tier.Name, Policy: policy.ID, Staged: policy.Staged}
+	e.tell(&at)
+	rules := policy.Rules(e.direction)
+	for i := range rules {
+		if matched := e.asks(&at, rules, i); matched && rules[i].Action.Decides() {
+			return i, rules[i].Action
+		}
+	}
+	return -1, Deny
+}
+
+// asks reports whether a rule matches. What a Log rule matches is of interest to somebody who looks on only.
+func (e *evaluation) asks(at *Step, rules []Rule, i int) bool {
+	if e.step == nil && rules[i].Action == Log {
+		return false
+	}
+	matched := e.program.matches(&rules[i], e.view())
+	at.Kind, at.Rule, at.Action, at.Matched = AtRule, i, rules[i].Action, matched
+	e.tell(at)
+	return matched
+}
+
+// profiles reports whether a profile decided. Pass in a profile means nothing.
+func (e *evaluation) profiles(names []string) bool {
 	for _, name := range names {
-		profile := p.Profiles[name]
+		profile := e.program.Profiles[name]
 		if profile == nil {
-			v.Reason, v.Profile = ProfileMissing, name
+			e.decide(Verdict{Reason: ProfileMissing, Profile: name})
 			return true
 		}
-		for i := range profile.Rules(pkt.Direction) {
-			rule := &profile.Rules(pkt.Direction)[i]
-			if (rule.Action == Allow || rule.Action == Deny) && p.matches(rule, pkt) {
-				v.Allowed, v.Reason, v.Profile, v.Rule = rule.Action == Allow, ProfileRule, name, i
+		at := Step{Kind: AtProfile, Profile: name}
+		e.tell(&at)
+		rules := profile.Rules(e.direction)
+		for i := range rules {
+			if e.asks(&at, rules, i) && (rules[i].Action == Allow || rules[i].Action == Deny) {
+				e.decide(Verdict{Allowed: rules[i].Action == Allow, Reason: ProfileRule, Profile: name, Rule: i})
 				return true
 			}
 		}
@@ -181,76 +306,73 @@ func (p *Program) evalProfiles(names []string, pkt *Packet, v *Verdict) bool {
 	return false
 }
 
-// firstMatch returns the first rule that matches and ends the walk, or -1.
-func (p *Program) firstMatch(rules []Rule, pkt *Packet) (int, Action) {
-	for i := range rules {
-		if rules[i].Action.Decides() && p.matches(&rules[i], pkt) {
-			return i, rules[i].Action
-		}
-	}
-	return -1, Deny
+// failsafe returns the index of the failsafe that the packet is for, or -1.
+func (e *evaluation) failsafe() int {
+	return findFailsafe(e.program.Settings.Failsafes(e.direction), e.view().Protocol, e.view().DstPort, e.peer())
 }
 
-func (p *Program) matches(r *Rule, pkt *Packet) bool {
-	return (r.Family == AnyFamily || r.Family == FamilyOf(pkt.Src)) &&
-		(r.Protocol == 0 || r.Protocol == pkt.Protocol) &&
-		(r.NotProtocol == 0 || r.NotProtocol != pkt.Protocol) &&
-		r.ICMP.matches(pkt) && !r.NotICMP.excludes(pkt) &&
-		p.matchesEntity(&r.Source, pkt, pkt.Src, pkt.SrcPort) &&
-		p.matchesEntity(&r.Destination, pkt, pkt.Dst, pkt.DstPort)
+// failsafeReply returns the index of the failsafe of the other direction that the packet is a reply from, or -1.
+func (e *evaluation) failsafeReply() int {
+	return findFailsafe(e.program.Settings.Failsafes(1-e.direction), e.view().Protocol, e.view().SrcPort, e.peer())
 }
 
-func (m ICMPMatch) matches(pkt *Packet) bool {
-	return !m.HasType || isICMP(pkt) && m.Type == pkt.ICMPType && (!m.HasCode || m.Code == pkt.ICMPCode)
+// peer returns the address at the other end.
+func (e *evaluation) peer() netip.Addr {
+	if e.direction == Egress {
+		return e.view().Dst
+	}
+	return e.view().Src
 }
 
-func (m ICMPMatch) excludes(pkt *Packet) bool { return m.HasType && m.matches(pkt) }
-
-// isICMP reports whether the packet is ICMP of its own family; ICMP in IPv6 is a payload like any other.
-func isICMP(pkt *Packet) bool {
-	return pkt.Protocol == ICMP && pkt.Src.Is4() || pkt.Protocol == ICMPv6 && !pkt.Src.Is4()
+// view returns the packet as the stage sees it.
+func (e *evaluation) view() *Packet {
+	if e.stage == Untracked || e.stage == PreDNAT {
+		return &e.original
+	}
+	return &e.packet
 }
 
-func (p *Program) matchesEntity(e *Entity, pkt *Packet, addr netip.Addr, port uint16) bool {
-	if e.Nets != nil && !inAny(e.Nets, addr) || inAny(e.NotNets, addr) {
-		return false
+func (e *evaluation) state() ConnState {
+	if e.untracked {
+		return NotTracked
 	}
-	for _, id := range e.Sets {
-		if set := p.Sets[id]; set == nil || !set.Contains(addr) {
-			return false
-		}
-	}
-	for _, id := range e.NotSets {
-		if set := p.Sets[id]; set != nil && set.Contains(addr) {
-			return false
-		}
-	}
-	return (e.Ports == nil || p.inPorts(e.Ports, pkt, addr, port)) &&
-		(e.NotPorts == nil || !p.inPorts(e.NotPorts, pkt, addr, port))
+	return e.packet.State
 }
 
-func (p *Program) inPorts(ports *Ports, pkt *Packet, addr netip.Addr, port uint16) bool {
-	if !HasPorts(pkt.Protocol) {
-		return false
-	}
-	for _, r := range ports.Ranges {
-		if r.First <= port && port <= r.Last {
-			return true
-		}
-	}
-	for _, id := range ports.Named {
-		if set := p.Sets[id]; set != nil && set.ContainsPort(addr, pkt.Protocol, port) {
-			return true
-		}
-	}
+func (e *evaluation) invalid() bool {
+	return e.state() == Invalid && !e.program.Settings.AcceptInvalid
+}
+
+// visit says where the packet is.
+func (e *evaluation) visit(s Stage, d Direction, id EndpointID) {
+	e.stage, e.direction, e.endpoint = s, d, id
+	e.tell(&Step{Kind: AtEndpoint})
+}
+
+// decide makes v, at this place, the verdict so far.
+func (e *evaluation) decide(v Verdict) {
+	v.Stage, v.Direction, v.Endpoint = e.stage, e.direction, e.endpoint
+	e.verdict = v
+	e.tell(&Step{Kind: AtDecision, Verdict: v})
+}
+
+// deny, allow and allowBy decide for good.
+func (e *evaluation) deny(r Reason) bool {
+	e.decide(Verdict{Reason: r})
 	return false
 }
 
-func inAny(nets []netip.Prefix, a netip.Addr) bool {
-	for _, n := range nets {
-		if n.Contains(a) {
-			return true
-		}
-	}
+func (e *evaluation) allow(r Reason) bool { return e.allowBy(r, 0) }
+
+func (e *evaluation) allowBy(r Reason, rule int) bool {
+	e.decide(Verdict{Allowed: true, Reason: r, Rule: rule})
 	return false
+}
+
+// pass goes on. It is the verdict so far only if nothing else had a say.
+func (e *evaluation) pass(r Reason) bool {
+	if e.verdict.Reason == NoEndpoint {
+		e.decide(Verdict{Allowed: true, Reason: r})
+	}
+	return true
 }

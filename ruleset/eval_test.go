@@ -38,10 +38,10 @@ func testSets() map[SetID]*Set {
 	}
 }
 
-// packet returns TCP 10.0.0.1:1000 to 10.0.0.2:80, in by eth0, changed as asked.
+// packet returns TCP 10.0.0.1:1000 to 10.0.0.2:80, in by eth0 and for this host, changed as asked.
 func packet(changes ...func(*Packet)) *Packet {
 	p := &Packet{
-		Interface: "eth0", Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"),
+		In: "eth0", Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"),
 		Protocol: TCP, SrcPort: 1000, DstPort: 80,
 	}
 	for _, change := range changes {
@@ -189,7 +189,7 @@ func TestRuleMatches(t *testing.T) {
 			if got := p.matches(&test.rule, test.pkt); got != test.want {
 				t.Errorf("matches = %v, want %v", got, test.want)
 			}
-			if got := (&dumb{p}).matches(&test.rule, test.pkt); got != test.want {
+			if got := (&dumb{p: p}).matches(&test.rule, test.pkt); got != test.want {
 				t.Errorf("dumb implementation: matches = %v, want %v", got, test.want)
 			}
 		})
@@ -285,7 +285,7 @@ func TestEvalWalk(t *testing.T) {
 			if got := Eval(p, packet()); got != test.want {
 				t.Errorf("Eval = %+v, want %+v", got, test.want)
 			}
-			if got := (&dumb{p}).eval(packet()); got != test.want {
+			if got := dumbEval(p, packet()); got != test.want {
 				t.Errorf("dumb implementation: %+v, want %+v", got, test.want)
 			}
 		})
@@ -305,14 +305,15 @@ func guarded() *Program {
 }
 
 func TestEvalBeforePolicy(t *testing.T) {
-	on := func(name string) func(*Packet) { return func(p *Packet) { p.Interface = name } }
+	on := func(name string) func(*Packet) { return func(p *Packet) { p.In = name } }
 	state := func(s ConnState) func(*Packet) { return func(p *Packet) { p.State = s } }
-	egress := func(p *Packet) { p.Direction = Egress }
+	egress := func(p *Packet) { p.In, p.Out = "", p.In }
 	acceptInvalid := func(p *Program) { p.Settings.AcceptInvalid = true }
 	same := func(*Program) {}
 	failsafe := func(i int) Verdict {
 		return Verdict{Allowed: true, Reason: FailsafePort, Endpoint: eth0, Rule: i}
 	}
+	out := func(v Verdict) Verdict { v.Direction = Egress; return v }
 	denied := Verdict{Reason: PolicyRule, Endpoint: eth0, Tier: "t", Policy: policyID("deny")}
 	wild := Verdict{Allowed: true, Reason: PolicyRule, Endpoint: anyway, Tier: "t", Policy: policyID("allow")}
 	noWild := func(p *Program) { delete(p.Endpoints, anyway) }
@@ -323,8 +324,8 @@ func TestEvalBeforePolicy(t *testing.T) {
 		want   Verdict
 	}{
 		{"policy", same, packet(), denied},
-		{"established", same, packet(state(Established)), Verdict{Allowed: true, Reason: FlowKnown, Endpoint: eth0}},
-		{"related", same, packet(state(Related)), Verdict{Allowed: true, Reason: FlowKnown, Endpoint: eth0}},
+		{"established", same, packet(state(Established)), Verdict{Allowed: true, Reason: FlowKnown}},
+		{"related", same, packet(state(Related)), Verdict{Allowed: true, Reason: FlowKnown}},
 		{"invalid", same, packet(state(Invalid), to(22)), Verdict{Reason: FlowInvalid, Endpoint: eth0}},
 		{"invalid accepted goes to failsafes", acceptInvalid, packet(state(Invalid), to(22)), failsafe(0)},
 		{"invalid accepted goes to policy", acceptInvalid, packet(state(Invalid)), denied},
@@ -336,12 +337,12 @@ func TestEvalBeforePolicy(t *testing.T) {
 		{"failsafe with net, other source", same, packet(to(179), from("10.0.1.1")), denied},
 		{"failsafe with net, other family", same, packet(to(179), v6), denied},
 		{"failsafe is the destination port", same, packet(func(p *Packet) { p.SrcPort = 22 }), denied},
-		{"failsafe out", same, packet(to(53), udp, egress), failsafe(0)},
-		{"failsafe out, net is the destination", same, packet(to(179), egress), failsafe(1)},
-		{"failsafe in does not hold for out", same, packet(to(22), egress), Verdict{Reason: NoProfile, Endpoint: eth0}},
+		{"failsafe out", same, packet(to(53), udp, egress), out(failsafe(0))},
+		{"failsafe out, net is the destination", same, packet(to(179), egress), out(failsafe(1))},
+		{"failsafe in does not hold for out", same, packet(to(22), egress), out(Verdict{Reason: NoProfile, Endpoint: eth0})},
 		{"wildcard", same, packet(on("eth1")), wild},
 		{"wildcard, loopback", same, packet(on("lo")), wild},
-		{"wildcard is not for workloads", same, packet(on("cali123")), Verdict{Allowed: true, Reason: NoEndpoint}},
+		{"no interface that anybody knows of", same, packet(on("cali123")), Verdict{Reason: UnknownInterface, Direction: Egress}},
 		{"no endpoint", noWild, packet(on("eth1")), Verdict{Allowed: true, Reason: NoEndpoint}},
 		{"no endpoint, invalid", noWild, packet(on("eth1"), state(Invalid)), Verdict{Allowed: true, Reason: NoEndpoint}},
 	}
@@ -352,10 +353,36 @@ func TestEvalBeforePolicy(t *testing.T) {
 			if got := Eval(p, test.pkt); got != test.want {
 				t.Errorf("Eval = %+v, want %+v", got, test.want)
 			}
-			if got := (&dumb{p}).eval(test.pkt); got != test.want {
+			if got := dumbEval(p, test.pkt); got != test.want {
 				t.Errorf("dumb implementation: %+v, want %+v", got, test.want)
 			}
 		})
+	}
+}
+
+// TestNormalAlone: a packet that says only its direction and interface meets the normal stage.
+func TestNormalAlone(t *testing.T) {
+	denied := Verdict{Reason: PolicyRule, Endpoint: eth0, Tier: "t", Policy: policyID("deny")}
+	at := func(d Direction, iface string, s ConnState) *Packet {
+		return packet(func(p *Packet) { p.In, p.Direction, p.Interface, p.State = "", d, iface, s })
+	}
+	tests := []struct {
+		name string
+		pkt  *Packet
+		want Verdict
+	}{
+		{"policy", at(Ingress, "eth0", New), denied},
+		{"other direction", at(Egress, "eth0", New), Verdict{Reason: NoProfile, Endpoint: eth0, Direction: Egress}},
+		{"established", at(Ingress, "eth0", Established), Verdict{Allowed: true, Reason: FlowKnown, Endpoint: eth0}},
+		{"invalid", at(Ingress, "eth0", Invalid), Verdict{Reason: FlowInvalid, Endpoint: eth0}},
+		{"wildcard", at(Ingress, "eth1", New), Verdict{Allowed: true, Reason: PolicyRule, Endpoint: anyway, Tier: "t", Policy: policyID("allow")}},
+		{"wildcard is not for workloads", at(Ingress, "cali123", New), Verdict{Allowed: true, Reason: NoEndpoint}},
+		{"nowhere", at(Ingress, "", New), Verdict{Allowed: true, Reason: NoEndpoint}},
+	}
+	for _, test := range tests {
+		if got := Eval(guarded(), test.pkt); got != test.want {
+			t.Errorf("%s: Eval = %+v, want %+v", test.name, got, test.want)
+		}
 	}
 }
 

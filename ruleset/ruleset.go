@@ -12,10 +12,7 @@
 package ruleset
 
 import (
-	"cmp"
-	"maps"
 	"net/netip"
-	"slices"
 	"strings"
 )
 
@@ -145,120 +142,6 @@ type Ports struct {
 // A PortRange holds the ports First to Last, both inclusive.
 type PortRange struct{ First, Last uint16 }
 
-// A SetID names a set. Equal IDs have equal meaning on every host; members differ over time only.
-type SetID string
-
-// A SetKind tells what the members of a set are.
-type SetKind uint8
-
-// Addrs holds prefixes (Protocol and Port of each member are 0); AddrPorts holds single addresses with a protocol and
-// a port, for named ports and services.
-const (
-	Addrs SetKind = iota
-	AddrPorts
-)
-
-// A Member is one element of a [Set].
-type Member struct {
-	Prefix   netip.Prefix // masked; a single address for AddrPorts
-	Protocol uint8
-	Port     uint16
-}
-
-// Compare orders members by family, address, length, protocol and port.
-func (m Member) Compare(o Member) int {
-	return cmp.Or(m.Prefix.Addr().Compare(o.Prefix.Addr()), cmp.Compare(m.Prefix.Bits(), o.Prefix.Bits()),
-		cmp.Compare(m.Protocol, o.Protocol), cmp.Compare(m.Port, o.Port))
-}
-
-// A Set is a set of members. Prefixes may overlap. IPv4 and IPv6 members live in one Set; back ends split them.
-type Set struct {
-	Kind SetKind
-	// Comment tells people what the set stands for: the canonical selector.
-	Comment string
-
-	members map[Member]struct{}
-	lengths [2][129]int // members per family and prefix length, so that Contains probes only lengths in use
-}
-
-// NewSet returns a set with the given members.
-func NewSet(kind SetKind, comment string, members ...Member) *Set {
-	s := &Set{Kind: kind, Comment: comment, members: make(map[Member]struct{}, len(members))}
-	for _, m := range members {
-		s.Add(m)
-	}
-	return s
-}
-
-// Add reports whether m was new.
-func (s *Set) Add(m Member) bool {
-	if _, ok := s.members[m]; ok {
-		return false
-	}
-	if s.members == nil {
-		s.members = map[Member]struct{}{}
-	}
-	s.members[m] = struct{}{}
-	s.lengths[familyIndex(m.Prefix.Addr())][m.Prefix.Bits()]++
-	return true
-}
-
-// Remove reports whether m was there.
-func (s *Set) Remove(m Member) bool {
-	if _, ok := s.members[m]; !ok {
-		return false
-	}
-	delete(s.members, m)
-	s.lengths[familyIndex(m.Prefix.Addr())][m.Prefix.Bits()]--
-	return true
-}
-
-// Len returns the number of members.
-func (s *Set) Len() int { return len(s.members) }
-
-// Members returns the members in order.
-func (s *Set) Members() []Member {
-	return slices.SortedFunc(maps.Keys(s.members), Member.Compare)
-}
-
-// Contains reports whether some member of an Addrs set covers a. It does not allocate.
-func (s *Set) Contains(a netip.Addr) bool {
-	lengths := &s.lengths[familyIndex(a)]
-	for bits := a.BitLen(); bits >= 0; bits-- {
-		if lengths[bits] == 0 {
-			continue
-		}
-		p, err := a.Prefix(bits)
-		if err != nil {
-			return false
-		}
-		if _, ok := s.members[Member{Prefix: p}]; ok {
-			return true
-		}
-	}
-	return false
-}
-
-// ContainsPort reports whether an AddrPorts set holds the address with this protocol and port.
-func (s *Set) ContainsPort(a netip.Addr, protocol uint8, port uint16) bool {
-	_, ok := s.members[Member{netip.PrefixFrom(a, a.BitLen()), protocol, port}]
-	return ok
-}
-
-// Clone returns a copy that shares nothing with s.
-func (s *Set) Clone() *Set {
-	c := *s
-	c.members = maps.Clone(s.members)
-	return &c
-}
-
-func familyIndex(a netip.Addr) int {
-	if a.Is4() {
-		return 0
-	}
-	return 1
-}
-
 // A PolicyID names a policy: its kind (GlobalNetworkPolicy, NetworkPolicy, ...), namespace ("" for global) and name.
 type PolicyID struct{ Kind, Namespace, Name string }
 
@@ -280,8 +163,12 @@ type Policy struct {
 	ID      PolicyID
 	Ingress []Rule
 	Egress  []Rule
-	// Staged policies are listed in their tier and never decide.
+	// Staged policies are listed in their tier and never decide (spec 1.8). [Preview] makes them decide.
 	Staged bool
+	// Deletes: the staged policy would take away the enforced one of its name. It has no rules and is listed before that.
+	Deletes bool
+	// Superseded: a staged policy of this name would take the place of this enforced one, or take it away.
+	Superseded bool
 }
 
 // Rules returns the rules of one direction.
@@ -327,62 +214,11 @@ func (w *Walk) Tiers(d Direction) []Tier {
 	return w.Ingress
 }
 
-// An EndpointID names an endpoint of this host: its kind (HostEndpoint, WorkloadEndpoint), namespace and name.
-type EndpointID struct{ Kind, Namespace, Name string }
-
-// String returns Kind(namespace/name).
-func (id EndpointID) String() string { return PolicyID(id).String() }
-
-// An Endpoint is an interface, or all of them, with the policies that apply to it. Endpoints in a Program are never
-// changed in place.
-type Endpoint struct {
-	ID EndpointID
-	// Interfaces that are this endpoint. The single entry "*" is every interface that no other endpoint names and that
-	// is no workload's. Empty: the endpoint was not found on this host (yet) and nothing is enforced for it.
-	Interfaces []string
-	// Normal: traffic to and from processes of this host (host endpoints) or of the workload.
-	Normal Walk
-	// Profiles are walked after the last tier of Normal, in order. A name without a Profile in the Program denies.
-	Profiles []string
-}
-
-// AllInterfaces is the interface name of an endpoint that stands for every interface.
-const AllInterfaces = "*"
-
-// A Failsafe is a port that no policy can close. For ingress Net holds the allowed sources and Port is a port of this
-// host; for egress Net holds the allowed destinations and Port is the remote port.
-type Failsafe struct {
-	Protocol uint8        // TCP or UDP
-	Port     uint16       // 1 to 65535
-	Net      netip.Prefix // zero: every address of both families
-}
-
-// Settings hold for the whole host.
-type Settings struct {
-	FailsafeIngress []Failsafe
-	FailsafeEgress  []Failsafe
-	// Reject: denied packets are answered with an error (TCP reset, ICMP) instead of dropped.
-	Reject bool
-	// AcceptInvalid: packets that connection tracking calls invalid are not dropped up front.
-	AcceptInvalid bool
-	// LogPrefix starts the reports of Log rules.
-	LogPrefix string
-	// WorkloadPrefixes start the names of workload interfaces; such an interface is never a host endpoint.
-	WorkloadPrefixes []string
-}
-
-// Failsafes returns the failsafe ports of one direction.
-func (s *Settings) Failsafes(d Direction) []Failsafe {
-	if d == Egress {
-		return s.FailsafeEgress
-	}
-	return s.FailsafeIngress
-}
-
 // A Program is everything that one host must enforce. The zero value has no endpoint and filters nothing.
 type Program struct {
 	Settings  Settings
 	Endpoints map[EndpointID]*Endpoint
+	Workloads map[EndpointID]*Workload
 	Policies  map[PolicyID]*Policy
 	Profiles  map[string]*Profile
 	Sets      map[SetID]*Set
@@ -391,7 +227,7 @@ type Program struct {
 // NewProgram returns a Program with empty maps.
 func NewProgram() *Program {
 	return &Program{
-		Endpoints: map[EndpointID]*Endpoint{}, Policies: map[PolicyID]*Policy{},
+		Endpoints: map[EndpointID]*Endpoint{}, Workloads: map[EndpointID]*Workload{}, Policies: map[PolicyID]*Policy{},
 		Profiles: map[string]*Profile{}, Sets: map[SetID]*Set{},
 	}
 }

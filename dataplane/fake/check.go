@@ -41,21 +41,25 @@ func checkMembers(set *ruleset.Set, change *ruleset.SetDelta) error {
 	return nil
 }
 
-// check reports the first object that names another one that the program does not hold, and interfaces that two
-// endpoints claim.
+// check reports the first object that names another one that the program does not hold, interfaces that two endpoints
+// claim, host endpoints on interfaces of workloads, and policies in stages that they cannot be in.
 func check(p *ruleset.Program) error {
-	owner := map[string]ruleset.EndpointID{}
+	if err := checkInterfaces(p); err != nil {
+		return err
+	}
 	for id, ep := range p.Endpoints {
-		for _, name := range ep.Interfaces {
-			if other, taken := owner[name]; taken {
-				return fmt.Errorf("interface %s belongs to %s and %s", name, id, other)
+		for _, stage := range []ruleset.Stage{ruleset.Normal, ruleset.Forward, ruleset.PreDNAT, ruleset.Untracked} {
+			if err := checkWalk(p, ep.Walk(stage)); err != nil {
+				return fmt.Errorf("endpoint %s: %s: %w", id, stage, err)
 			}
-			owner[name] = id
 		}
-		for _, tiers := range [][]ruleset.Tier{ep.Normal.Ingress, ep.Normal.Egress} {
-			if err := checkTiers(p, tiers); err != nil {
-				return fmt.Errorf("endpoint %s: %w", id, err)
-			}
+		if len(ep.PreDNAT.Egress) > 0 {
+			return fmt.Errorf("endpoint %s: there is no egress before DNAT", id)
+		}
+	}
+	for id, w := range p.Workloads {
+		if err := checkWalk(p, &w.Normal); err != nil {
+			return fmt.Errorf("workload %s: %w", id, err)
 		}
 	}
 	for id, policy := range p.Policies {
@@ -69,6 +73,46 @@ func check(p *ruleset.Program) error {
 		}
 	}
 	return nil
+}
+
+func checkInterfaces(p *ruleset.Program) error {
+	owner := map[string]ruleset.EndpointID{}
+	claim := func(name string, id ruleset.EndpointID) error {
+		if other, taken := owner[name]; taken {
+			return fmt.Errorf("interface %s belongs to %s and %s", name, id, other)
+		}
+		owner[name] = id
+		return nil
+	}
+	for id, ep := range p.Endpoints {
+		for _, name := range ep.Interfaces {
+			if p.Settings.IsWorkload(name) {
+				return fmt.Errorf("interface %s of %s is a workload's by its name", name, id)
+			}
+			if err := claim(name, id); err != nil {
+				return err
+			}
+		}
+	}
+	for id, w := range p.Workloads {
+		if w.Interface == "" {
+			continue
+		}
+		if !p.Settings.IsWorkload(w.Interface) {
+			return fmt.Errorf("interface %s of %s is no workload's by its name", w.Interface, id)
+		}
+		if err := claim(w.Interface, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkWalk(p *ruleset.Program, w *ruleset.Walk) error {
+	if err := checkTiers(p, w.Ingress); err != nil {
+		return err
+	}
+	return checkTiers(p, w.Egress)
 }
 
 func checkTiers(p *ruleset.Program, tiers []ruleset.Tier) error {

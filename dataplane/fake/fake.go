@@ -144,8 +144,8 @@ func (d *Dataplane) Disturb(p *ruleset.Program) {
 // clone copies what can change: the maps and the sets.
 func clone(p *ruleset.Program) *ruleset.Program {
 	c := &ruleset.Program{
-		Settings: p.Settings, Endpoints: maps.Clone(p.Endpoints), Policies: maps.Clone(p.Policies),
-		Profiles: maps.Clone(p.Profiles), Sets: make(map[ruleset.SetID]*ruleset.Set, len(p.Sets)),
+		Settings: p.Settings, Endpoints: maps.Clone(p.Endpoints), Workloads: maps.Clone(p.Workloads),
+		Policies: maps.Clone(p.Policies), Profiles: maps.Clone(p.Profiles), Sets: make(map[ruleset.SetID]*ruleset.Set, len(p.Sets)),
 	}
 	for id, set := range p.Sets {
 		c.Sets[id] = set.Clone()

@@ -113,6 +113,11 @@ func TestFailures(t *testing.T) {
 func TestInvariants(t *testing.T) {
 	set := ruleset.NewSet(ruleset.Addrs, "")
 	other := ruleset.EndpointID{Kind: "HostEndpoint", Name: "other"}
+	pod := ruleset.EndpointID{Kind: "WorkloadEndpoint", Namespace: "ns", Name: "pod"}
+	workload := func(w *ruleset.Workload, prefixes ...string) *ruleset.Delta {
+		return &ruleset.Delta{Settings: &ruleset.Settings{WorkloadPrefixes: prefixes}, Workloads: map[ruleset.EndpointID]*ruleset.Workload{pod: w}}
+	}
+	void := []ruleset.Tier{{Name: "t"}}
 	endpoint := func(ep *ruleset.Endpoint) *ruleset.Delta {
 		return &ruleset.Delta{Endpoints: map[ruleset.EndpointID]*ruleset.Endpoint{other: ep}}
 	}
@@ -132,6 +137,11 @@ func TestInvariants(t *testing.T) {
 		{"remove a member that is not there", change("s", &ruleset.SetDelta{Remove: []ruleset.Member{another}}), "there is none"},
 		{"remove a policy that is used", &ruleset.Delta{Policies: map[ruleset.PolicyID]*ruleset.Policy{policy: nil}}, "policy GlobalNetworkPolicy(p) does not exist"},
 		{"two endpoints of one interface", endpoint(&ruleset.Endpoint{ID: other, Interfaces: []string{"eth0"}}), "interface eth0 belongs to"},
+		{"an endpoint and a workload of one interface", workload(&ruleset.Workload{ID: pod, Interface: "eth0"}, "eth"), "interface eth0 of HostEndpoint(eth0) is a workload's"},
+		{"a workload on an interface of the host", workload(&ruleset.Workload{ID: pod, Interface: "eth1"}, "cali"), "interface eth1 of WorkloadEndpoint(ns/pod) is no workload's"},
+		{"a workload with a tier without policies", workload(&ruleset.Workload{ID: pod, Normal: ruleset.Walk{Egress: void}}), "tier t has no policy"},
+		{"egress before DNAT", endpoint(&ruleset.Endpoint{ID: other, PreDNAT: ruleset.Walk{Egress: []ruleset.Tier{{Name: "t", Policies: []ruleset.PolicyID{policy}}}}}), "no egress before DNAT"},
+		{"forward without policies", endpoint(&ruleset.Endpoint{ID: other, Forward: ruleset.Walk{Egress: void}}), "forward: tier t has no policy"},
 		{"a tier without policies", endpoint(&ruleset.Endpoint{ID: other, Normal: ruleset.Walk{Egress: []ruleset.Tier{{Name: "t"}}}}), "tier t has no policy"},
 		{"a rule with a set that is not there", rule(ruleset.Entity{NotSets: []ruleset.SetID{"x"}}), "set x of kind 0 does not exist"},
 		{"a port set of the wrong kind", rule(ruleset.Entity{NotPorts: &ruleset.Ports{Named: []ruleset.SetID{"s"}}}), "set s of kind 1 does not exist"},

@@ -1,0 +1,99 @@
+package ruleset
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// A Failsafe is a port that no policy can close. For ingress Net holds the allowed sources and Port is a port of this
+// host; for egress Net holds the allowed destinations and Port is the remote port.
+type Failsafe struct {
+	Protocol uint8        // TCP or UDP
+	Port     uint16       // 1 to 65535
+	Net      netip.Prefix // zero: every address of both families
+}
+
+// Settings hold for the whole host.
+type Settings struct {
+	FailsafeIngress []Failsafe
+	FailsafeEgress  []Failsafe
+	// Reject: denied packets are answered with an error (TCP reset, ICMP) instead of dropped.
+	Reject bool
+	// AcceptInvalid: packets that connection tracking calls invalid are not dropped up front.
+	AcceptInvalid bool
+	// LogPrefix starts the reports of Log rules, see [Settings.LogText].
+	LogPrefix string
+	// LogRate bounds the reports of each Log rule; what is beyond it goes unreported and is not affected otherwise.
+	LogRate LogRate
+	// WorkloadPrefixes start the names of workload interfaces; such an interface is never a host endpoint, and nothing
+	// passes by one that no Workload names.
+	WorkloadPrefixes []string
+	// EndpointToHost is what becomes of packets from a workload to this host that the workload's policy allows.
+	EndpointToHost HostAction
+	// AllowSpoofing: workloads may send from their Spoofable prefixes.
+	AllowSpoofing bool
+	// AllowVXLAN and AllowIPIP: workloads may send packets in tunnels, which hide them from policy.
+	AllowVXLAN, AllowIPIP bool
+}
+
+// A HostAction is DefaultEndpointToHostAction (spec 2.8). The zero value drops.
+type HostAction uint8
+
+// HostReturn leaves the packet to the host's own rules, HostAccept accepts it. Policy of host endpoints applies to neither.
+const (
+	HostDrop HostAction = iota
+	HostReturn
+	HostAccept
+)
+
+// String returns Drop, Return or Accept.
+func (a HostAction) String() string { return [...]string{"Drop", "Return", "Accept"}[a] }
+
+// A LogRate is a number of packets per period, and how many more may come at once. The zero value is no bound.
+type LogRate struct {
+	Packets uint32
+	Per     time.Duration // a second, minute, hour or day
+	Burst   uint32
+}
+
+// LogText returns the prefix of the reports of a policy's or profile's Log rules: LogPrefix, in which %t stands for the
+// tier, %k for the kind in short, %p for namespace/name and %n for the name (spec 2.11).
+func (s *Settings) LogText(tier string, id PolicyID) string {
+	full := id.Name
+	if id.Namespace != "" {
+		full = id.Namespace + "/" + id.Name
+	}
+	return strings.NewReplacer("%t", tier, "%k", shortKind(id.Kind), "%p", full, "%n", id.Name).Replace(s.LogPrefix)
+}
+
+// shortKind returns the short names that the incumbent has for kinds.
+func shortKind(kind string) string {
+	switch kind {
+	case "GlobalNetworkPolicy":
+		return "gnp"
+	case "NetworkPolicy":
+		return "np"
+	case "StagedGlobalNetworkPolicy":
+		return "sgnp"
+	case "StagedNetworkPolicy":
+		return "snp"
+	case "StagedKubernetesNetworkPolicy":
+		return "sknp"
+	case "KubernetesNetworkPolicy":
+		return "knp"
+	case "KubernetesClusterNetworkPolicy":
+		return "kcnp"
+	case "Profile":
+		return "pro"
+	}
+	return kind
+}
+
+// Failsafes returns the failsafe ports of one direction.
+func (s *Settings) Failsafes(d Direction) []Failsafe {
+	if d == Egress {
+		return s.FailsafeEgress
+	}
+	return s.FailsafeIngress
+}
