@@ -14,8 +14,11 @@ import (
 	"margay/ctl"
 )
 
-// version is set by the linker, see Makefile.
-var version = "dev"
+// version and commit are set by the linker, see Makefile.
+var (
+	version = "dev"
+	commit  = "unknown"
+)
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -23,10 +26,15 @@ func main() {
 	os.Exit(ctl.Execute(ctx, rootCommand(filepath.Base(os.Args[0]))))
 }
 
+func isTerminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
 // rootCommand returns the command for a program called name.
 func rootCommand(name string) *cobra.Command {
 	root := ctl.NewCommand(ctl.Env{
-		Name: name, Version: version, Commit: commit(),
+		Name: name, Version: version, Commit: commit,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, TTY: isTerminal(os.Stdout),
 		Getenv: os.Getenv, OpenStore: openForCLI,
 	})
