@@ -19,6 +19,7 @@ func (l *loop) enforce(ctx context.Context) {
 	}
 	start := time.Now()
 	delta := l.calc.Flush()
+	l.unflushed = false
 	l.metrics.updateTime.Observe(time.Since(start).Seconds())
 	l.metrics.outputs.Add(float64(len(delta.Endpoints) + len(delta.Policies) + len(delta.Profiles) + len(delta.Sets)))
 	if err := l.change(ctx, delta); err != nil {
@@ -107,6 +108,9 @@ func (l *loop) summariseSoon() {
 // summarise shows how much there is, and logs the conflicts and traps that are new.
 func (l *loop) summarise() {
 	l.summaryDue = false
+	if l.unflushed {
+		return // calc tells of its state as of a Flush; after the next one this is due again
+	}
 	l.metrics.setCounts(l.calc.Counts())
 	now := map[string]bool{}
 	for _, w := range l.calc.Warnings() {

@@ -63,6 +63,7 @@ type loop struct {
 	notBefore  time.Time               // of the next attempt to change the kernel
 	retry      backoff
 	timer      *time.Timer // runs when an attempt waits for notBefore
+	unflushed  bool        // calc was told something since its last Flush
 	changes    int         // taken in since the kernel was last changed
 	oldest     time.Time   // arrival of the first of them
 	warnings   map[string]bool
@@ -172,6 +173,7 @@ func (l *loop) take(u update) {
 
 func (l *loop) put(key v3.Key, r v3.Resource) {
 	l.calc.Update(key, r)
+	l.unflushed = true
 	if l.settings.take(key, r) {
 		l.configure()
 	}
@@ -252,6 +254,7 @@ func nameSome[T fmt.Stringer](what string, all []T) string {
 // configure makes the parameters effective that hold now.
 func (l *loop) configure() {
 	l.calc.SetSettings(l.settings.apply())
+	l.unflushed = true
 	if l.all != nil {
 		l.compareInterfaces()
 	}
@@ -275,5 +278,5 @@ func (l *loop) compareInterfaces() {
 			l.calc.SetInterface(name, addrs)
 		}
 	}
-	l.known = wanted
+	l.known, l.unflushed = wanted, true
 }

@@ -16,6 +16,8 @@ import (
 
 // A memoryStore keeps its whole history in memory. Tests break, compact and cut it off at will.
 type memoryStore struct {
+	store.Store // nil: a method that the agent has no business to call panics
+
 	mu       sync.Mutex
 	changed  chan struct{} // closed and replaced at every change
 	history  []store.Event // index i has revision i+1
@@ -27,8 +29,6 @@ type memoryStore struct {
 }
 
 func newMemoryStore() *memoryStore { return &memoryStore{changed: make(chan struct{})} }
-
-var _ store.Store = (*memoryStore)(nil)
 
 func (s *memoryStore) wake() {
 	close(s.changed)
@@ -215,14 +215,6 @@ func (s *memoryStore) Create(_ context.Context, r v3.Resource) (v3.Resource, err
 	}
 	s.add(store.Event{Key: v3.KeyOf(r), Resource: r})
 	return r, nil
-}
-
-func (s *memoryStore) Update(context.Context, v3.Resource) (v3.Resource, error) {
-	panic("the agent updates nothing")
-}
-
-func (s *memoryStore) Delete(context.Context, v3.Key, store.Revision) (v3.Resource, error) {
-	panic("the agent deletes nothing")
 }
 
 func (s *memoryStore) Previous(_ context.Context, key v3.Key, before store.Revision) (v3.Resource, error) {
