@@ -24,6 +24,7 @@ var (
 	ErrUnavailable  = errors.New("datastore is unavailable")
 	ErrForbidden    = errors.New("connection is unauthorized")
 	ErrNotSupported = errors.New("operation is not supported")
+	ErrNotTried     = errors.New("not tried")
 )
 
 // An Error says which object an operation failed on.
@@ -82,12 +83,25 @@ type Store interface {
 	// gets ErrNotFound for that tier.
 	Create(ctx context.Context, r v3.Resource) (v3.Resource, error)
 	// Update replaces a resource whose last change is metadata.resourceVersion, or returns ErrConflict, or ErrNotFound.
-	// uid and creationTimestamp stay what they were. A stored value that does not decode can be replaced, too: its
+	// uid and creationTimestamp stay what they were, and so do fields of the stored value that this program does not
+	// know, but for those in spec. A stored value that does not decode can be replaced, too: its
 	// revision is in the *Fault that Get returns.
 	Update(ctx context.Context, r v3.Resource) (v3.Resource, error)
 	// Delete removes a resource and returns what it was (of a value that does not decode, only its key and revision).
 	// With a revision other than "" it must match, else ErrConflict. What belongs to a Node goes with it (spec 1.12).
 	Delete(ctx context.Context, key v3.Key, revision Revision) (v3.Resource, error)
+	// Inspect is Get, and returns as well which fields of the stored value this program does not know.
+	Inspect(ctx context.Context, key v3.Key) (v3.Resource, v3.Unknown, error)
+	// WriteAll does several writes in the order given, each with the result that Create, Update or Delete alone would have,
+	// but in as few requests as it can. A write that is refused does not keep the later ones from being done. Once the
+	// store does not answer, all that are left have that error, or ErrNotTried if they were not sent: of a write that was
+	// sent and not answered it is not known whether it was done.
+	WriteAll(ctx context.Context, mode Mode, writes []Write) []Result
+	// LastChange returns the revision of the last change of the kinds, deletions included; "" if there never was one. Of
+	// deletions whose history is compacted nothing is known.
+	LastChange(ctx context.Context, kinds ...v3.Kind) (Revision, error)
+	// Reached reports whether r is the revision goal or a later one.
+	Reached(r, goal Revision) bool
 	// Previous returns the last version of the resource before revision that decodes, ErrNotFound if the object was
 	// created with the value of that revision, or ErrCompacted if the history is gone.
 	Previous(ctx context.Context, key v3.Key, before Revision) (v3.Resource, error)
@@ -99,6 +113,46 @@ type Store interface {
 	Statuses(ctx context.Context) ([]NodeStatus, error)
 	// Close releases connections.
 	Close() error
+}
+
+// Mode says whether writes are for real.
+type Mode int
+
+// With DryRun everything is checked by the store as it would be, and nothing is written.
+const (
+	Commit Mode = iota
+	DryRun
+)
+
+// Op is what a write does.
+type Op int
+
+// The operations of the methods of the same names.
+const (
+	Create Op = iota
+	Update
+	Delete
+)
+
+// A Write is one of several writes.
+type Write struct {
+	Op Op
+	// Resource as Create and Update want it. For Delete it says kind, namespace, name, and with a resourceVersion which
+	// version is meant.
+	Resource v3.Resource
+	// Unknown are, of an Update, the fields to store that this program does not know, instead of what is kept of the
+	// stored value. nil: keep; empty: none.
+	Unknown v3.Unknown
+}
+
+// A Result is what became of a write.
+type Result struct {
+	// Resource as it is stored now, or, of a Delete, as it was. With DryRun a created one has no revision and an updated
+	// one that of the version before.
+	Resource v3.Resource
+	// Revision of the write; "" with DryRun.
+	Revision Revision
+	Err      error
 }
 
 // A List is the result of Store.List.

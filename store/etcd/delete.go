@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -21,6 +22,15 @@ const maxAttempts = 10
 
 // Delete implements store.Store.
 func (s *Store) Delete(ctx context.Context, key v3.Key, revision store.Revision) (v3.Resource, error) {
+	d, err := deletionOf(key, revision)
+	if err != nil {
+		return nil, err
+	}
+	return s.delete(ctx, d)
+}
+
+// deletionOf prepares the deletion of an object.
+func deletionOf(key v3.Key, revision store.Revision) (*deletion, error) {
 	if err := store.CheckDelete(key); err != nil {
 		return nil, err
 	}
@@ -34,6 +44,10 @@ func (s *Store) Delete(ctx context.Context, key v3.Key, revision store.Revision)
 			return nil, &store.Error{Key: key, Err: store.ErrConflict}
 		}
 	}
+	return d, nil
+}
+
+func (s *Store) delete(ctx context.Context, d *deletion) (v3.Resource, error) {
 	for range maxAttempts {
 		if err := s.plan(ctx, d); err != nil {
 			return nil, err
@@ -43,7 +57,7 @@ func (s *Store) Delete(ctx context.Context, key v3.Key, revision store.Revision)
 			return r, err
 		}
 	}
-	return nil, &store.Error{Key: key, Err: store.ErrConflict, Cause: errors.New("what depends on it keeps changing")}
+	return nil, &store.Error{Key: d.key, Err: store.ErrConflict, Cause: errors.New("what depends on it keeps changing")}
 }
 
 // A deletion is one object on its way out.
@@ -53,6 +67,33 @@ type deletion struct {
 	revision int64              // that it must have; 0: any
 	conds    []clientv3.Cmp     // what must still hold
 	along    []*mvccpb.KeyValue // what goes with it
+	mode     store.Mode
+	done     int64 // revision at which it was deleted
+}
+
+// exists is the condition that what is to be deleted is there.
+func (d *deletion) exists() clientv3.Cmp {
+	if d.revision != 0 {
+		return clientv3.Compare(clientv3.ModRevision(d.path), "=", d.revision)
+	}
+	return clientv3.Compare(clientv3.Version(d.path), ">", 0)
+}
+
+// op deletes the object, or only reads it, and returns what it was.
+func (d *deletion) op() clientv3.Op {
+	if d.mode == store.DryRun {
+		return clientv3.OpGet(d.path)
+	}
+	return clientv3.OpDelete(d.path, clientv3.WithPrevKV())
+}
+
+// answered takes what the server said to op.
+func (d *deletion) answered(response *pb.ResponseOp, revision int64) (v3.Resource, error) {
+	if d.mode == store.DryRun {
+		return d.deleted(response.GetResponseRange().Kvs)
+	}
+	d.done = revision
+	return d.deleted(response.GetResponseDeleteRange().PrevKvs)
 }
 
 // plan reads what the deletion depends on.
@@ -116,16 +157,15 @@ func (s *Store) planNode(ctx context.Context, d *deletion) error {
 // remove deletes the object and what goes with it, in one transaction if that is at most maxDeletes, else the rest
 // before. It returns nothing if the plan is out of date.
 func (s *Store) remove(ctx context.Context, d *deletion) (v3.Resource, error) {
-	exists := clientv3.Compare(clientv3.Version(d.path), ">", 0)
-	if d.revision != 0 {
-		exists = clientv3.Compare(clientv3.ModRevision(d.path), "=", d.revision)
-	}
 	chunks := slices.Collect(slices.Chunk(d.along, maxDeletes-1))
+	if d.mode == store.DryRun {
+		chunks = nil
+	}
 	last := max(len(chunks)-1, 0)
 	for i := range last + 1 {
-		conds, then := append([]clientv3.Cmp{exists}, d.conds...), []clientv3.Op{}
+		conds, then := append([]clientv3.Cmp{d.exists()}, d.conds...), []clientv3.Op{}
 		if i == last {
-			then = append(then, clientv3.OpDelete(d.path, clientv3.WithPrevKV()))
+			then = append(then, d.op())
 		}
 		if i < len(chunks) {
 			for _, kv := range chunks[i] {
@@ -140,7 +180,7 @@ func (s *Store) remove(ctx context.Context, d *deletion) (v3.Resource, error) {
 		case !resp.Succeeded:
 			return nil, d.refused(resp.Responses[0].GetResponseRange().Kvs)
 		case i == last:
-			return d.deleted(resp.Responses[0].GetResponseDeleteRange().PrevKvs)
+			return d.answered(resp.Responses[0], resp.Header.Revision)
 		}
 	}
 	panic("unreachable: the last chunk returns")

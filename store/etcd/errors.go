@@ -36,15 +36,23 @@ func (s *Store) fail(ctx context.Context, op string, key v3.Key, err error) erro
 	case isRefusal(code, err):
 		return &store.Error{Err: store.ErrForbidden, Cause: errors.New(text)}
 	case isOutage(code, err):
-		return &store.Error{Err: store.ErrUnavailable, Cause: &outage{s.endpoints, text, err}}
+		return s.unavailable(text, err)
 	case errors.Is(err, rpctypes.ErrTooManyRequests):
-		return &store.Error{Err: store.ErrUnavailable, Cause: &outage{s.endpoints, text, err}}
+		return s.unavailable(text, err)
 	case errors.Is(err, rpctypes.ErrRequestTooLarge), code == codes.ResourceExhausted && !errors.Is(err, rpctypes.ErrNoSpace):
 		return fmt.Errorf("%s%s: %s (raise the etcd server's --max-request-bytes, or split the object)", op, object, text)
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		return fmt.Errorf("%s%s: %s (compact and defragment etcd, then disarm its alarm, or raise its quota)", op, object, text)
 	}
 	return fmt.Errorf("%s%s: %w", op, object, err)
+}
+
+// unavailable says who did not answer, and why if that is known better than err tells it with text.
+func (s *Store) unavailable(text string, err error) error {
+	if why := s.whyNot(); why != "" {
+		text = why
+	}
+	return &store.Error{Err: store.ErrUnavailable, Cause: &outage{s.endpoints, text, err}}
 }
 
 // An outage names the servers that did not answer.

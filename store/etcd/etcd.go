@@ -24,6 +24,10 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	"margay/store"
 )
@@ -42,6 +46,7 @@ const (
 	keepaliveTimeout = 5 * time.Second
 	connectTimeout   = 5 * time.Second // of one attempt; a frozen server accepts and says nothing
 	longestBackoff   = 3 * time.Second // between attempts
+	patience         = 3 * time.Second // of a request when no server can be connected to
 )
 
 // maxSendBytes bounds a request. The server has its own, usually lower, limit.
@@ -208,7 +213,7 @@ func (s *Store) connect(ctx context.Context) (*clientv3.Client, error) {
 
 // request runs one request with the default time-out and the client.
 func (s *Store) request(ctx context.Context, do func(context.Context, *clientv3.Client) error) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.RequestTimeout)
+	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	client, err := s.connect(ctx)
 	if err != nil {
@@ -219,6 +224,49 @@ func (s *Store) request(ctx context.Context, do func(context.Context, *clientv3.
 		return err
 	}
 	return do(ctx, client)
+}
+
+// bounded returns a context that ends with the request time-out, and sooner if no server can be connected to: etcd's
+// client would wait for one.
+func (s *Store) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.RequestTimeout)
+	impatience := time.AfterFunc(patience, func() {
+		if s.disconnected() {
+			cancel()
+		}
+	})
+	return ctx, func() {
+		impatience.Stop()
+		cancel()
+	}
+}
+
+// disconnected reports whether the last attempts to connect to each server failed.
+func (s *Store) disconnected() bool {
+	client := s.client.Load()
+	if client == nil || client.ActiveConnection() == nil {
+		return false // not made yet, or in this process
+	}
+	return client.ActiveConnection().GetState() == connectivity.TransientFailure
+}
+
+// whyNot returns why no server can be connected to, "" if that is not so. gRPC tells it to a call that does not wait.
+func (s *Store) whyNot() string {
+	client := s.client.Load()
+	if !s.disconnected() || client == nil {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_, err := healthpb.NewHealthClient(client.ActiveConnection()).Check(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(false))
+	if status.Code(err) != codes.Unavailable {
+		return ""
+	}
+	_, text := codeOf(err)
+	for _, frame := range []string{"connection error: desc = ", "transport: ", "Error while dialing: "} {
+		text = strings.TrimPrefix(strings.Trim(text, `"`), frame)
+	}
+	return text
 }
 
 // commit runs one transaction.

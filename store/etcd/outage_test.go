@@ -331,7 +331,9 @@ func TestUnreachable(t *testing.T) {
 	frozen.freeze(t)
 	t.Cleanup(func() { frozen.thaw(t) })
 	missing := "unix://" + t.TempDir() + "/none.sock"
-	for _, endpoint := range []string{nobody, frozen.endpoint(), missing} {
+	for endpoint, why := range map[string]string{
+		nobody: "connect: connection refused", frozen.endpoint(): "context deadline exceeded", missing: "connect: no such file or directory",
+	} {
 		for _, password := range []string{"", "secret"} {
 			t.Run(endpoint+password, func(t *testing.T) {
 				t.Parallel()
@@ -339,13 +341,13 @@ func TestUnreachable(t *testing.T) {
 				if password != "" {
 					cfg.Username, cfg.Password = "user", password
 				}
-				checkUnreachable(t, cfg)
+				checkUnreachable(t, cfg, why)
 			})
 		}
 	}
 }
 
-func checkUnreachable(t *testing.T, cfg etcd.Config) {
+func checkUnreachable(t *testing.T, cfg etcd.Config, why string) {
 	s := openStore(t, cfg)
 	defer s.Close()
 	key := v3.Key{Kind: v3.KindTier, Name: "default"}
@@ -375,7 +377,11 @@ func checkUnreachable(t *testing.T, cfg etcd.Config) {
 		}
 	}
 	begin := time.Now()
-	if _, err := s.Get(context.Background(), key); !errors.Is(err, store.ErrUnavailable) || time.Since(begin) > 3*time.Second {
+	_, err := s.Get(context.Background(), key)
+	if !errors.Is(err, store.ErrUnavailable) || time.Since(begin) > 3*time.Second {
 		t.Errorf("get without a deadline: after %v: %v", time.Since(begin), err)
+	}
+	if cfg.Password == "" && !strings.HasSuffix(err.Error(), why) {
+		t.Errorf("get: %v, want %s", err, why)
 	}
 }

@@ -187,7 +187,7 @@ func (w *watcher) events(resp *clientv3.WatchResponse) []store.Event {
 
 // open registers the watch on a stream of its own and waits until the server confirms it.
 func (w *watcher) open(ctx context.Context) error {
-	waiting, stop := context.WithTimeout(ctx, w.store.cfg.RequestTimeout)
+	waiting, stop := w.store.bounded(ctx)
 	defer stop()
 	client, err := w.store.connect(waiting)
 	if err != nil {
@@ -237,6 +237,10 @@ func (w *watcher) ping(stream context.Context, pong chan<- answer) {
 	client, err := w.store.connect(ctx)
 	if err != nil {
 		pong <- answer{err: err}
+		return
+	}
+	if w.store.disconnected() {
+		pong <- answer{err: errors.New("no server can be connected to")}
 		return
 	}
 	// The prefix itself is no object's key. Watch returns when the server has confirmed.
@@ -311,5 +315,5 @@ func (w *watcher) lost(ctx context.Context, err error) error {
 	if isRefusal(code, err) {
 		return &store.Error{Err: store.ErrForbidden, Cause: errors.New(text)}
 	}
-	return &store.Error{Err: store.ErrUnavailable, Cause: &outage{w.store.endpoints, text, err}}
+	return w.store.unavailable(text, err)
 }
