@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
+
 	v3 "margay/api/v3"
 )
 
@@ -133,6 +135,11 @@ func TestKilledAndStopped(t *testing.T) {
 	probes.check()
 	w.must(w.differs(w.program()))
 	w.cleanUp()
+	conn, err := nftables.New(nftables.WithNetNSFd(w.host.NetNS()))
+	w.must(err)
+	if tables, err := conn.ListTables(); err != nil || len(tables) != 0 {
+		t.Errorf("after cleanup there are %d tables, %v", len(tables), err)
+	}
 	probe := w.startTrain(w.other, 7004)
 	probe.allPass()
 }
