@@ -100,7 +100,7 @@ type Store interface {
 	// LastChange returns the revision of the last change of the kinds, deletions included; "" if there never was one. Of
 	// deletions whose history is compacted nothing is known.
 	LastChange(ctx context.Context, kinds ...v3.Kind) (Revision, error)
-	// Reached reports whether r is the revision goal or a later one.
+	// Reached reports whether r is the revision goal or a later one. "" as a goal is always reached.
 	Reached(r, goal Revision) bool
 	// Previous returns the last version of the resource before revision that decodes, ErrNotFound if the object was
 	// created with the value of that revision, or ErrCompacted if the history is gone.

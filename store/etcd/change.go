@@ -18,7 +18,7 @@ const progressInterval = 20 * time.Millisecond
 func (s *Store) Reached(r, goal store.Revision) bool {
 	n, err := parseRevision(r)
 	m, errGoal := parseRevision(goal)
-	return r == goal || err == nil && errGoal == nil && n >= m
+	return goal == "" || r == goal || err == nil && errGoal == nil && n >= m
 }
 
 // Inspect implements store.Store.

@@ -61,7 +61,7 @@ func testWriteAll(e *env) {
 		`GlobalNetworkSet(a): metadata.resourceVersion: field must be set for an Update request`,
 		"ok", "resource does not exist: GlobalNetworkSet(d) with error: key not found",
 		"update conflict: GlobalNetworkSet(b)",
-		"HostEndpoint(h): spec.node: node must be specified (add the name of the host as its agent knows it)")
+		"HostEndpoint(h): spec.node: node must be specified (add node: the name that the agent of that host has)")
 	e.equal(names(e.list(v3.KindGlobalNetworkSet)), []string{"GlobalNetworkSet(b)", "GlobalNetworkSet(c)"})
 	e.equal(results[4].Resource.GetName(), "a")
 	e.equal(len(e.s.WriteAll(e.ctx, store.Commit, nil)), 0)
@@ -239,7 +239,7 @@ func testReached(e *env) {
 	for _, c := range []struct {
 		r, goal store.Revision
 		want    bool
-	}{{a, a, true}, {b, a, true}, {a, b, false}, {"", a, false}, {"9", "10", false}, {"10", "9", true}, {"x", "9", false}, {"9", "x", false}} {
+	}{{a, a, true}, {b, a, true}, {a, b, false}, {"", a, false}, {"9", "10", false}, {"10", "9", true}, {"x", "9", false}, {"9", "x", false}, {a, "", true}} {
 		if got := e.s.Reached(c.r, c.goal); got != c.want {
 			e.Errorf("Reached(%q, %q) is %v", c.r, c.goal, got)
 		}
