@@ -254,6 +254,7 @@ func (e *evaluation) tiers(tiers []Tier) bool {
 			e.decide(Verdict{Reason: EndOfTier, Tier: tier.Name})
 			return true
 		}
+		e.tell(&Step{Kind: AtTierEnd, Tier: tier.Name})
 	}
 	return false
 }

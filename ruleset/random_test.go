@@ -9,16 +9,23 @@ import (
 )
 
 // TestEvalAgainstDumb compares Eval with the second implementation over random programs and packets.
-func TestEvalAgainstDumb(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		p := drawProgram(t)
-		for range 8 {
-			pkt := drawPacket(t)
-			if got, want := Eval(p, pkt), dumbEval(p, pkt); got != want {
-				t.Fatalf("packet %+v: Eval = %+v, dumb = %+v", *pkt, got, want)
-			}
+func TestEvalAgainstDumb(t *testing.T) { rapid.Check(t, evalIsDumb) }
+
+// FuzzEval does the same, guided by coverage.
+func FuzzEval(f *testing.F) { f.Fuzz(rapid.MakeFuzz(evalIsDumb)) }
+
+func evalIsDumb(t *rapid.T) {
+	p := drawProgram(t)
+	for range 8 {
+		pkt := drawPacket(t)
+		got, want := Eval(p, pkt), dumbEval(p, pkt)
+		if got != want {
+			t.Fatalf("packet %+v: Eval = %+v, dumb = %+v", *pkt, got, want)
 		}
-	})
+		if traced := Trace(p, pkt, func(Step) {}); traced != got {
+			t.Fatalf("packet %+v: Eval = %+v, traced %+v", *pkt, got, traced)
+		}
+	}
 }
 
 // The pools are small so that random packets meet random rules.
@@ -94,7 +101,10 @@ func drawProgram(t *rapid.T) *Program {
 	for i := range 4 {
 		id := policyID(fmt.Sprint(i))
 		ids = append(ids, id)
-		p.Policies[id] = &Policy{ID: id, Ingress: drawRules(t), Egress: drawRules(t), Staged: rarely(t)}
+		p.Policies[id] = &Policy{ID: id, Ingress: drawRules(t), Egress: drawRules(t), Staged: rarely(t), Superseded: rarely(t)}
+		if p.Policies[id].Staged && rarely(t) {
+			p.Policies[id] = &Policy{ID: id, Staged: true, Deletes: true}
+		}
 	}
 	for i := range 2 {
 		name := fmt.Sprint("profile", i)

@@ -9,6 +9,7 @@ const (
 	AtPolicy                   // a policy of Tier begins
 	AtProfile                  // a profile begins
 	AtRule                     // a rule of the policy or profile was looked at
+	AtTierEnd                  // a rule of Tier passed, or none decided and the tier lets that pass: on to the next
 	AtDecision                 // Verdict: the stage decided, or let the packet pass
 )
 
