@@ -114,11 +114,11 @@ var (
 	namespaceColumn = column{"NAMESPACE", func(r v3.Resource) string { return r.GetNamespace() }}
 )
 
-// kindViews returns all kinds of package v3, in the order in which they are listed. Those without a table of their own
-// show their names.
+// kindViews returns all kinds of package v3, those without a type last. Kinds without a table of their own show their
+// names.
 func kindViews() []kindView {
 	views := tables()
-	for _, info := range v3.Kinds() {
+	for _, info := range append(v3.Kinds(), v3.UntypedKinds()...) {
 		if slices.ContainsFunc(views, func(k kindView) bool { return k.kind == info.Kind }) {
 			continue
 		}

@@ -162,7 +162,7 @@ func (d *decoder) object(n *yaml.Node, at place, kind Kind) {
 	}
 	r := info.New()
 	before := len(d.errs)
-	d.structure(n, reflect.ValueOf(r).Elem(), at)
+	d.converter.object(n, r, at)
 	if len(d.errs) > before {
 		return
 	}

@@ -73,9 +73,9 @@ type Info struct {
 	New func() Resource
 }
 
-// Lookup returns the description of a kind of this package.
+// Lookup returns the description of a kind of this package, of those without a type as well.
 func Lookup(kind Kind) (Info, bool) {
-	for _, info := range Kinds() {
+	for _, info := range append(Kinds(), UntypedKinds()...) {
 		if info.Kind == kind {
 			return info, true
 		}

@@ -104,7 +104,7 @@ func decodeJSON(info Info, data []byte) (Resource, error) {
 	meta := child(trees[0], "metadata")
 	c.key = Key{info.Kind, textOf(child(meta, "namespace")), textOf(child(meta, "name"))}
 	r = info.New()
-	c.structure(trees[0], reflect.ValueOf(r).Elem(), place{})
+	c.object(trees[0], r, place{})
 	if len(c.errs) > 0 {
 		return nil, c.errs
 	}

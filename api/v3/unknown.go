@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // An UnknownField is a field of a stored value that this package does not put there: another release or another program
@@ -55,11 +57,20 @@ func UnknownOf(r Resource, stored []byte) (Unknown, error) {
 		return nil, fmt.Errorf("find unknown fields of %s: %w", KeyOf(r), err)
 	}
 	f := finder{converter: newConverter("")}
-	f.find(value, reflect.TypeOf(r), nil)
+	if object, ok := value.(map[string]any); ok && isUntyped(r) {
+		f.find(object["metadata"], reflect.TypeFor[metav1.ObjectMeta](), []string{"metadata"})
+	} else {
+		f.find(value, reflect.TypeOf(r), nil)
+	}
 	if isPolicy(r) {
 		f.inAnnotation(value)
 	}
 	return f.found, f.err
+}
+
+func isUntyped(r Resource) bool {
+	_, ok := r.(*Untyped)
+	return ok
 }
 
 // Outside returns the fields that are not below a key of the object.

@@ -120,7 +120,8 @@ func TestUnknownFieldsSurvive(t *testing.T) {
 func spoil(t *rapid.T, value any, at string) {
 	switch v := value.(type) {
 	case map[string]any:
-		if strings.HasSuffix(at, ".labels") || strings.HasSuffix(at, ".annotations") || strings.HasSuffix(at, ".labelsToApply") {
+		if strings.HasSuffix(at, ".labels") || strings.HasSuffix(at, ".annotations") || strings.HasSuffix(at, ".labelsToApply") ||
+			strings.HasSuffix(at, ".matchLabels") {
 			return
 		}
 		for key, member := range v {
