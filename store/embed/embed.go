@@ -74,7 +74,8 @@ type listener struct {
 	local bool // only this host reaches it
 }
 
-// Start starts the store and waits until it serves; ctx bounds that wait only. When it fails, nothing is left running.
+// Start starts the store and waits until it serves; ctx bounds that wait only. When it fails, nothing is left
+// running, but for a goroutine of etcd that cannot be stopped when it panicked over a damaged log.
 func Start(ctx context.Context, cfg Config) (s *Server, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
