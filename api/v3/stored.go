@@ -152,3 +152,23 @@ func tierOf(r Resource) string {
 	}
 	return ""
 }
+
+// KeepStatus gives r the status of the version that it replaces, unless it has one of its own: manifests say what is
+// wanted, and somebody else what is.
+func KeepStatus(r, old Resource) {
+	if now, ok := r.(*Untyped); ok {
+		was := old.(*Untyped).Fields["status"]
+		if now.Fields["status"] == nil && was != nil {
+			now.Fields = maps.Clone(now.Fields)
+			if now.Fields == nil {
+				now.Fields = map[string]json.RawMessage{}
+			}
+			now.Fields["status"] = was
+		}
+		return
+	}
+	now := reflect.ValueOf(r).Elem().FieldByName("Status")
+	if now.IsValid() && now.IsZero() {
+		now.Set(reflect.ValueOf(old).Elem().FieldByName("Status"))
+	}
+}

@@ -169,3 +169,23 @@ func recordedValues(t *testing.T) [][]byte {
 	}
 	return values
 }
+
+func TestKeepStatus(t *testing.T) {
+	key := "k"
+	old := &Node{Status: NodeStatus{WireguardPublicKey: key}}
+	now := &Node{}
+	if KeepStatus(now, old); now.Status.WireguardPublicKey != key {
+		t.Errorf("the status is lost: %+v", now.Status)
+	}
+	now = &Node{Status: NodeStatus{WireguardPublicKey: "new"}}
+	if KeepStatus(now, old); now.Status.WireguardPublicKey != "new" {
+		t.Errorf("the status is not the new one: %+v", now.Status)
+	}
+	policy := &GlobalNetworkPolicy{}
+	KeepStatus(policy, &GlobalNetworkPolicy{})
+	untyped := &Untyped{}
+	KeepStatus(untyped, &Untyped{Fields: map[string]json.RawMessage{"status": json.RawMessage("1"), "spec": nil}})
+	if string(untyped.Fields["status"]) != "1" || len(untyped.Fields) != 1 {
+		t.Errorf("fields are %v", untyped.Fields)
+	}
+}
