@@ -60,7 +60,17 @@ type Params struct {
 	DefaultEndpointToHostAction  string `type:"oneof=DROP|RETURN|ACCEPT" default:"DROP" required:""`
 	DisableConntrackInvalidCheck bool   `type:"bool" default:"false"`
 	LogPrefix                    string `type:"prefix" default:"calico-packet"`
-	IPv6Support                  bool   `name:"Ipv6Support" type:"bool" default:"true"`
+
+	// LogActionRateLimit bounds the reports of each Log rule; the burst counts only with it.
+	LogActionRateLimit      ruleset.LogRate `type:"rate"`
+	LogActionRateLimitBurst uint32          `type:"burst" default:"5"`
+
+	// What workloads may send: from allowSpoofedSourcePrefixes (Any), and in tunnels.
+	WorkloadSourceSpoofing         string `type:"oneof=Any|Disabled" default:"Disabled" required:""`
+	AllowVXLANPacketsFromWorkloads bool   `type:"bool" default:"false"`
+	AllowIPIPPacketsFromWorkloads  bool   `type:"bool" default:"false"`
+
+	IPv6Support bool `name:"Ipv6Support" type:"bool" default:"true"`
 
 	// InterfacePrefix lists how names of workload interfaces begin; InterfaceExclude matches those that are hidden from
 	// host endpoints.
@@ -143,14 +153,33 @@ func (p *Params) Excluded(iface string) bool {
 
 // Settings returns what the rules of the whole host depend on.
 func (p *Params) Settings() ruleset.Settings {
+	rate := p.LogActionRateLimit
+	if rate.Packets > 0 {
+		rate.Burst = p.LogActionRateLimitBurst
+	}
 	return ruleset.Settings{
 		FailsafeIngress:  p.FailsafeInboundHostPorts,
 		FailsafeEgress:   p.FailsafeOutboundHostPorts,
 		Reject:           p.Reject(),
 		AcceptInvalid:    p.DisableConntrackInvalidCheck,
 		LogPrefix:        p.LogPrefix,
+		LogRate:          rate,
 		WorkloadPrefixes: p.InterfacePrefix,
+		EndpointToHost:   p.endpointToHost(),
+		AllowSpoofing:    p.WorkloadSourceSpoofing == "Any",
+		AllowVXLAN:       p.AllowVXLANPacketsFromWorkloads,
+		AllowIPIP:        p.AllowIPIPPacketsFromWorkloads,
 	}
+}
+
+func (p *Params) endpointToHost() ruleset.HostAction {
+	switch p.DefaultEndpointToHostAction {
+	case "ACCEPT":
+		return ruleset.HostAccept
+	case "RETURN":
+		return ruleset.HostReturn
+	}
+	return ruleset.HostDrop
 }
 
 // An Effect is what it takes to put a new value in force.

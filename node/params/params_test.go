@@ -428,7 +428,9 @@ func TestStoredParametersGoThroughTheSpec(t *testing.T) {
 		prometheusMetricsClientAuth: RequireAnyClientCert, prometheusGoMetricsEnabled: false, prometheusProcessMetricsEnabled: false,
 		logSeverityScreen: Trace, failsafeInboundHostPorts: [], failsafeOutboundHostPorts: [], nftablesFilterDenyAction: Reject,
 		iptablesFilterDenyAction: Reject, defaultEndpointToHostAction: Accept, disableConntrackInvalidCheck: true, logPrefix: x,
-		ipv6Support: false, interfacePrefix: w, interfaceExclude: z, reportingInterval: 1m30s, reportingTTL: 2500ms`, 0)}})
+		ipv6Support: false, interfacePrefix: w, interfaceExclude: z, reportingInterval: 1m30s, reportingTTL: 2500ms,
+		logActionRateLimit: 1/hour, logActionRateLimitBurst: 1, workloadSourceSpoofing: Any, allowVXLANPacketsFromWorkloads: true,
+		allowIPIPPacketsFromWorkloads: true`, 0)}})
 	for _, f := range fields() {
 		if origin := p.Origin(f.name); !f.local && origin.Source != Cluster {
 			t.Errorf("%s is from %v", f.name, origin)
@@ -460,4 +462,40 @@ func FuzzResolve(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestWorkloadSettings: what concerns workloads and Log rules reaches the settings of the rules.
+func TestWorkloadSettings(t *testing.T) {
+	base := func(change func(*ruleset.Settings)) ruleset.Settings {
+		p, _ := Resolve(Sources{Host: "h"})
+		s := p.Settings()
+		change(&s)
+		return s
+	}
+	tests := []struct {
+		spec, env string // one of them
+		want      ruleset.Settings
+	}{
+		{"", "", base(func(*ruleset.Settings) {})},
+		{"defaultEndpointToHostAction: Accept", "", base(func(s *ruleset.Settings) { s.EndpointToHost = ruleset.HostAccept })},
+		{"", "FELIX_DEFAULTENDPOINTTOHOSTACTION=return", base(func(s *ruleset.Settings) { s.EndpointToHost = ruleset.HostReturn })},
+		{"workloadSourceSpoofing: Any", "", base(func(s *ruleset.Settings) { s.AllowSpoofing = true })},
+		{"allowVXLANPacketsFromWorkloads: true", "", base(func(s *ruleset.Settings) { s.AllowVXLAN = true })},
+		{"allowIPIPPacketsFromWorkloads: true", "", base(func(s *ruleset.Settings) { s.AllowIPIP = true })},
+		{"logActionRateLimit: 10/minute", "", base(func(s *ruleset.Settings) { s.LogRate = ruleset.LogRate{Packets: 10, Per: time.Minute, Burst: 5} })},
+		{"logActionRateLimit: 9999/day, logActionRateLimitBurst: 0", "", base(func(s *ruleset.Settings) { s.LogRate = ruleset.LogRate{Packets: 9999, Per: 24 * time.Hour} })},
+		{"logActionRateLimitBurst: 7", "", base(func(*ruleset.Settings) {})},
+		{"", "FELIX_LOGACTIONRATELIMIT=0/second", base(func(*ruleset.Settings) {})},
+		{"", "FELIX_LOGACTIONRATELIMIT=1/hour", base(func(s *ruleset.Settings) { s.LogRate = ruleset.LogRate{Packets: 1, Per: time.Hour, Burst: 5} })},
+	}
+	for _, test := range tests {
+		s := Sources{Host: "h", Env: []string{test.env}}
+		if test.spec != "" {
+			s.Resources = []*v3.FelixConfiguration{felix(t, "default", test.spec, 0)}
+		}
+		p, _ := Resolve(s)
+		if got := p.Settings(); !reflect.DeepEqual(got, test.want) {
+			t.Errorf("%s%s: settings %+v, want %+v", test.spec, test.env, got, test.want)
+		}
+	}
 }

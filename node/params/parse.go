@@ -24,6 +24,7 @@ var (
 	interfaceForm = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,15}$`)
 	prefixForm    = regexp.MustCompile(`^[ -~]{0,127}$`) // what the kernel takes (NF_LOG_PREFIXLEN)
 	patternForm   = regexp.MustCompile(`^/[^\s]+/$`)
+	rateForm      = regexp.MustCompile(`^([1-9]\d{0,3})/(second|minute|hour|day)$`)
 )
 
 // parse returns the value of a text, of the type that the fields of this kind have.
@@ -55,6 +56,10 @@ func parse(kind, arg, text string) (any, error) {
 		return parsePatterns(text)
 	case "failsafes":
 		return parseFailsafes(text)
+	case "rate":
+		return parseRate(text)
+	case "burst":
+		return parseBurst(text)
 	}
 	panic("no parser for " + kind)
 }
@@ -96,6 +101,28 @@ func parseSeconds(text string) (time.Duration, error) {
 		return 0, errors.New("must be a number of seconds, without a unit and not negative")
 	}
 	return time.Duration(n * float64(time.Second)), nil
+}
+
+// parseRate takes 1 to 9999 packets per unit. The rate has no burst yet.
+func parseRate(text string) (ruleset.LogRate, error) {
+	parts := rateForm.FindStringSubmatch(text)
+	if parts == nil {
+		return ruleset.LogRate{}, errors.New("must be like 10/second: 1 to 9999 per second, minute, hour or day")
+	}
+	n, err := strconv.ParseUint(parts[1], 10, 32)
+	if err != nil {
+		return ruleset.LogRate{}, err
+	}
+	per := map[string]time.Duration{"second": time.Second, "minute": time.Minute, "hour": time.Hour, "day": 24 * time.Hour}[parts[2]]
+	return ruleset.LogRate{Packets: uint32(n), Per: per}, nil
+}
+
+func parseBurst(text string) (uint32, error) {
+	n, err := strconv.ParseUint(text, 0, 32)
+	if err != nil || n > 9999 {
+		return 0, errors.New("must be a number from 0 to 9999")
+	}
+	return uint32(n), nil
 }
 
 func parseOption(options []string, text string) (string, error) {
