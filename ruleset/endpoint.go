@@ -80,3 +80,14 @@ type Workload struct {
 	// Profiles are as those of an Endpoint.
 	Profiles []string
 }
+
+// TiersAt returns what applies to an endpoint or workload in a stage and direction; nil when p does not hold it.
+func (p *Program) TiersAt(id EndpointID, s Stage, d Direction) []Tier {
+	if w := p.Workloads[id]; w != nil {
+		return w.Normal.Tiers(d)
+	}
+	if ep := p.Endpoints[id]; ep != nil {
+		return ep.Walk(s).Tiers(d)
+	}
+	return nil
+}
