@@ -15,7 +15,7 @@ import (
 var root = []string{
 	".ci", ".git", ".gitignore", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md",
 	"api", "bin", "calc", "cmd", "ctl", "dataplane", "go.mod", "go.sum", "lab", "layout_test.go", "node", "ruleset",
-	"selector", "store",
+	"selector", "store", "typha",
 }
 
 func TestRootListing(t *testing.T) {
@@ -36,6 +36,7 @@ var layers = []struct{ dir, reason string }{
 	{"lab", "hosts made of namespaces"},
 	{"ctl", "the CLI"},
 	{"node", "the agent"},
+	{"typha", "fan-out between the store and many agents"},
 	{"store", "where resources are kept"},
 	{"dataplane", "what enforces"},
 	{"calc", "resources to rules"},
@@ -46,10 +47,11 @@ var layers = []struct{ dir, reason string }{
 
 // allowed names, for each layer, the layers below it that it may use.
 var allowed = map[string][]string{
-	"cmd":       {"lab", "ctl", "node", "store", "dataplane", "calc", "ruleset", "api", "selector"},
+	"cmd":       {"lab", "ctl", "node", "typha", "store", "dataplane", "calc", "ruleset", "api", "selector"},
 	"lab":       {"store", "ruleset", "api", "selector"},
 	"ctl":       {"store", "calc", "ruleset", "api", "selector"},
 	"node":      {"store", "dataplane", "calc", "ruleset", "api", "selector"},
+	"typha":     {"store", "api", "selector"},
 	"store":     {"api", "selector"},
 	"dataplane": {"ruleset"},
 	"calc":      {"ruleset", "api", "selector"},
@@ -64,6 +66,7 @@ var forbidden = []struct{ from, to, except, reason string }{
 	{"", "k8s.io/client-go", "store/kube", "the Kubernetes client is large: only its store may link it"},
 	{"ctl", "margay/store/", "", "the CLI knows the interface; cmd/margay wires the implementation"},
 	{"node", "margay/store/", "", "the agent knows the interface; cmd/margay wires the implementation"},
+	{"typha", "margay/store/", "", "the fan-out knows the interface; cmd/margay wires the implementation"},
 	{"node", "margay/dataplane/nft", "", "the agent knows the interface; cmd/margay wires the implementation"},
 	{"", "os/exec", "lab", "the product runs no other program: hosts have no nft, ip or iptables"},
 	{"", "log", "", "log/slog, passed in, at the edges only"},
