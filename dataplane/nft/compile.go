@@ -103,20 +103,20 @@ func (u *builder) endpoint(ep *ruleset.Endpoint, dir ruleset.Direction) {
 	entry.Rules = append(entry.Rules, jumpRule("goto", names[0]))
 	u.unit.chains = append(u.unit.chains, entry)
 	for i, s := range stages {
-		following := ""
+		x := exits{deny: u.denial(), accept: exit{verdict: nfAccept}}
 		if i+1 < len(stages) {
-			following = names[i+1]
+			x[next] = goTo(names[i+1])
 		}
 		comment := about
 		for _, part := range s.name {
 			comment += " " + part
 		}
-		u.unit.chains = append(u.unit.chains, u.linear(names[i], remark(comment), s.lines, following))
+		u.unit.chains = append(u.unit.chains, u.linear(names[i], remark(comment), s.lines, x))
 	}
 }
 
 // linear lays the lines of a stage out in one chain, one after the other.
-func (u *builder) linear(name, comment string, lines []line, following string) *Chain {
+func (u *builder) linear(name, comment string, lines []line, x exits) *Chain {
 	c := &Chain{Name: name, Comment: comment}
 	for _, l := range lines {
 		variants := []variant{{protos: allProtocols}}
@@ -124,33 +124,20 @@ func (u *builder) linear(name, comment string, lines []line, following string) *
 			variants = u.variants(u, l.rule)
 		}
 		for _, v := range variants {
-			c.Rules = append(c.Rules, u.rule(v, l, following))
+			c.Rules = append(c.Rules, u.rule(v, l, x))
 		}
 	}
 	return c
 }
 
-func (u *builder) rule(v variant, l line, following string) *Rule {
+func (u *builder) rule(v variant, l line, x exits) *Rule {
 	text, c := u.match(v)
 	text, c = text+"counter ", c.counter()
-	switch l.outcome {
-	case accept:
-		text, c = text+"accept", c.verdict(nfAccept, "")
-	case next:
-		text, c = text+"goto "+following, c.verdict(unix.NFT_GOTO, following)
-	case report:
-		text, c = text+logText(l.prefix), c.log(LogGroup, l.prefix)
-	default:
-		text, c = u.deny(text, c)
+	if l.outcome == report {
+		return rule(text+logText(l.prefix), l.comment, c.log(LogGroup, l.prefix))
 	}
-	return rule(text, l.comment, c)
-}
-
-func (u *builder) deny(text string, c code) (string, code) {
-	if u.settings.Reject {
-		return text + "goto " + rejectChain, c.verdict(unix.NFT_GOTO, rejectChain)
-	}
-	return text + "drop", c.verdict(nfDrop, "")
+	to := x[l.outcome]
+	return rule(text+to.String(), l.comment, c.verdict(to.verdict, to.chain))
 }
 
 // failsafes returns a rule for each network that failsafe ports are limited to.
@@ -176,8 +163,8 @@ func (u *builder) failsafes(dir ruleset.Direction) []*Rule {
 		}
 		set := u.constant("failsafes", typeService, ports[net])
 		text, c := u.match(v)
-		c = destination.loadPort(c.meta(unix.NFT_META_L4PROTO, regFirst), regWord1).lookup(set, false)
-		rules = append(rules, rule(text+"meta l4proto . th dport @"+set+" counter accept", "failsafe",
+		c = u.to().loadPort(c.meta(unix.NFT_META_L4PROTO, regFirst), regWord1).lookup(set, false)
+		rules = append(rules, rule(text+"meta l4proto . "+u.to().port("th")+" @"+set+" counter accept", "failsafe",
 			c.counter().verdict(nfAccept, "")))
 	}
 	return rules

@@ -20,11 +20,13 @@ const (
 // nftaBitwiseOp is an attribute that package unix does not know (Linux 5.6).
 const nftaBitwiseOp = 6
 
-// Bits of ct state (NF_CT_STATE_BIT of the kernel) and conntrack's keys.
+// Bits of ct state (NF_CT_STATE_BIT of the kernel), and the direction of the first packet of a flow.
 const (
 	ctInvalid     = 1
 	ctEstablished = 2
 	ctRelated     = 4
+
+	ctDirOriginal = 0
 )
 
 // Protocol families that meta nfproto loads.
@@ -104,6 +106,13 @@ func (c code) ctState(states uint32) code {
 	c = c.expr("ct", attrU32(d, unix.NFTA_CT_KEY, unix.NFT_CT_STATE))
 	// The states are a word of the machine, unlike what netlink says of numbers.
 	return c.mask(binary.NativeEndian.AppendUint32(nil, states)).cmp(unix.NFT_CMP_NEQ, make([]byte, 4))
+}
+
+// ctOriginal loads a field of the address and port that the first packet of the flow was sent to. For a packet that is not
+// tracked the rule ends without a match.
+func (c code) ctOriginal(key, reg uint32) code {
+	d := attrU32(attrU32(nil, unix.NFTA_CT_DREG, reg), unix.NFTA_CT_KEY, key)
+	return c.expr("ct", attr(d, unix.NFTA_CT_DIRECTION, []byte{ctDirOriginal}))
 }
 
 func (c code) counter() code {

@@ -17,10 +17,22 @@ type side uint8
 const (
 	source side = iota
 	destination
+	original // the destination before destination NAT, as connection tracking has it; there is none for other packets
 )
 
-func (s side) addr() string { return [...]string{"saddr", "daddr"}[s] }
-func (s side) port() string { return [...]string{"sport", "dport"}[s] }
+// addr returns the name of the address in a family.
+func (s side) addr(f ruleset.Family) string {
+	ip := "ip"
+	if f == ruleset.IPv6 {
+		ip = "ip6"
+	}
+	return [...]string{ip + " saddr", ip + " daddr", "ct original " + ip + " daddr"}[s]
+}
+
+// port returns the name of the port of a protocol, "th" for any.
+func (s side) port(protocol string) string {
+	return [...]string{protocol + " sport", protocol + " dport", "ct original proto-dst"}[s]
+}
 
 // A test is one condition of a rule beside family and protocol. Exactly one of prefix, ports, icmp and set is used.
 type test struct {
@@ -73,6 +85,16 @@ func (v variant) only(p protocols) variant {
 // A writer turns variants into rules and collects the constant sets that they name.
 type writer struct {
 	consts map[string]*Set
+	// beforeDNAT: what rules call the destination is the one before destination NAT.
+	beforeDNAT bool
+}
+
+// to returns the side that rules call the destination.
+func (w *writer) to() side {
+	if w.beforeDNAT {
+		return original
+	}
+	return destination
 }
 
 // match returns the conditions of v as text, ending in a space unless empty, and code.
@@ -123,8 +145,8 @@ func (v variant) implies(f func(test) bool) bool {
 	return false
 }
 
-func (t test) impliesFamily() bool { return t.address() || t.icmp() }
-func (t test) isPort() bool        { return t.port() }
+func (t test) impliesFamily() bool { return t.address() && t.side != original || t.icmp() }
+func (t test) isPort() bool        { return t.port() && t.side != original }
 func (t test) isICMP() bool        { return t.icmp() }
 
 func (t *test) text(f ruleset.Family, portName string) string {
@@ -132,9 +154,9 @@ func (t *test) text(f ruleset.Family, portName string) string {
 	if t.not {
 		op = "!= "
 	}
-	ip, icmp := "ip", "icmp"
+	icmp := "icmp"
 	if f == ruleset.IPv6 {
-		ip, icmp = "ip6", "icmpv6"
+		icmp = "icmpv6"
 	}
 	switch t.kind {
 	case testPrefix:
@@ -142,15 +164,15 @@ func (t *test) text(f ruleset.Family, portName string) string {
 		if t.prefix.IsSingleIP() {
 			p = t.prefix.Addr().String()
 		}
-		return ip + " " + t.side.addr() + " " + op + p
+		return t.side.addr(f) + " " + op + p
 	case testNets:
-		return ip + " " + t.side.addr() + " " + op + "@" + t.set
+		return t.side.addr(f) + " " + op + "@" + t.set
 	case testPorts:
-		return portName + " " + t.side.port() + " " + op + portText(t.ports)
+		return t.side.port(portName) + " " + op + portText(t.ports)
 	case testPortSet:
-		return portName + " " + t.side.port() + " " + op + "@" + t.set
+		return t.side.port(portName) + " " + op + "@" + t.set
 	case testAddrPorts:
-		return ip + " " + t.side.addr() + " . meta l4proto . th " + t.side.port() + " " + op + "@" + t.set
+		return t.side.addr(f) + " . meta l4proto . " + t.side.port("th") + " " + op + "@" + t.set
 	case testICMPType:
 		return icmp + " type " + op + strconv.Itoa(int(t.value))
 	default:
@@ -205,6 +227,12 @@ func (t *test) portCode(c code) code {
 
 // loadAddr loads an address into the first register and, for IPv6, the three words after it.
 func (s side) loadAddr(c code, f ruleset.Family) code {
+	if s == original && f == ruleset.IPv6 {
+		return c.ctOriginal(unix.NFT_CT_DST_IP6, regFirst)
+	}
+	if s == original {
+		return c.ctOriginal(unix.NFT_CT_DST_IP, regFirst)
+	}
 	offset, n := 12+4*uint32(s), uint32(4)
 	if f == ruleset.IPv6 {
 		offset, n = 8+16*uint32(s), 16
@@ -214,6 +242,9 @@ func (s side) loadAddr(c code, f ruleset.Family) code {
 
 // loadPort loads a port: TCP, UDP, SCTP and UDP-Lite have them at the same place.
 func (s side) loadPort(c code, reg uint32) code {
+	if s == original {
+		return c.ctOriginal(unix.NFT_CT_PROTO_DST, reg)
+	}
 	return c.payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2*uint32(s), 2, reg)
 }
 

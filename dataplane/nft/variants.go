@@ -28,7 +28,7 @@ func (w *writer) variants(sets setIndex, r *ruleset.Rule) []variant {
 		vs := []variant{{family: f, protos: protos}}
 		vs = x.icmp(vs)
 		vs = x.entity(vs, source, &r.Source)
-		vs = x.entity(vs, destination, &r.Destination)
+		vs = x.entity(vs, w.to(), &r.Destination)
 		out = append(out, vs...)
 	}
 	return slices.DeleteFunc(out, func(v variant) bool { return v.protos.empty() })
