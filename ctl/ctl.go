@@ -27,6 +27,8 @@ import (
 const (
 	DefaultConfigFile = "/etc/calico/calicoctl.cfg"
 	DefaultSocket     = "/run/margay/store.sock"
+	// DefaultAgentSocket is where the agent answers those who may be root on its host.
+	DefaultAgentSocket = "/var/lib/margay/node/agent.sock"
 )
 
 // compatible is the release of the system whose store and wire format this build follows; calicoctl refuses to write
@@ -46,8 +48,10 @@ type Env struct {
 	Version, Commit string
 	// TTY says that Stdout is a terminal.
 	TTY bool
-	// ConfigFile replaces DefaultConfigFile, and Socket DefaultSocket, when not empty.
-	ConfigFile, Socket string
+	// ConfigFile replaces DefaultConfigFile, Socket DefaultSocket and AgentSocket DefaultAgentSocket, when not empty.
+	ConfigFile, Socket, AgentSocket string
+	// Settings returns the settings of a node, for explain.
+	Settings SettingsFunc
 }
 
 // cli is what all commands share.
@@ -68,6 +72,9 @@ func NewCommand(env Env) *cobra.Command {
 	}
 	if env.Socket == "" {
 		env.Socket = DefaultSocket
+	}
+	if env.AgentSocket == "" {
+		env.AgentSocket = DefaultAgentSocket
 	}
 	c := &cli{env: env, log: slog.New(slog.DiscardHandler)}
 	root := &cobra.Command{
@@ -90,7 +97,7 @@ func NewCommand(env Env) *cobra.Command {
 	flags.StringVar(&c.context, "context", "", "kubeconfig context; not used, as there is no Kubernetes datastore yet")
 	flags.BoolVar(&c.allowMismatch, "allow-version-mismatch", false, "work on a datastore of another release")
 	root.AddCommand(c.createCommand(), c.applyCommand(), c.replaceCommand(), c.deleteCommand(), c.getCommand(),
-		c.patchCommand(), c.labelCommand(), c.validateCommand(), c.versionCommand(), c.statusCommand())
+		c.patchCommand(), c.labelCommand(), c.validateCommand(), c.versionCommand(), c.statusCommand(), c.explainCommand())
 	return root
 }
 

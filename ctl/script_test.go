@@ -36,7 +36,8 @@ func run(name string) int {
 		OpenStore: func(ctx context.Context, cfg StoreConfig) (store.Store, error) {
 			return etcd.Open(ctx, etcd.Config{Endpoints: cfg.Endpoints, Username: cfg.Username, Password: cfg.Password})
 		},
-		ConfigFile: os.Getenv("CONFIG"), Socket: os.Getenv("SOCKET"),
+		ConfigFile: os.Getenv("CONFIG"), Socket: os.Getenv("SOCKET"), AgentSocket: os.Getenv("AGENT"),
+		Settings: nodeSettings,
 	}))
 }
 

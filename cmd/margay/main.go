@@ -36,7 +36,7 @@ func rootCommand(name string) *cobra.Command {
 	root := ctl.NewCommand(ctl.Env{
 		Name: name, Version: version, Commit: commit,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, TTY: isTerminal(os.Stdout),
-		Getenv: os.Getenv, OpenStore: openForCLI,
+		Getenv: os.Getenv, OpenStore: openForCLI, Settings: settingsFor,
 	})
 	if name != "calicoctl" {
 		root.AddCommand(nodeCommand(), standaloneCommand(), storeCommand(), demoCommand())

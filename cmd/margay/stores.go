@@ -7,8 +7,11 @@ import (
 	"io/fs"
 	"os"
 
+	v3 "margay/api/v3"
 	"margay/ctl"
 	"margay/node"
+	"margay/node/params"
+	"margay/ruleset"
 	"margay/store"
 	"margay/store/etcd"
 )
@@ -23,6 +26,12 @@ func openForCLI(ctx context.Context, c ctl.StoreConfig) (store.Store, error) {
 		CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile,
 		CA: []byte(c.CA), Cert: []byte(c.Cert), Key: []byte(c.Key),
 	})
+}
+
+// settingsFor returns what an agent would resolve without a file and an environment of its own.
+func settingsFor(node string, configs []*v3.FelixConfiguration, labels map[string]string) ruleset.Settings {
+	p, _ := params.Resolve(params.Sources{Host: node, Resources: configs, NodeLabels: labels})
+	return p.Settings()
 }
 
 // openForNode connects the agent to etcd; without endpoints, to the store of this host if there is one.
