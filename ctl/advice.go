@@ -10,23 +10,23 @@ import (
 
 	v3 "margay/api/v3"
 	"margay/selector"
+	"margay/store"
 )
 
 // An adviser compares what the datastore holds before and after a command, and warns of what people do not expect: a
 // host endpoint that no policy selects denies everything, and an apply under a name that was taken removes what had it.
 type adviser struct {
-	session  *session
-	before   *landscape // nil: nothing was touched that matters, or it could not be read
-	docs     []v3.Document
-	replaced []replacement
+	list   *store.List
+	before *landscape // nil: nothing was touched that matters, or it could not be read
 }
 
 // A landscape is what decides which policies apply to host endpoints.
 type landscape struct {
 	endpoints map[string]*v3.HostEndpoint
-	policies  []*v3.GlobalNetworkPolicy
+	policies  map[string]*v3.GlobalNetworkPolicy
 	profiles  map[string]*v3.Profile
 	felix     map[string]*v3.FelixConfiguration
+	parsed    map[string]*selector.Selector // by text; nil: it does not parse
 }
 
 // warn prints what is to be said of manifests: traps of their kinds, and two manifests for one object. What l, if not
@@ -50,30 +50,39 @@ func (c *cli) warning(format string, args ...any) {
 	fmt.Fprintf(c.env.Stderr, "Warning: "+format+"\n", args...)
 }
 
+// surveyed are the kinds that a landscape is made of.
+func surveyed() []v3.Kind {
+	return []v3.Kind{v3.KindHostEndpoint, v3.KindGlobalNetworkPolicy, v3.KindProfile, v3.KindFelixConfiguration}
+}
+
 // newAdviser looks at the datastore before a command changes objects of these kinds.
 func newAdviser(ctx context.Context, s *session, kinds []v3.Kind) *adviser {
-	a := &adviser{session: s}
-	if slices.Contains(kinds, v3.KindHostEndpoint) || slices.Contains(kinds, v3.KindGlobalNetworkPolicy) ||
-		slices.Contains(kinds, v3.KindProfile) {
-		a.before = s.survey(ctx)
+	a := &adviser{}
+	for _, kind := range []v3.Kind{v3.KindHostEndpoint, v3.KindGlobalNetworkPolicy, v3.KindProfile} {
+		if slices.Contains(kinds, kind) && a.list == nil && !s.down {
+			a.survey(ctx, s)
+		}
 	}
 	return a
 }
 
-// survey reads the landscape. Advice is not worth an error: nil says that there is none.
-func (s *session) survey(ctx context.Context) *landscape {
-	if s.down {
-		return nil
-	}
-	found, err := s.list(ctx, "", v3.KindHostEndpoint, v3.KindGlobalNetworkPolicy, v3.KindProfile, v3.KindFelixConfiguration)
+// survey reads the landscape. Advice is not worth an error: without a landscape there is none.
+func (a *adviser) survey(ctx context.Context, s *session) {
+	found, err := s.list(ctx, "", surveyed()...)
 	if err != nil {
-		return nil
+		return
 	}
-	l := &landscape{map[string]*v3.HostEndpoint{}, nil, map[string]*v3.Profile{}, map[string]*v3.FelixConfiguration{}}
+	a.list, a.before = found, newLandscape()
 	for _, item := range found.Items {
-		l.add(item)
+		a.before.add(item)
 	}
-	return l
+}
+
+func newLandscape() *landscape {
+	return &landscape{
+		endpoints: map[string]*v3.HostEndpoint{}, policies: map[string]*v3.GlobalNetworkPolicy{},
+		profiles: map[string]*v3.Profile{}, felix: map[string]*v3.FelixConfiguration{}, parsed: map[string]*selector.Selector{},
+	}
 }
 
 func (l *landscape) add(item v3.Resource) {
@@ -81,7 +90,7 @@ func (l *landscape) add(item v3.Resource) {
 	case *v3.HostEndpoint:
 		l.endpoints[r.Name] = r
 	case *v3.GlobalNetworkPolicy:
-		l.policies = append(l.policies, r)
+		l.policies[r.Name] = r
 	case *v3.Profile:
 		l.profiles[r.Name] = r
 	case *v3.FelixConfiguration:
@@ -89,16 +98,51 @@ func (l *landscape) add(item v3.Resource) {
 	}
 }
 
-// print looks at the datastore again and warns.
-func (a *adviser) print(ctx context.Context, c *cli) {
-	var after *landscape
-	if a.before != nil {
-		after = a.session.survey(ctx)
+// remove takes an object out, and with a Node what goes with it.
+func (l *landscape) remove(key v3.Key) {
+	switch key.Kind {
+	case v3.KindHostEndpoint:
+		delete(l.endpoints, key.Name)
+	case v3.KindGlobalNetworkPolicy:
+		delete(l.policies, key.Name)
+	case v3.KindProfile:
+		delete(l.profiles, key.Name)
+	case v3.KindFelixConfiguration:
+		delete(l.felix, key.Name)
+	case v3.KindNode:
+		maps.DeleteFunc(l.endpoints, func(_ string, h *v3.HostEndpoint) bool { return h.Spec.Node == key.Name })
 	}
-	c.warn(a.docs, after)
-	for _, r := range a.replaced {
-		for _, text := range a.lost(r) {
-			c.warning("%s", text)
+}
+
+// after returns the landscape that the changes make of this one.
+func (l *landscape) after(changes []*change) *landscape {
+	if l == nil {
+		return nil
+	}
+	out := &landscape{maps.Clone(l.endpoints), maps.Clone(l.policies), maps.Clone(l.profiles), maps.Clone(l.felix), l.parsed}
+	for _, c := range changes {
+		switch {
+		case c.err != nil:
+		case c.state == stateDeleted:
+			out.remove(c.key)
+		case c.result != nil:
+			out.add(c.result)
+		}
+	}
+	return out
+}
+
+// print warns of what the changes have done, or would do.
+func (a *adviser) print(c *cli, w *writer) {
+	after := a.before.after(w.changes)
+	if w.verb != verbDelete {
+		c.warn(w.docs(), after)
+	}
+	for _, change := range w.changes {
+		if w.verb == verbApply && change.err == nil && change.state == stateConfigured && !change.old.broken {
+			for _, text := range a.lost(replacement{change.old.Resource, change.result}) {
+				c.warning("%s", text)
+			}
 		}
 	}
 	if after == nil {
@@ -108,6 +152,9 @@ func (a *adviser) print(ctx context.Context, c *cli) {
 		c.warning("%s", text)
 	}
 }
+
+// A replacement is an object of which apply found another version.
+type replacement struct{ old, new v3.Resource }
 
 // selects reports whether a policy applies to a host endpoint in the direction ("Ingress" or "Egress") when packets meet
 // it: policies that act before connection tracking or DNAT decide nothing about the rest.
@@ -124,12 +171,24 @@ func (l *landscape) matches(p *v3.GlobalNetworkPolicy, h *v3.HostEndpoint) bool 
 	if p.Spec.NamespaceSelector != "" || p.Spec.ServiceAccountSelector != "" {
 		return false
 	}
-	sel, err := selector.Parse(p.Spec.Selector)
-	return err == nil && sel.Matches(selector.Map(l.labels(h)))
+	sel := l.parse(p.Spec.Selector)
+	return sel != nil && sel.Matches(selector.Map(l.labels(h)))
+}
+
+func (l *landscape) parse(text string) *selector.Selector {
+	sel, ok := l.parsed[text]
+	if !ok {
+		sel, _ = selector.Parse(text) // nil if it does not parse
+		l.parsed[text] = sel
+	}
+	return sel
 }
 
 // labels returns the labels of a host endpoint: its own beat those of its profiles, of which the first wins.
 func (l *landscape) labels(h *v3.HostEndpoint) map[string]string {
+	if len(h.Spec.Profiles) == 0 {
+		return h.Labels
+	}
 	labels := map[string]string{}
 	for _, name := range slices.Backward(h.Spec.Profiles) {
 		if profile := l.profiles[name]; profile != nil {
@@ -145,7 +204,12 @@ func (l *landscape) governed(h *v3.HostEndpoint, direction string) bool {
 	if len(h.Spec.Profiles) > 0 && (h.Spec.Profiles[0] == v3.ProfileDefaultAllow || l.profiles[h.Spec.Profiles[0]] != nil) {
 		return true
 	}
-	return slices.ContainsFunc(l.policies, func(p *v3.GlobalNetworkPolicy) bool { return l.selects(p, h, direction) })
+	for _, p := range l.policies {
+		if l.selects(p, h, direction) {
+			return true
+		}
+	}
+	return false
 }
 
 // complete returns a resource as v3.Warnings should see it: warnings that say "unless another policy" are answered by the
@@ -163,10 +227,10 @@ func (l *landscape) complete(r v3.Resource) v3.Resource {
 	case *v3.GlobalNetworkPolicy:
 		c := *r
 		allow := v3.Rule{Action: v3.ActionAllow}
-		if len(c.Spec.Ingress) > 0 && l.backed(r, v3.TypeIngress) {
+		if len(c.Spec.Ingress) > 0 && !allows(r, v3.TypeIngress) && l.backed(r, v3.TypeIngress) {
 			c.Spec.Ingress = append(slices.Clone(c.Spec.Ingress), allow)
 		}
-		if len(c.Spec.Egress) > 0 && l.backed(r, v3.TypeEgress) {
+		if len(c.Spec.Egress) > 0 && !allows(r, v3.TypeEgress) && l.backed(r, v3.TypeEgress) {
 			c.Spec.Egress = append(slices.Clone(c.Spec.Egress), allow)
 		}
 		return &c
@@ -183,13 +247,21 @@ func (l *landscape) backed(p *v3.GlobalNetworkPolicy, direction string) bool {
 			continue
 		}
 		selected = true
-		if !slices.ContainsFunc(l.policies, func(other *v3.GlobalNetworkPolicy) bool {
-			return other.Name != p.Name && other.Spec.Tier == p.Spec.Tier && l.selects(other, h, direction) && allows(other, direction)
-		}) {
+		if !l.allowed(p, h, direction) {
 			return false
 		}
 	}
 	return selected
+}
+
+// allowed reports whether another policy of p's tier allows something to or from a host endpoint.
+func (l *landscape) allowed(p *v3.GlobalNetworkPolicy, h *v3.HostEndpoint, direction string) bool {
+	for _, other := range l.policies {
+		if other.Name != p.Name && other.Spec.Tier == p.Spec.Tier && allows(other, direction) && l.selects(other, h, direction) {
+			return true
+		}
+	}
+	return false
 }
 
 // allows reports whether a policy has a rule that lets something through in the direction.

@@ -12,7 +12,7 @@ import (
 // landscapeOf returns the landscape of objects written in short.
 func landscapeOf(t *testing.T, objects ...string) *landscape {
 	t.Helper()
-	l := &landscape{map[string]*v3.HostEndpoint{}, nil, map[string]*v3.Profile{}, map[string]*v3.FelixConfiguration{}}
+	l := newLandscape()
 	for _, text := range objects {
 		for _, r := range decoded(t, "{apiVersion: projectcalico.org/v3, "+text+"}") {
 			v3.Default(r)

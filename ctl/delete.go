@@ -1,20 +1,20 @@
 package ctl
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	v3 "margay/api/v3"
-	"margay/store"
 )
 
 // deleteFlags are the flags of delete.
 type deleteFlags struct {
 	input         inputFlags
 	store         storeFlags
+	result        resultFlags
+	wait          waitFlags
 	skipNotExists bool
 }
 
@@ -31,32 +31,63 @@ func (c *cli) deleteCommand() *cobra.Command {
 	f.input.add(cmd)
 	c.addStoreFlags(cmd, &f.store)
 	c.addChangesFlag(cmd)
+	f.result.add(cmd)
+	f.wait.add(cmd)
 	cmd.Flags().BoolVarP(&f.skipNotExists, "skip-not-exists", "s", false, "resources that do not exist are no error")
 	return cmd
 }
 
 func (c *cli) delete(cmd *cobra.Command, f *deleteFlags, args []string) error {
+	if err := f.result.check(f.wait); err != nil {
+		return err
+	}
 	docs, err := c.named(f.input, args)
 	if err != nil {
 		return err
 	}
-	o := outcome{kind: kindOf(docs), total: len(docs)}
+	o := outcome{kind: kindOf(docs), total: len(docs), dryRun: f.result.dryRun}
 	if len(docs) == 0 {
 		return o.report(c.env.Stdout, verbDelete)
 	}
+	w := &writer{cli: c, verb: verbDelete, mode: f.result.mode(), skipAbsent: f.skipNotExists, changes: changesOf(docs, verbDelete)}
+	if f.result.dryRun == dryRunClient {
+		w.pretend()
+		return c.finishDelete(w, &o, f.result)
+	}
 	ctx := cmd.Context()
-	s, err := c.openForWork(ctx, f.store)
-	if err != nil {
+	if w.session, err = c.openForWork(ctx, f.store); err != nil {
 		return err
 	}
-	defer s.close()
-	advice := newAdviser(ctx, s, kindsOf(docs))
-	o.each(docs, func(doc v3.Document) error { return c.deleteOne(ctx, s, doc.Object, f.skipNotExists) })
-	advice.print(ctx, c)
-	if o.handled > 0 {
-		fmt.Fprintf(c.env.Stdout, "Successfully deleted %d %sresource(s)\n", o.handled, o.quoted())
+	defer w.session.close()
+	advice := newAdviser(ctx, w.session, kindsOf(docs))
+	w.run(ctx)
+	advice.print(c, w)
+	return errors.Join(c.finishDelete(w, &o, f.result), c.await(ctx, w, f.wait))
+}
+
+// finishDelete prints what was deleted. Unlike calicoctl it does not count what was not there (spec 3.4).
+func (c *cli) finishDelete(w *writer, o *outcome, f resultFlags) error {
+	w.note(o)
+	w.count(o)
+	switch {
+	case f.output != "":
+		if err := f.print(c.env.Stdout, w.changes); err != nil {
+			return err
+		}
+	case len(o.done) > 0:
+		fmt.Fprintf(c.env.Stdout, "Successfully deleted %d %sresource(s)%s\n", len(o.done), o.quoted(), o.pretended())
+		fallthrough
+	default:
+		if o.skipped > 0 {
+			fmt.Fprintf(c.env.Stdout, "Skipped %d %sresource(s) that do not exist\n", o.skipped, o.quoted())
+		}
 	}
-	return o.deleteErrors()
+	errs := make([]error, len(o.errs))
+	for i, err := range o.errs {
+		//lint:ignore ST1005 this is how calicoctl says it
+		errs[i] = fmt.Errorf("Failed to delete %sresource: %w", o.quoted(), err)
+	}
+	return errors.Join(errs...)
 }
 
 // named returns an object per key of the arguments, or what the manifests describe. Its objects need only have a name.
@@ -86,36 +117,15 @@ func (c *cli) named(f inputFlags, args []string) ([]v3.Document, error) {
 	keys, err := keysOf(args, f.namespace)
 	docs := make([]v3.Document, len(keys))
 	for i, key := range keys {
-		r := mustLookup(key.Kind).New()
-		r.SetNamespace(key.Namespace)
-		r.SetName(key.Name)
-		docs[i].Object = r
+		docs[i].Object = named(key)
 	}
 	return docs, err
 }
 
-// deleteOne deletes an object; a resourceVersion in its manifest must be the stored one.
-func (c *cli) deleteOne(ctx context.Context, s *session, r v3.Resource, skipNotExists bool) error {
-	key := v3.KeyOf(r)
-	if err := refusal("delete", key); err != nil {
-		return err
-	}
-	_, err := s.delete(ctx, key, store.Revision(r.GetResourceVersion()))
-	switch {
-	case err == nil:
-		c.note("deleted", key)
-	case errors.Is(err, store.ErrNotFound) && skipNotExists:
-		c.note("absent", key)
-		return nil
-	}
-	return err
-}
-
-func (o *outcome) deleteErrors() error {
-	errs := make([]error, len(o.errs))
-	for i, err := range o.errs {
-		//lint:ignore ST1005 this is how calicoctl says it
-		errs[i] = fmt.Errorf("Failed to delete %sresource: %w", o.quoted(), err)
-	}
-	return errors.Join(errs...)
+// named returns an empty resource with a name.
+func named(key v3.Key) v3.Resource {
+	r := mustLookup(key.Kind).New()
+	r.SetNamespace(key.Namespace)
+	r.SetName(key.Name)
+	return r
 }

@@ -104,11 +104,11 @@ func (p pointer) String() string {
 func (o operation) apply(doc any) (any, error) {
 	switch o.op {
 	case "add":
-		return edit(doc, o.path, adding(clone(o.value)))
+		return editAt(doc, o.path, adding(clone(o.value)))
 	case "remove":
-		return edit(doc, o.path, removing)
+		return editAt(doc, o.path, removing)
 	case "replace":
-		return edit(doc, o.path, replacing(clone(o.value)))
+		return editAt(doc, o.path, replacing(clone(o.value)))
 	case "test":
 		found, err := find(doc, o.path)
 		if err == nil && !equal(found, o.value) {
@@ -125,23 +125,23 @@ func (o operation) apply(doc any) (any, error) {
 		if len(o.path) > len(o.from) && slices.Equal(o.path[:len(o.from)], o.from) {
 			return nil, fmt.Errorf("cannot move %s into itself", o.from)
 		}
-		if doc, err = edit(doc, o.from, removing); err != nil {
+		if doc, err = editAt(doc, o.from, removing); err != nil {
 			return nil, err
 		}
 	}
-	return edit(doc, o.path, adding(found))
+	return editAt(doc, o.path, adding(found))
 }
 
-// A change replaces a container, an object or list, by one in which one member is different. For the whole document
+// A rework replaces a container, an object or list, by one in which one member is different. For the whole document
 // container is nil and token "".
-type change struct {
+type rework struct {
 	object func(container map[string]any, token string) error
 	list   func(container []any, token string) ([]any, error)
 	whole  func() (any, error)
 }
 
-// edit applies a change to the container that path's last token is in.
-func edit(doc any, path pointer, c change) (any, error) {
+// editAt applies a rework to the container that path's last token is in.
+func editAt(doc any, path pointer, c rework) (any, error) {
 	if len(path) == 0 {
 		return c.whole()
 	}
@@ -155,7 +155,7 @@ func edit(doc any, path pointer, c change) (any, error) {
 		if !ok {
 			return nil, fmt.Errorf("there is no %s", token)
 		}
-		member, err := edit(member, path[1:], c)
+		member, err := editAt(member, path[1:], c)
 		container[token] = member
 		return container, err
 	case []any:
@@ -166,14 +166,14 @@ func edit(doc any, path pointer, c change) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		container[i], err = edit(container[i], path[1:], c)
+		container[i], err = editAt(container[i], path[1:], c)
 		return container, err
 	}
 	return nil, fmt.Errorf("%s is in neither an object nor a list", token)
 }
 
-func adding(value any) change {
-	return change{
+func adding(value any) rework {
+	return rework{
 		object: func(o map[string]any, token string) error { o[token] = value; return nil },
 		list: func(l []any, token string) ([]any, error) {
 			if token == "-" {
@@ -189,8 +189,8 @@ func adding(value any) change {
 	}
 }
 
-func replacing(value any) change {
-	return change{
+func replacing(value any) rework {
+	return rework{
 		object: func(o map[string]any, token string) error {
 			if _, ok := o[token]; !ok {
 				return fmt.Errorf("there is no %s", token)
@@ -209,8 +209,8 @@ func replacing(value any) change {
 	}
 }
 
-// removing is the change of remove.
-var removing = change{
+// removing is the rework of remove.
+var removing = rework{
 	object: func(o map[string]any, token string) error {
 		if _, ok := o[token]; !ok {
 			return fmt.Errorf("there is no %s", token)

@@ -1,10 +1,8 @@
 package ctl
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,6 +17,8 @@ type labelFlags struct {
 	namespace string
 	overwrite bool
 	remove    bool
+	result    resultFlags
+	wait      waitFlags
 }
 
 func (c *cli) labelCommand() *cobra.Command {
@@ -34,6 +34,8 @@ func (c *cli) labelCommand() *cobra.Command {
 		RunE:              func(cmd *cobra.Command, args []string) error { return c.label(cmd, &f, args) },
 	}
 	c.addStoreFlags(cmd, &f.store)
+	f.result.add(cmd)
+	f.wait.add(cmd)
 	flags := cmd.Flags()
 	flags.StringVarP(&f.namespace, "namespace", "n", "", "namespace of the resource")
 	flags.BoolVar(&f.overwrite, "overwrite", false, "change the label if it has another value")
@@ -42,6 +44,9 @@ func (c *cli) labelCommand() *cobra.Command {
 }
 
 func (c *cli) label(cmd *cobra.Command, f *labelFlags, args []string) error {
+	if err := f.result.check(f.wait); err != nil {
+		return err
+	}
 	change, err := parseLabel(f, args)
 	if err != nil {
 		return err
@@ -54,18 +59,23 @@ func (c *cli) label(cmd *cobra.Command, f *labelFlags, args []string) error {
 		return err
 	}
 	ctx := cmd.Context()
-	s, err := c.openForWork(ctx, f.store)
-	if err != nil {
+	w := &writer{cli: c, verb: verb{"label", "labelled"}, mode: f.result.mode(), pretending: f.result.dryRun == dryRunClient}
+	if w.session, err = c.openForWork(ctx, f.store); err != nil {
 		return err
 	}
-	defer s.close()
-	advice := newAdviser(ctx, s, []v3.Kind{keys[0].Kind})
-	if err := s.retry(ctx, "", func() error { return change.to(ctx, s, keys[0]) }); err != nil {
+	defer w.session.close()
+	advice := newAdviser(ctx, w.session, []v3.Kind{keys[0].Kind})
+	if err := change.explain(w.rewrite(ctx, keys[0], change.edit)); err != nil {
 		return err
 	}
-	advice.print(ctx, c)
-	fmt.Fprintln(c.env.Stdout, "Successfully", change.done)
-	return nil
+	advice.print(c, w)
+	if f.result.output != "" {
+		err = f.result.print(c.env.Stdout, w.changes)
+	} else {
+		o := outcome{dryRun: f.result.dryRun}
+		fmt.Fprintf(c.env.Stdout, "Successfully %s%s\n", change.done, o.pretended())
+	}
+	return errors.Join(err, c.await(ctx, w, f.wait))
 }
 
 // A labelChange is what label is asked to do. Its words are the arguments as they were typed (spec 3.5).
@@ -89,36 +99,46 @@ func parseLabel(f *labelFlags, args []string) (*labelChange, error) {
 	return change, nil
 }
 
-// to changes the label of one object.
-func (l *labelChange) to(ctx context.Context, s *session, key v3.Key) error {
-	r, err := s.get(ctx, key)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
+// A labelError says that the labels are not such that they can be changed as asked.
+type labelError struct{ error }
+
+// explain says what an error means for the label.
+func (l *labelChange) explain(err error) error {
+	read := (*readError)(nil)
+	switch refused := (*labelError)(nil); {
+	case err == nil:
+		return nil
+	case errors.As(err, &refused):
+		return refused.error
+	case errors.As(err, &read) && errors.Is(err, store.ErrNotFound):
 		return fmt.Errorf("%s %s not found", l.kind, l.name)
-	case err != nil:
+	case errors.As(err, &read):
 		return fmt.Errorf("failed to get %s %s, error %w", l.kind, l.name, err)
 	}
-	labels := maps.Clone(r.GetLabels())
-	if err := l.change(&labels); err != nil {
-		return err
-	}
-	r.SetLabels(labels)
-	if err := v3.Validate(r); err != nil {
-		return fmt.Errorf("failed to update %s %s, label not changed: %w", l.kind, l.name, err)
-	}
-	if _, err := s.update(ctx, r); err != nil {
-		return fmt.Errorf("failed to update %s %s, label not changed: %w", l.kind, l.name, err)
-	}
-	return nil
+	return fmt.Errorf("failed to update %s %s, label not changed: %w", l.kind, l.name, err)
 }
 
-func (l *labelChange) change(labels *map[string]string) error {
-	old, exists := (*labels)[l.key]
+// edit changes the label in the JSON value of an object.
+func (l *labelChange) edit(tree any) (any, error) {
+	meta, _ := tree.(map[string]any)["metadata"].(map[string]any)
+	labels, _ := meta["labels"].(map[string]any)
+	if labels == nil {
+		labels = map[string]any{}
+	}
+	if err := l.change(labels); err != nil {
+		return nil, &labelError{err}
+	}
+	meta["labels"] = labels
+	return tree, nil
+}
+
+func (l *labelChange) change(labels map[string]any) error {
+	old, exists := labels[l.key]
 	switch {
 	case l.remove && !exists:
 		return fmt.Errorf("cannot remove label of %s %s, key %s does not exist", l.kind, l.name, l.key)
 	case l.remove:
-		delete(*labels, l.key)
+		delete(labels, l.key)
 		l.done = fmt.Sprintf("removed label %s from %s %s", l.key, l.kind, l.name)
 		return nil
 	case exists && old != l.value && !l.overwrite:
@@ -129,9 +149,6 @@ func (l *labelChange) change(labels *map[string]string) error {
 	default:
 		l.done = fmt.Sprintf("set label %s on %s %s", l.key, l.kind, l.name)
 	}
-	if *labels == nil {
-		*labels = map[string]string{}
-	}
-	(*labels)[l.key] = l.value
+	labels[l.key] = l.value
 	return nil
 }

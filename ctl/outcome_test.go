@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"testing"
+
+	v3 "margay/api/v3"
 )
 
 // TestOutcome has the sentences of spec 3.5. Steps are + for a resource that was handled and - for one that was not.
@@ -22,16 +24,16 @@ func TestOutcome(t *testing.T) {
 		{verbApply, "", "--", "", "failed to apply any resources: [e0\ne1]"},
 		{verbReplace, "Tier", "-", "", "failed to replace 'Tier' resource: e0"},
 		{verbReplace, "Tier", "--", "", "failed to replace any 'Tier' resources: [e0\ne1]"},
-		{verbApply, "Tier", "++-", "Partial success: applied the first 2 out of 3 'Tier' resources:\n", "hit error: [e2]"},
-		{verbApply, "Tier", "-++", "Partial success: applied 2 out of 3 'Tier' resources:\n", "hit error: [e0]"},
-		{verbCreate, "", "+--", "Partial success: created the first 1 out of 3 resources:\n", "hit error: [e1\ne2]"},
-		{verbReplace, "", "+-", "Partial success: replaced the first 1 out of 2 resources:\n", "hit error: e1"},
+		{verbApply, "Tier", "++-", "Partial success: applied the first 2 out of 3 'Tier' resources:\n  Tier(a)\n  Tier(b)\n", "hit error: [e2]"},
+		{verbApply, "Tier", "-++", "Partial success: applied 2 out of 3 'Tier' resources:\n  Tier(b)\n  Tier(c)\n", "hit error: [e0]"},
+		{verbCreate, "", "+--", "Partial success: created the first 1 out of 3 resources:\n  Tier(a)\n", "hit error: [e1\ne2]"},
+		{verbReplace, "", "+-", "Partial success: replaced the first 1 out of 2 resources:\n  Tier(a)\n", "hit error: e1"},
 	} {
 		t.Run(tc.verb.name+" "+tc.kind+tc.steps, func(t *testing.T) {
 			o := outcome{kind: tc.kind, total: len(tc.steps)}
 			for i, step := range tc.steps {
 				if step == '+' {
-					o.ok()
+					o.ok(v3.Key{Kind: "Tier", Name: string(rune('a' + i))})
 				} else {
 					o.fail(errors.New("e" + string(rune('0'+i))))
 				}

@@ -41,6 +41,8 @@ func parseFormat(output string, namespace bool) (format, error) {
 		return yamlFormat{}, nil
 	case "json":
 		return jsonFormat{}, nil
+	case "name":
+		return nameFormat{}, nil
 	}
 	key, value, _ := strings.Cut(output, "=")
 	switch key {

@@ -1,15 +1,12 @@
 package ctl
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	v3 "margay/api/v3"
-	"margay/store"
 )
 
 // patchFlags are the flags of patch.
@@ -18,6 +15,8 @@ type patchFlags struct {
 	namespace string
 	patch     string
 	form      string
+	result    resultFlags
+	wait      waitFlags
 }
 
 func (c *cli) patchCommand() *cobra.Command {
@@ -35,6 +34,8 @@ func (c *cli) patchCommand() *cobra.Command {
 		RunE:              func(cmd *cobra.Command, args []string) error { return c.patch(cmd, &f, args) },
 	}
 	c.addStoreFlags(cmd, &f.store)
+	f.result.add(cmd)
+	f.wait.add(cmd)
 	flags := cmd.Flags()
 	flags.StringVarP(&f.namespace, "namespace", "n", "", "namespace of the resource")
 	flags.StringVarP(&f.patch, "patch", "p", "", "what to change, in JSON or YAML")
@@ -43,6 +44,9 @@ func (c *cli) patchCommand() *cobra.Command {
 }
 
 func (c *cli) patch(cmd *cobra.Command, f *patchFlags, args []string) error {
+	if err := f.result.check(f.wait); err != nil {
+		return err
+	}
 	patch, err := parsePatch(f.form, f.patch)
 	if err != nil {
 		return err
@@ -55,82 +59,21 @@ func (c *cli) patch(cmd *cobra.Command, f *patchFlags, args []string) error {
 		return fmt.Errorf("hit error: %w", err)
 	}
 	ctx := cmd.Context()
-	s, err := c.openForWork(ctx, f.store)
-	if err != nil {
+	w := &writer{cli: c, verb: verb{"patch", "patched"}, mode: f.result.mode(), pretending: f.result.dryRun == dryRunClient}
+	if w.session, err = c.openForWork(ctx, f.store); err != nil {
 		return err
 	}
-	defer s.close()
-	advice := newAdviser(ctx, s, []v3.Kind{keys[0].Kind})
-	var doc v3.Document
-	if err := s.retry(ctx, "", func() (err error) { doc, err = patchOne(ctx, s, keys[0], patch); return err }); err != nil {
+	defer w.session.close()
+	advice := newAdviser(ctx, w.session, []v3.Kind{keys[0].Kind})
+	if err := w.rewrite(ctx, keys[0], patch); err != nil {
 		return fmt.Errorf("hit error: %w", err)
 	}
-	advice.docs = []v3.Document{doc}
-	advice.print(ctx, c)
-	fmt.Fprintf(c.env.Stdout, "Successfully patched 1 '%s' resource\n", keys[0].Kind)
-	return nil
-}
-
-// patchOne changes one object and returns what it became.
-func patchOne(ctx context.Context, s *session, key v3.Key, patch func(any) (any, error)) (v3.Document, error) {
-	old, err := s.get(ctx, key)
-	if err != nil {
-		return v3.Document{}, err
+	advice.print(c, w)
+	if f.result.output != "" {
+		err = f.result.print(c.env.Stdout, w.changes)
+	} else {
+		o := outcome{dryRun: f.result.dryRun}
+		fmt.Fprintf(c.env.Stdout, "Successfully patched 1 '%s' resource%s\n", keys[0].Kind, o.pretended())
 	}
-	doc, err := patched(old, patch)
-	if err != nil {
-		return v3.Document{}, err
-	}
-	r := doc.Object
-	if got := v3.KeyOf(r); got != key {
-		return v3.Document{}, fmt.Errorf("patch %s: it would become %s (kind, name and namespace cannot be changed)", key, got)
-	}
-	if revision := r.GetResourceVersion(); revision != old.GetResourceVersion() {
-		return v3.Document{}, &store.Error{Key: key, Err: store.ErrConflict, Cause: fmt.Errorf(
-			"resource version '%s' is out of date (latest: %s)", revision, old.GetResourceVersion())}
-	}
-	setOwned(r, old)
-	if err := v3.Validate(r); err != nil {
-		return v3.Document{}, err
-	}
-	_, err = s.update(ctx, r)
-	return doc, err
-}
-
-// patched returns a resource with the patch applied, decoded as strictly as a manifest.
-func patched(r v3.Resource, patch func(any) (any, error)) (v3.Document, error) {
-	text, err := json.Marshal(r)
-	if err != nil {
-		return v3.Document{}, err
-	}
-	value, err := parseJSON(text)
-	if err != nil {
-		return v3.Document{}, err
-	}
-	if value, err = patch(value); err != nil {
-		return v3.Document{}, err
-	}
-	if text, err = json.Marshal(value); err != nil {
-		return v3.Document{}, err
-	}
-	docs, err := v3.Decode("", text)
-	switch {
-	case err != nil:
-		return v3.Document{}, withoutPosition(err)
-	case len(docs) != 1:
-		return v3.Document{}, fmt.Errorf("patch %s: the result is %d resources", v3.KeyOf(r), len(docs))
-	}
-	return docs[0], nil
-}
-
-// withoutPosition removes document and line, which nobody sees, from errors about a patched resource.
-func withoutPosition(err error) error {
-	faults := v3.Errors(nil)
-	if !errors.As(err, &faults) {
-		return err
-	}
-	for _, fault := range faults {
-		fault.Document, fault.Line = 0, 0
-	}
-	return faults
+	return errors.Join(err, c.await(ctx, w, f.wait))
 }

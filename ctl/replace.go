@@ -11,7 +11,7 @@ func (c *cli) replaceCommand() *cobra.Command {
 			"manifest, the resource is replaced only if nobody changed it since.",
 		Example: c.example("$ replace -f policy.yaml"),
 		Args:    onlyFlags,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return c.write(cmd, &f, verbReplace, (*writer).replace) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return c.write(cmd, &f, verbReplace) },
 	}
 	c.addWriteFlags(cmd, &f)
 	return cmd

@@ -12,6 +12,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	v3 "margay/api/v3"
 	"margay/store"
 	"margay/store/embed"
 	"margay/store/etcd"
@@ -49,6 +50,8 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"put":    put,
 			"report": reportStatus,
+			"agent":  runAgent,
+			"stored": stored,
 			"expand": expand,
 		},
 	})
@@ -67,6 +70,7 @@ func setUp(env *testscript.Env) error {
 	}
 	env.Defer(func() { _ = server.Close() })
 	env.Values[serverKey{}] = server
+	env.Values[agentsKey{}] = map[string]func(){}
 	env.Setenv("SOCKET", socket)
 	env.Setenv("CONFIG", filepath.Join(env.WorkDir, "calicoctl.cfg"))
 	env.Setenv("HOME", env.WorkDir)
@@ -98,6 +102,58 @@ func reportStatus(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	status.Time = time.Now().UTC().Format(time.RFC3339)
 	ts.Check(s.ReportStatus(ctx, status))
+}
+
+type agentsKey struct{}
+
+// runAgent reports as an agent does that follows the store with a delay: agent NODE DELAY [FAULT]. It replaces the one of
+// that node before.
+func runAgent(ts *testscript.TestScript, _ bool, args []string) {
+	agents := ts.Value(agentsKey{}).(map[string]func())
+	if stop := agents[args[0]]; stop != nil {
+		stop()
+	}
+	delay, err := time.ParseDuration(args[1])
+	ts.Check(err)
+	s := ts.Value(serverKey{}).(*embed.Server).Store()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	stop := func() { cancel(); <-done }
+	agents[args[0]] = stop
+	ts.Defer(stop)
+	ts.Check(s.ReportStatus(ctx, store.NodeStatus{Node: args[0], Enforced: "1", Ready: true}))
+	go func() {
+		defer close(done)
+		_ = store.Follow(ctx, s, v3.AgentKinds(), func(b store.Batch) error {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(delay):
+			}
+			return s.ReportStatus(ctx, store.NodeStatus{Node: args[0], Enforced: b.Revision, Ready: true, Faults: args[2:],
+				Time: time.Now().UTC().Format(time.RFC3339)})
+		})
+	}()
+}
+
+// stored writes what is stored under a key of etcd to a file: stored KEY FILE. There is nothing if nothing is stored.
+func stored(ts *testscript.TestScript, _ bool, args []string) {
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{"unix://" + ts.Getenv("SOCKET")}, DialTimeout: 5 * time.Second})
+	ts.Check(err)
+	defer func() { _ = client.Close() }()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	resp, err := client.Get(ctx, args[0])
+	ts.Check(err)
+	var value []byte
+	for _, kv := range resp.Kvs {
+		var tree any
+		ts.Check(json.Unmarshal(kv.Value, &tree))
+		value, err = json.MarshalIndent(tree, "", "  ")
+		ts.Check(err)
+		value = append(value, '\n')
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), value, 0o600))
 }
 
 // expand replaces variables of the script's environment in a file: expand FILE.

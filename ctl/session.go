@@ -26,7 +26,8 @@ type session struct {
 	store   store.Store
 	cfg     StoreConfig
 	timeout time.Duration
-	down    bool // a request was not answered
+	// down says that a request was not answered, answered that one was.
+	down, answered bool
 }
 
 // open connects to the configured datastore. Errors of the configuration are printed as calicoctl prints them.
@@ -102,6 +103,7 @@ func within[T any](ctx context.Context, s *session, request func(context.Context
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	out, err := request(ctx)
+	s.answered = s.answered || err == nil || !unreachable(err)
 	return out, s.explain(err)
 }
 
@@ -127,16 +129,32 @@ func (s *session) list(ctx context.Context, namespace string, kinds ...v3.Kind) 
 	return within(ctx, s, func(ctx context.Context) (*store.List, error) { return s.store.List(ctx, namespace, kinds...) })
 }
 
-func (s *session) create(ctx context.Context, r v3.Resource) (v3.Resource, error) {
-	return within(ctx, s, func(ctx context.Context) (v3.Resource, error) { return s.store.Create(ctx, r) })
+// inspect is get, with the fields that this program does not know.
+func (s *session) inspect(ctx context.Context, key v3.Key) (r v3.Resource, unknown v3.Unknown, err error) {
+	r, err = within(ctx, s, func(ctx context.Context) (r v3.Resource, err error) {
+		r, unknown, err = s.store.Inspect(ctx, key)
+		return r, err
+	})
+	return r, unknown, err
 }
 
-func (s *session) update(ctx context.Context, r v3.Resource) (v3.Resource, error) {
-	return within(ctx, s, func(ctx context.Context) (v3.Resource, error) { return s.store.Update(ctx, r) })
+// writeAll returns a result per write.
+func (s *session) writeAll(ctx context.Context, mode store.Mode, writes []store.Write) []store.Result {
+	if len(writes) == 0 {
+		return nil
+	}
+	results, _ := within(ctx, s, func(ctx context.Context) ([]store.Result, error) {
+		results := s.store.WriteAll(ctx, mode, writes)
+		return results, results[0].Err
+	})
+	for i := range results {
+		results[i].Err = s.explain(results[i].Err)
+	}
+	return results
 }
 
-func (s *session) delete(ctx context.Context, key v3.Key, revision store.Revision) (v3.Resource, error) {
-	return within(ctx, s, func(ctx context.Context) (v3.Resource, error) { return s.store.Delete(ctx, key, revision) })
+func (s *session) lastChange(ctx context.Context) (store.Revision, error) {
+	return within(ctx, s, func(ctx context.Context) (store.Revision, error) { return s.store.LastChange(ctx, v3.AgentKinds()...) })
 }
 
 func (s *session) statuses(ctx context.Context) ([]store.NodeStatus, error) {

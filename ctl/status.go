@@ -9,7 +9,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -40,7 +39,7 @@ func (c *cli) statusCommand() *cobra.Command {
 
 // A report is what status prints.
 type report struct {
-	// Revision of the last change that is in a stored resource.
+	// Revision of the last change, deletions included.
 	Revision store.Revision `json:"revision"`
 	Nodes    []nodeReport   `json:"nodes"`
 }
@@ -90,13 +89,16 @@ func (s *session) report(ctx context.Context) (*report, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &report{Revision: newest(stored)}
+	r := &report{}
+	if r.Revision, err = s.lastChange(ctx); err != nil {
+		return nil, err
+	}
 	nodes := map[string]nodeReport{}
 	for _, node := range expectedNodes(stored.Items) {
 		nodes[node] = nodeReport{NodeStatus: store.NodeStatus{Node: node}}
 	}
 	for _, status := range statuses {
-		nodes[status.Node] = nodeReport{status, true, reached(status.Enforced, r.Revision)}
+		nodes[status.Node] = nodeReport{status, true, s.store.Reached(status.Enforced, r.Revision)}
 	}
 	r.Nodes = slices.SortedFunc(maps.Values(nodes), func(a, b nodeReport) int { return cmp.Compare(a.Node, b.Node) })
 	return r, nil
@@ -114,32 +116,6 @@ func expectedNodes(items []v3.Resource) []string {
 		}
 	}
 	return nodes
-}
-
-// newest returns the revision of the latest change that is still stored; a deletion leaves none.
-func newest(stored *store.List) store.Revision {
-	var last store.Revision
-	for _, item := range stored.Items {
-		last = later(last, store.Revision(item.GetResourceVersion()))
-	}
-	for _, fault := range stored.Faults {
-		last = later(last, fault.Revision)
-	}
-	return last
-}
-
-func later(a, b store.Revision) store.Revision {
-	if a == "" || reached(b, a) {
-		return b
-	}
-	return a
-}
-
-// reached reports whether a revision is another one or later. Revisions of etcd are numbers; others can only be equal.
-func reached(r, goal store.Revision) bool {
-	n, errN := strconv.ParseUint(string(r), 10, 64)
-	m, errM := strconv.ParseUint(string(goal), 10, 64)
-	return r == goal || errN == nil && errM == nil && n >= m
 }
 
 // write prints a table, and under it what is wrong.

@@ -37,7 +37,7 @@ func (c *cli) validate(f inputFlags) error {
 		if errs := prepare([]v3.Document{doc}, f); len(errs) > 0 {
 			o.fail(errs[0])
 		} else {
-			o.ok()
+			o.ok(v3.KeyOf(doc.Object))
 		}
 	}
 	c.warn(docs, nil)
