@@ -1,7 +1,6 @@
 package nft
 
 import (
-	"fmt"
 	"strings"
 
 	"margay/ruleset"
@@ -60,7 +59,7 @@ func (u *builder) tier(tier *ruleset.Tier, dir ruleset.Direction) (s stage, ok b
 		ok = true
 		rules := policy.Rules(dir)
 		for i := range rules {
-			l := line{rule: &rules[i], comment: fmt.Sprintf("%s rule %d", id, i)}
+			l := line{rule: &rules[i], comment: ruleRemark(id, i, rules[i].Action)}
 			switch rules[i].Action {
 			case ruleset.Allow:
 				l.outcome = accept
@@ -72,7 +71,7 @@ func (u *builder) tier(tier *ruleset.Tier, dir ruleset.Direction) (s stage, ok b
 			s.lines = append(s.lines, l)
 		}
 	}
-	end := line{comment: "end of tier " + tier.Name}
+	end := line{comment: tierRemark(tier.Name)}
 	if tier.EndPass {
 		end.outcome = next
 	}
@@ -90,7 +89,7 @@ func (u *builder) profiles(ep *ruleset.Endpoint, dir ruleset.Direction) stage {
 		}
 		rules := profile.Rules(dir)
 		for i := range rules {
-			l := line{rule: &rules[i], comment: fmt.Sprintf("profile %s rule %d", name, i)}
+			l := line{rule: &rules[i], comment: ruleRemark(profileID(name), i, rules[i].Action)}
 			switch rules[i].Action {
 			case ruleset.Allow:
 				l.outcome = accept
