@@ -7,7 +7,7 @@ import (
 	"margay/ruleset"
 )
 
-func TestRemark(t *testing.T) {
+func TestRuleRemark(t *testing.T) {
 	for _, id := range []ruleset.PolicyID{
 		{Kind: "GlobalNetworkPolicy", Name: "a"}, {Kind: "NetworkPolicy", Namespace: "ns", Name: "a.b"}, profileID("kns.x"),
 	} {
