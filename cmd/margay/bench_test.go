@@ -2,151 +2,108 @@ package main
 
 import (
 	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
-
-	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
-
-	v3 "margay/api/v3"
 )
 
-// BenchmarkStoreToKernel measures, with ten policies on the endpoint, from the store's acknowledgement of a write to the
-// kernel's announcement that it has changed its rules, and how many netlink messages announced it. The announcement may
-// come before the acknowledgement reaches the writer; that counts as no time.
-func BenchmarkStoreToKernel(b *testing.B) {
-	w := newWorld(b)
-	w.startAgent()
-	w.awaitReady()
-	for i := range 10 {
-		w.apply(fmt.Sprintf(`
-apiVersion: projectcalico.org/v3
-kind: GlobalNetworkPolicy
-metadata: {name: policy-%d}
-spec:
-  selector: role == "host"
-  order: %d
-  types: [Ingress]
-  ingress:
-  - {action: Deny, protocol: TCP, source: {notSelector: access == "true"}, destination: {ports: [%d]}}
-`, i, 100+i, 9000+i))
-	}
-	w.awaitEnforced(w.apply(frame))
-	for _, change := range []struct {
-		name string
-		make func(i int) v3.Resource
-	}{
-		{"policy", func(i int) v3.Resource {
-			return one(b, strings.Replace(benchPolicy, "9005", fmt.Sprint(9100+i%100), 1))
-		}},
-		{"label", func(i int) v3.Resource { return one(b, strings.Replace(benchSet, "ACCESS", fmt.Sprint(i%2 != 0), 1)) }},
-	} {
-		b.Run(change.name, func(b *testing.B) { w.measure(b, change.make) })
-	}
+// report shows a figure and what it must not exceed.
+func report(b *testing.B, unit string, is, target float64) {
+	b.ReportMetric(is, unit)
+	b.ReportMetric(target, unit+"-target")
 }
 
-const benchPolicy = `
-apiVersion: projectcalico.org/v3
-kind: GlobalNetworkPolicy
-metadata: {name: policy-5}
-spec:
-  selector: role == "host"
-  order: 105
-  types: [Ingress]
-  ingress:
-  - {action: Deny, protocol: TCP, source: {notSelector: access == "true"}, destination: {ports: [9005]}}
-`
-
-const benchSet = `
-apiVersion: projectcalico.org/v3
-kind: GlobalNetworkSet
-metadata: {name: friends, labels: {access: 'ACCESS'}}
-spec: {nets: [10.100.0.20/32]}
-`
-
-func one(t testing.TB, manifest string) v3.Resource {
-	t.Helper()
-	docs, err := v3.Decode("bench", []byte(manifest))
+// reportLoad shows the machine's load average of the last minute.
+func reportLoad(b *testing.B) {
+	data, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
-	return docs[0].Object
-}
-
-// measure writes b.N changes, each after the one before it reached the kernel.
-func (w *world) measure(b *testing.B, resource func(i int) v3.Resource) {
-	news := w.watchKernel(b)
-	w.put(resource(-1))
-	news.await(b, time.Now())
-	var took []time.Duration
-	messages := 0
-	for i := 0; b.Loop(); i++ {
-		news.reset()
-		r := resource(i)
-		w.put(r)
-		acknowledged := time.Now()
-		at, n := news.await(b, acknowledged)
-		took = append(took, max(0, at.Sub(acknowledged)))
-		messages += n
+	load, err := strconv.ParseFloat(strings.Fields(string(data))[0], 64)
+	if err != nil {
+		b.Fatal(err)
 	}
-	slices.Sort(took)
-	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "ms-p50")
-	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "ms-p99")
-	b.ReportMetric(float64(messages)/float64(len(took)), "netlink-messages/op")
+	b.ReportMetric(load, "loadavg")
 }
 
-// kernelNews counts what the kernel announces of nftables on the host.
-type kernelNews struct {
-	mu       sync.Mutex
-	changed  chan time.Time
-	messages int
+func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// quantile returns what percent of the values do not exceed.
+func quantile(values []time.Duration, percent int) time.Duration {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[min(len(sorted)*percent/100, len(sorted)-1)]
 }
 
-func (w *world) watchKernel(b *testing.B) *kernelNews {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: w.host.NetNS()})
-	w.must(err)
-	w.must(conn.JoinGroup(unix.NFNLGRP_NFTABLES))
-	b.Cleanup(func() { _ = conn.Close() })
-	k := &kernelNews{changed: make(chan time.Time, 1024)}
-	go func() {
-		for {
-			messages, err := conn.Receive()
-			if err != nil {
-				return // closed
-			}
-			at := time.Now()
-			for _, m := range messages {
-				k.mu.Lock()
-				k.messages++
-				k.mu.Unlock()
-				if m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN {
-					k.changed <- at
-				}
-			}
+// metric returns the sum of what the agent shows under a name.
+func (w *world) metric(name string) float64 {
+	w.Helper()
+	code, body := get(w.host, "http://127.0.0.1:9091/metrics")
+	if code != http.StatusOK {
+		w.Fatalf("metrics: %d %s", code, body)
+	}
+	sum, found := 0.0, false
+	for line := range strings.Lines(body) {
+		fields := strings.Fields(line)
+		if rest, ok := strings.CutPrefix(line, name); ok && (rest[0] == ' ' || rest[0] == '{') {
+			value, err := strconv.ParseFloat(fields[len(fields)-1], 64)
+			w.must(err)
+			sum, found = sum+value, true
 		}
-	}()
-	return k
-}
-
-func (k *kernelNews) reset() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.messages = 0
-}
-
-// await returns when the next change was announced, and with how many messages, the one about the generation left out.
-func (k *kernelNews) await(b *testing.B, since time.Time) (time.Time, int) {
-	b.Helper()
-	select {
-	case at := <-k.changed:
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		return at, k.messages - 1
-	case <-time.After(5 * time.Second):
-		b.Fatalf("no change in the kernel %v after the store's acknowledgement", time.Since(since))
-		return time.Time{}, 0
 	}
+	if !found {
+		w.Fatalf("metrics: no %s", name)
+	}
+	return sum
+}
+
+// memory returns what is resident of the process, in MiB.
+func (p *process) memory(b *testing.B) float64 {
+	b.Helper()
+	for line := range strings.Lines(p.file(b, "status")) {
+		if kib, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			n, err := strconv.Atoi(strings.Fields(kib)[0])
+			if err != nil {
+				b.Fatal(err)
+			}
+			return float64(n) / 1024
+		}
+	}
+	b.Fatal("no VmRSS")
+	return 0
+}
+
+// cpu returns how long the process's threads ran, the kernel's work for it included.
+func (p *process) cpu(b *testing.B) time.Duration {
+	b.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.Process.Pid))
+	if err != nil || len(threads) == 0 {
+		b.Fatalf("threads of %d: %v", p.Process.Pid, err)
+	}
+	var sum time.Duration
+	for _, path := range threads {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		ns, err := strconv.ParseInt(strings.Fields(string(data))[0], 10, 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		sum += time.Duration(ns)
+	}
+	return sum
+}
+
+func (p *process) file(b *testing.B, name string) string {
+	b.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.Process.Pid, name))
+	if err != nil {
+		b.Fatal(err)
+	}
+	return string(data)
 }

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"margay/lab"
+)
+
+// Times of a probe.
+const (
+	probeInterval = 500 * time.Microsecond
+	probeFlight   = 5 * time.Millisecond // in which a probe arrives and is noted, if it is let through
+	probeSteady   = 20                   // as many of a kind in a row are a verdict
+	probeLimit    = 10 * time.Second     // for a new verdict
+)
+
+// probeBuffer holds, in bytes, the probes that arrive while a busy machine does not let the receiver run.
+const probeBuffer = 4 << 20
+
+// A verdict is what became of a probe.
+type verdict bool
+
+const (
+	denied  verdict = false
+	allowed verdict = true
+)
+
+// A probe sends a datagram every half millisecond, each from another port and so a flow of its own, to one port of the
+// protected host. It knows when each was sent and whether it arrived.
+type probe struct {
+	b       *testing.B
+	port    uint16
+	conn    net.PacketConn
+	start   time.Time
+	at      []time.Duration // when they were sent, from start; of those that are counted by sent
+	sent    atomic.Int64
+	arrived []atomic.Bool
+	stop    chan struct{}
+	wg      sync.WaitGroup
+}
+
+// startProbe sends from a host with an address to a port of the protected host until the probe is stopped.
+func (w *world) startProbe(b *testing.B, from *lab.Host, port uint16) *probe {
+	p := &probe{
+		b: b, port: port, start: time.Now(), at: make([]time.Duration, maxProbes),
+		arrived: make([]atomic.Bool, maxProbes), stop: make(chan struct{}),
+	}
+	var err error
+	p.conn, err = w.host.ListenPacket("udp", netip.AddrPortFrom(netip.MustParseAddr(hostAddr), port).String())
+	w.must(err)
+	w.must(p.conn.(*net.UDPConn).SetReadBuffer(probeBuffer))
+	go p.receive()
+	var socket int
+	w.must(from.Do(func() (err error) {
+		socket, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
+		return err
+	}))
+	p.wg.Go(func() {
+		defer unix.Close(socket)
+		p.send(socket)
+	})
+	return p
+}
+
+func (p *probe) receive() {
+	b := make([]byte, 16)
+	for {
+		n, _, err := p.conn.ReadFrom(b)
+		if err != nil {
+			return // closed
+		}
+		if n == 8 {
+			p.arrived[binary.BigEndian.Uint64(b)].Store(true)
+		}
+	}
+}
+
+// send has a thread of its own: the runtime's timers are too coarse.
+func (p *probe) send(socket int) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	to := &unix.SockaddrInet4{Addr: netip.MustParseAddr(hostAddr).As4()}
+	for seq := range maxProbes {
+		select {
+		case <-p.stop:
+			return
+		default:
+		}
+		p.at[seq] = time.Since(p.start)
+		if err := unix.Sendto(socket, datagram(p.port, seq), 0, to); err != nil {
+			p.b.Errorf("probe of port %d: %v", p.port, err)
+			return
+		}
+		p.sent.Add(1)
+		// After a delay it goes on from now: what was not sent then is not sent at once.
+		if pause := probeInterval - (time.Since(p.start) - p.at[seq]); pause > 0 {
+			t := unix.NsecToTimespec(int64(pause))
+			_ = unix.Nanosleep(&t, nil) // a signal makes it shorter
+		}
+	}
+}
+
+// datagram returns a UDP datagram without a checksum.
+func datagram(port uint16, seq int) []byte {
+	const header, payload, firstPort, ports = 8, 8, 1024, 60000
+	b := binary.BigEndian.AppendUint16(nil, uint16(firstPort+seq%ports))
+	b = binary.BigEndian.AppendUint16(b, port)
+	b = binary.BigEndian.AppendUint16(b, header+payload)
+	b = binary.BigEndian.AppendUint16(b, 0)
+	return binary.BigEndian.AppendUint64(b, uint64(seq))
+}
+
+func (p *probe) end() {
+	close(p.stop)
+	p.wg.Wait()
+	<-time.After(probeFlight)
+	_ = p.conn.Close()
+}
+
+// settled returns how many probes have arrived by now if they ever will.
+func (p *probe) settled() int {
+	n, by := int(p.sent.Load()), time.Since(p.start)-probeFlight
+	for n > 0 && p.at[n-1] > by {
+		n--
+	}
+	return n
+}
+
+// await waits until the latest probes have the verdict.
+func (p *probe) await(v verdict) {
+	p.b.Helper()
+	for deadline := time.Now().Add(probeLimit); ; {
+		if p.steady(p.settled(), v) {
+			return
+		}
+		if time.Now().After(deadline) {
+			p.b.Fatalf("port %d: not within %v: allowed %v", p.port, probeLimit, v)
+		}
+		<-time.After(time.Millisecond)
+	}
+}
+
+func (p *probe) steady(n int, v verdict) bool {
+	for i := max(0, n-probeSteady); i < n; i++ {
+		if verdict(p.arrived[i].Load()) != v {
+			return false
+		}
+	}
+	return n >= probeSteady
+}
+
+// change makes a change after which probes get another verdict and returns how long it was from just before it to the
+// first probe with that verdict. A probe after that with the old one is an error.
+func (p *probe) change(to verdict, change func()) time.Duration {
+	p.b.Helper()
+	p.await(!to)
+	began := time.Since(p.start)
+	change()
+	p.await(to)
+	first := -1
+	for i := range p.settled() {
+		switch is := verdict(p.arrived[i].Load()); {
+		case p.at[i] < began:
+		case first < 0 && is == to:
+			first = i
+		case first >= 0 && is != to:
+			p.b.Errorf("port %d: %v after the first probe with the new verdict, one has the old", p.port, p.at[i]-p.at[first])
+		}
+	}
+	return p.at[first] - began
+}
+
+// endAll stops the probe; every one must have the verdict.
+func (p *probe) endAll(v verdict) {
+	p.b.Helper()
+	p.end()
+	n, others := int(p.sent.Load()), 0
+	for i := range n {
+		if verdict(p.arrived[i].Load()) != v {
+			others++
+		}
+	}
+	if others > 0 {
+		p.b.Errorf("port %d: allowed must be %v for all %d probes, it is not for %d", p.port, v, n, others)
+	}
+	p.b.ReportMetric(float64(n), fmt.Sprint("probes-", p.port))
+}
