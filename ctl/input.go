@@ -7,12 +7,16 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	v3 "margay/api/v3"
 )
+
+// garbagePercent is how much garbage, in percent of what is in use, may gather in a command that reads manifests.
+const garbagePercent = 800
 
 // noObject is what Decode says of a file in which there is nothing.
 const noObject = "file holds no object"
@@ -59,6 +63,8 @@ func (e *inputError) Unwrap() []error { return e.errs }
 
 // load decodes all manifests. Every file is read before anything is done with any, and the faults of all are returned.
 func (c *cli) load(f inputFlags) ([]v3.Document, error) {
+	// A command lives briefly: what it would gain by collecting garbage often is less than what that costs.
+	debug.SetGCPercent(garbagePercent)
 	files, err := f.files()
 	if err != nil {
 		return nil, &inputError{[]error{err}}

@@ -75,13 +75,18 @@ type Info struct {
 
 // Lookup returns the description of a kind of this package, of those without a type as well.
 func Lookup(kind Kind) (Info, bool) {
-	for _, info := range append(Kinds(), UntypedKinds()...) {
-		if info.Kind == kind {
-			return info, true
-		}
-	}
-	return Info{}, false
+	info, ok := infos[kind]
+	return info, ok
 }
+
+// infos are all kinds by name. Nobody changes them.
+var infos = func() map[Kind]Info {
+	byKind := map[Kind]Info{}
+	for _, info := range append(Kinds(), UntypedKinds()...) {
+		byKind[info.Kind] = info
+	}
+	return byKind
+}()
 
 // Kinds returns every kind of this package. Objects of later kinds may refer to earlier ones.
 func Kinds() []Info {
