@@ -4,18 +4,20 @@
 // depends on the current resources, interfaces and settings only, never on the order in which they came. Update,
 // SetInterface and their like only take note; Flush does the work, in the order of the graph:
 //
-//	Tier, policies ────────────► policies ──selectors──► policy index ◄──labels── host endpoints of this node
-//	                                │                        │                        │
+//	Tier, policies ────────────► policies ──selectors──► policy index ◄──labels── endpoints of this node, hosts' and
+//	(staged ones: staged.go)        │                        │                    workloads'
 //	                                │                        ▼                        │ ◄── interfaces, settings
 //	                                │              which policy on which endpoint     ▼
-//	                                │                        │                  which interface (endpoints.go)
-//	                                │                        ├───────────► Delta.Endpoints: tiers, policies in order
+//	                                │                        │                  which interface (interfaces.go)
+//	                                │                        ├───────────► Delta.Endpoints, Delta.Workloads: tiers and
+//	                                │                        │             policies in order, by stage (walks.go)
 //	                                ▼                        ▼
 //	Profile ──► profiles ──► active policies and profiles ──► rules (rules.go) ──► Delta.Policies, Delta.Profiles
 //	                │                                           │
 //	                │ labels                                    │ selectors, named ports
 //	                ▼                                           ▼
 //	WorkloadEndpoint, HostEndpoint, NetworkSet ──labels──► set index ──► members by owner (sets.go) ──► Delta.Sets
+//	SetService ──────────────────────────────────────────────────────► members (services.go) ──┘
 //
 // The set index leads from an object whose labels changed to the selectors that can match it (labels.go); for a selector
 // that is new, holders and givers lead to the objects that it can match (candidates.go).
@@ -43,12 +45,14 @@ type Calc struct {
 	items    map[v3.Key]*item
 	tiers    map[string]*v3.TierSpec
 	policies map[ruleset.PolicyID]*policy
-	locals   map[string]*endpoint // host endpoints of this node by name
+	locals   map[v3.Key]*endpoint // endpoints of this node
 	sets     map[ruleset.SetID]*set
 	ifaces   map[string][]netip.Addr
 	hosts    map[string]struct{} // names of Nodes
+	services map[serviceKey][]ServiceEndpoint
 
-	toldEndpoints map[string]*ruleset.Endpoint
+	toldEndpoints map[v3.Key]*ruleset.Endpoint
+	toldWorkloads map[v3.Key]*ruleset.Workload
 
 	policyIndex *index[*policy]
 	setIndex    *index[*set]
@@ -61,8 +65,9 @@ type Calc struct {
 	changedPolicies map[*policy]struct{} // the resource changed
 	stalePolicies   map[*policy]struct{} // the resource or the endpoints that it matches changed
 	relabelled      map[*endpoint]struct{}
-	staleEndpoints  map[string]struct{} // by name: they come and go
-	unresolved      bool                // interfaces may belong to other endpoints than before
+	staleEndpoints  map[v3.Key]struct{}              // by key: they come and go
+	unresolved      bool                             // interfaces may belong to other endpoints than before
+	changedServices map[serviceKey][]ServiceEndpoint // what they were at the last Flush
 	newSets         map[*set]struct{}
 	unusedSets      map[*set]struct{}
 	changedSets     map[*set]struct{}
@@ -72,14 +77,15 @@ type Calc struct {
 func New(node string) *Calc {
 	c := &Calc{
 		node: node, profiles: map[string]*profile{}, items: map[v3.Key]*item{}, tiers: map[string]*v3.TierSpec{},
-		policies: map[ruleset.PolicyID]*policy{}, locals: map[string]*endpoint{}, sets: map[ruleset.SetID]*set{},
+		policies: map[ruleset.PolicyID]*policy{}, locals: map[v3.Key]*endpoint{}, sets: map[ruleset.SetID]*set{},
 		ifaces: map[string][]netip.Addr{}, hosts: map[string]struct{}{},
 		policyIndex: newIndex[*policy](), setIndex: newIndex[*set](), holders: holders{}, givers: givers{},
-		touched: map[v3.Key]*item{}, toldEndpoints: map[string]*ruleset.Endpoint{},
+		touched: map[v3.Key]*item{}, toldEndpoints: map[v3.Key]*ruleset.Endpoint{}, toldWorkloads: map[v3.Key]*ruleset.Workload{},
+		services: map[serviceKey][]ServiceEndpoint{}, changedServices: map[serviceKey][]ServiceEndpoint{},
 	}
 	c.changedProfiles, c.changedPolicies = map[*profile]struct{}{}, map[*policy]struct{}{}
 	c.stalePolicies, c.relabelled = map[*policy]struct{}{}, map[*endpoint]struct{}{}
-	c.staleEndpoints, c.newSets = map[string]struct{}{}, map[*set]struct{}{}
+	c.staleEndpoints, c.newSets = map[v3.Key]struct{}{}, map[*set]struct{}{}
 	c.unusedSets, c.changedSets = map[*set]struct{}{}, map[*set]struct{}{}
 	return c
 }
@@ -90,14 +96,15 @@ func (c *Calc) Update(key v3.Key, r v3.Resource) {
 	switch key.Kind {
 	case v3.KindTier:
 		c.updateTier(key.Name, r)
-	case v3.KindGlobalNetworkPolicy, v3.KindNetworkPolicy:
+	case v3.KindGlobalNetworkPolicy, v3.KindNetworkPolicy, v3.KindStagedGlobalNetworkPolicy, v3.KindStagedNetworkPolicy,
+		v3.KindStagedKubernetesNetworkPolicy:
 		c.updatePolicy(key, r)
 	case v3.KindProfile:
 		c.updateProfile(key.Name, r)
-	case v3.KindHostEndpoint:
+	case v3.KindHostEndpoint, v3.KindWorkloadEndpoint:
 		c.updateItem(key, r)
-		c.updateHostEndpoint(key, r)
-	case v3.KindWorkloadEndpoint, v3.KindGlobalNetworkSet, v3.KindNetworkSet:
+		c.updateEndpoint(key, r)
+	case v3.KindGlobalNetworkSet, v3.KindNetworkSet:
 		c.updateItem(key, r)
 	case v3.KindNode:
 		delete(c.hosts, key.Name)
@@ -133,7 +140,7 @@ func (c *Calc) SetSettings(s ruleset.Settings) {
 // returns nil. New sets in it belong to the caller, everything else is shared and must not be changed.
 func (c *Calc) Flush() *ruleset.Delta {
 	d := &ruleset.Delta{
-		Endpoints: map[ruleset.EndpointID]*ruleset.Endpoint{}, Policies: map[ruleset.PolicyID]*ruleset.Policy{},
+		Endpoints: map[ruleset.EndpointID]*ruleset.Endpoint{}, Workloads: map[ruleset.EndpointID]*ruleset.Workload{}, Policies: map[ruleset.PolicyID]*ruleset.Policy{},
 		Profiles: map[string]*ruleset.Profile{}, Sets: map[ruleset.SetID]*ruleset.SetDelta{},
 	}
 	c.flushSettings(d)

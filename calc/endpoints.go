@@ -1,8 +1,6 @@
 package calc
 
 import (
-	"fmt"
-	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -11,50 +9,63 @@ import (
 	"margay/ruleset"
 )
 
-// An endpoint is a host endpoint of this node.
+// An endpoint is a host endpoint or a workload of this node.
 type endpoint struct {
 	id       ruleset.EndpointID
-	spec     *v3.HostEndpointSpec
+	host     *v3.HostEndpointSpec     // one of these two
+	workload *v3.WorkloadEndpointSpec //
 	item     *item
 	profiles []*profile // as spec.profiles names them, each once
 	policies map[*policy]struct{}
 
 	interfaces []string
 	conflicts  []string // why it does not have an interface that it wants
+	spoofable  []netip.Prefix
 }
 
-// updateHostEndpoint follows updateItem.
-func (c *Calc) updateHostEndpoint(key v3.Key, r v3.Resource) {
-	ep := c.locals[key.Name]
-	it := c.items[key]
+// updateEndpoint follows updateItem.
+func (c *Calc) updateEndpoint(key v3.Key, r v3.Resource) {
+	ep, it := c.locals[key], c.items[key]
 	if it == nil || !it.local {
-		c.removeHostEndpoint(ep)
+		c.removeEndpoint(ep)
 		return
 	}
 	if ep == nil {
 		ep = &endpoint{
-			id:       ruleset.EndpointID{Kind: string(key.Kind), Name: key.Name},
+			id:       ruleset.EndpointID{Kind: string(key.Kind), Namespace: key.Namespace, Name: key.Name},
 			policies: map[*policy]struct{}{},
 		}
-		c.locals[key.Name] = ep
+		c.locals[key] = ep
 	}
-	ep.spec, ep.item = &r.(*v3.HostEndpoint).Spec, it
+	ep.item = it
+	switch r := r.(type) {
+	case *v3.HostEndpoint:
+		ep.host = &r.Spec
+	case *v3.WorkloadEndpoint:
+		ep.workload = &r.Spec
+		ep.spoofable = it.prefixes("spec.allowSpoofedSourcePrefixes", r.Spec.AllowSpoofedSourcePrefixes)
+	}
 	c.useProfiles(ep, it.parents)
-	c.staleEndpoints[ep.id.Name] = struct{}{}
+	for p := range ep.policies {
+		c.markStale(p) // the endpoint may have other stages
+	}
+	c.staleEndpoints[key] = struct{}{}
 	c.unresolved = true
 }
 
-func (c *Calc) removeHostEndpoint(ep *endpoint) {
+func (c *Calc) removeEndpoint(ep *endpoint) {
 	if ep == nil {
 		return
 	}
-	delete(c.locals, ep.id.Name)
+	key := ep.item.key
+	delete(c.locals, key)
+	delete(c.relabelled, ep)
 	c.useProfiles(ep, nil)
 	for p := range ep.policies {
 		delete(p.endpoints, ep)
-		c.stalePolicies[p] = struct{}{}
+		c.markStale(p)
 	}
-	c.staleEndpoints[ep.id.Name] = struct{}{}
+	c.staleEndpoints[key] = struct{}{}
 	c.unresolved = true
 }
 
@@ -72,83 +83,62 @@ func (c *Calc) useProfiles(ep *endpoint, now []*profile) {
 
 // flushEndpoints tells the endpoints that changed.
 func (c *Calc) flushEndpoints(d *ruleset.Delta) {
-	drain(c.staleEndpoints, func(name string) {
-		id := ruleset.EndpointID{Kind: string(v3.KindHostEndpoint), Name: name}
-		ep := c.locals[name]
-		if ep == nil {
-			if c.toldEndpoints[name] != nil {
-				d.Endpoints[id] = nil
-				delete(c.toldEndpoints, name)
-			}
-			return
-		}
-		ordered := c.ordered(ep.policies)
-		compiled := &ruleset.Endpoint{
-			ID: id, Interfaces: ep.interfaces, Profiles: ep.spec.Profiles,
-			Normal: ruleset.Walk{Ingress: c.walk(ordered, ruleset.Ingress), Egress: c.walk(ordered, ruleset.Egress)},
-		}
-		if !reflect.DeepEqual(compiled, c.toldEndpoints[name]) {
-			d.Endpoints[id], c.toldEndpoints[name] = compiled, compiled
+	drain(c.staleEndpoints, func(key v3.Key) {
+		ep := c.locals[key]
+		if key.Kind == v3.KindWorkloadEndpoint {
+			tell(c.toldWorkloads, key, c.compileWorkload(ep), func(id ruleset.EndpointID, w *ruleset.Workload) { d.Workloads[id] = w })
+		} else {
+			tell(c.toldEndpoints, key, c.compileHost(ep), func(id ruleset.EndpointID, e *ruleset.Endpoint) { d.Endpoints[id] = e })
 		}
 	})
 }
 
-// resolveInterfaces gives every interface to the endpoint whose name is first among those that want it (spec 2.6). An
-// endpoint that names an interface has it before it exists, so that its first packet is covered.
-func (c *Calc) resolveInterfaces() {
-	if !c.unresolved {
+// tell calls emit with what is now if that is not what was told.
+func tell[T any](told map[v3.Key]*T, key v3.Key, now *T, emit func(ruleset.EndpointID, *T)) {
+	if reflect.DeepEqual(now, told[key]) {
 		return
 	}
-	c.unresolved = false
-	carriers := c.carriers()
-	owner := map[string]ruleset.EndpointID{}
-	for _, name := range slices.Sorted(maps.Keys(c.locals)) {
-		ep := c.locals[name]
-		var mine []string
-		ep.conflicts = nil
-		for _, iface := range c.wanted(ep, carriers) {
-			first, taken := owner[iface]
-			switch {
-			case c.settings.IsWorkload(iface):
-				ep.conflicts = append(ep.conflicts, fmt.Sprintf("interface %s is a workload's by its name; no host endpoint applies to it", iface))
-			case taken:
-				ep.conflicts = append(ep.conflicts, fmt.Sprintf("interface %s belongs to %s, whose name is first; remove one of them", iface, first))
-			default:
-				owner[iface] = ep.id
-				mine = append(mine, iface)
-			}
-		}
-		if !slices.Equal(mine, ep.interfaces) {
-			ep.interfaces = mine
-			c.staleEndpoints[ep.id.Name] = struct{}{}
-		}
+	emit(ruleset.EndpointID{Kind: string(key.Kind), Namespace: key.Namespace, Name: key.Name}, now)
+	if told[key] = now; now == nil {
+		delete(told, key)
 	}
 }
 
-// wanted returns the interfaces that an endpoint is for, in order: the one that it names or, without a name, those that
-// carry one of the addresses that it expects.
-func (c *Calc) wanted(ep *endpoint, carriers map[netip.Addr][]string) []string {
-	if ep.spec.InterfaceName != "" {
-		return []string{ep.spec.InterfaceName}
+// compileHost returns nil for nil.
+func (c *Calc) compileHost(ep *endpoint) *ruleset.Endpoint {
+	if ep == nil {
+		return nil
 	}
-	var names []string
+	ordered := c.ordered(ep.policies)
+	compiled := &ruleset.Endpoint{ID: ep.id, Interfaces: ep.interfaces, Profiles: ep.host.Profiles}
+	for _, s := range ep.stages() {
+		*compiled.Walk(s) = c.walk(ordered, s)
+	}
+	return compiled
+}
+
+// compileWorkload returns nil for nil.
+func (c *Calc) compileWorkload(ep *endpoint) *ruleset.Workload {
+	if ep == nil {
+		return nil
+	}
+	compiled := &ruleset.Workload{
+		ID: ep.id, Normal: c.walk(c.ordered(ep.policies), ruleset.Normal), Profiles: ep.workload.Profiles, Spoofable: ep.spoofable,
+	}
+	if len(ep.interfaces) > 0 {
+		compiled.Interface = ep.interfaces[0]
+	}
 	for _, p := range ep.item.addrs {
-		names = append(names, carriers[p.Addr()]...)
+		compiled.Addrs = append(compiled.Addrs, p.Addr())
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	return compiled
 }
 
-// carriers returns the host's interfaces by address, for endpoints without an interface name.
-func (c *Calc) carriers() map[netip.Addr][]string {
-	carriers := map[netip.Addr][]string{}
-	for name, addrs := range c.ifaces {
-		if c.settings.IsWorkload(name) {
-			continue
-		}
-		for _, a := range addrs {
-			carriers[a] = append(carriers[a], name)
-		}
-	}
-	return carriers
+// prefixes returns the prefixes that parse, masked, in order, each once.
+func (it *item) prefixes(path string, texts []string) []netip.Prefix {
+	other := item{}
+	other.addAddrs(path, texts, netip.Prefix.IsValid)
+	it.warnings = append(it.warnings, other.warnings...)
+	slices.SortFunc(other.addrs, comparePrefixes)
+	return slices.Compact(other.addrs)
 }

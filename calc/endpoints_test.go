@@ -68,7 +68,7 @@ func TestResolve(t *testing.T) {
 				if got := w.resolved(); !maps.Equal(got, test.want) {
 					t.Errorf("interfaces came late %v: resolved %v, want %v", late, got, test.want)
 				}
-				if got := w.warnings(); len(got) != test.conflicts {
+				if got := w.warned("): interface "); len(got) != test.conflicts {
 					t.Errorf("warnings = %q, want %d", got, test.conflicts)
 				}
 			}
@@ -122,10 +122,10 @@ func TestDeleteAndCreateInOneFlush(t *testing.T) {
 		r := parse(t, text)[0]
 		w.remove(v3.KeyOf(r).Kind, r.GetNamespace(), r.GetName())
 	}
-	if p := w.fake.Program(); len(p.Endpoints)+len(p.Policies)+len(p.Sets)+len(p.Profiles) != 0 {
+	if p := w.fake.Program(); len(p.Endpoints)+len(p.Workloads)+len(p.Policies)+len(p.Sets)+len(p.Profiles) != 0 {
 		t.Errorf("something is left: %+v", p)
 	}
-	if c := w.calc; len(c.items)+len(c.profiles)+len(c.policies)+len(c.sets)+len(c.locals)+c.setIndex.size+c.policyIndex.size+len(c.setIndex.names)+len(c.holders)+len(c.givers) != 0 {
+	if c := w.calc; len(c.items)+len(c.profiles)+len(c.policies)+len(c.sets)+len(c.locals)+c.setIndex.size+c.policyIndex.size+len(c.setIndex.names)+len(c.holders)+len(c.givers)+len(c.toldEndpoints)+len(c.toldWorkloads) != 0 {
 		t.Errorf("the calc keeps what is gone: %+v", c)
 	}
 	if p := w.apply(texts...).fake.Program(); !reflect.DeepEqual(p, before) {

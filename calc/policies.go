@@ -1,9 +1,7 @@
 package calc
 
 import (
-	"cmp"
 	"fmt"
-	"math"
 	"reflect"
 	"slices"
 
@@ -12,15 +10,18 @@ import (
 	"margay/selector"
 )
 
-// A policy is a stored policy and the local host endpoints that it applies to.
+// A policy is a stored policy, enforced or staged, and the local endpoints that its selectors match.
 type policy struct {
 	id   ruleset.PolicyID
 	tie  string         // orders policies of equal order as PolicyID.Compare does
-	spec *v3.PolicySpec // nil: deleted
+	spec *v3.PolicySpec // nil: deleted, or staged in a way that means nothing
 	// The fields that only a GlobalNetworkPolicy has.
 	namespaceSelector                   string
 	untracked, preDNAT, forward, global bool
+	// deletes: staged, and would take away the enforced policy of its name. It selects nothing itself.
+	deletes bool
 
+	shadow    *policy // of an enforced policy: the one that is staged for it
 	term      *term[*policy]
 	faults    []string // of the selectors
 	endpoints map[*endpoint]struct{}
@@ -28,6 +29,7 @@ type policy struct {
 	told     *ruleset.Policy
 	compiled bool // told is of the present spec
 	sets     []*set
+	services []serviceKey // that rules name
 	warnings []string
 }
 
@@ -36,8 +38,8 @@ func (c *Calc) updateTier(name string, r v3.Resource) {
 	if r != nil {
 		c.tiers[name] = &r.(*v3.Tier).Spec
 	}
-	for name := range c.locals {
-		c.staleEndpoints[name] = struct{}{}
+	for key := range c.locals {
+		c.staleEndpoints[key] = struct{}{}
 	}
 }
 
@@ -51,24 +53,43 @@ func (c *Calc) updatePolicy(key v3.Key, r v3.Resource) {
 		p = &policy{id: id, tie: id.Name + "/" + id.Namespace + "/" + id.Kind, endpoints: map[*endpoint]struct{}{}}
 		c.policies[id] = p
 	}
-	p.spec = nil
+	p.read(r)
+	p.compiled = false
+	c.changedPolicies[p] = struct{}{}
+	c.restage(p)
+}
+
+// read takes what the resource says; nil: it was deleted.
+func (p *policy) read(r v3.Resource) {
+	p.spec, p.deletes = nil, false
 	switch r := r.(type) {
 	case nil:
 	case *v3.GlobalNetworkPolicy:
-		p.spec, p.global = &r.Spec.PolicySpec, true
-		p.namespaceSelector = r.Spec.NamespaceSelector
-		p.untracked, p.preDNAT, p.forward = r.Spec.DoNotTrack, r.Spec.PreDNAT, r.Spec.ApplyOnForward
+		p.readGlobal(&r.Spec)
 	case *v3.NetworkPolicy:
 		p.spec = &r.Spec
+	case *v3.StagedGlobalNetworkPolicy:
+		if p.stage(r.Spec.StagedAction) {
+			p.readGlobal(&r.Spec.GlobalNetworkPolicySpec)
+		}
+	case *v3.StagedNetworkPolicy:
+		if p.stage(r.Spec.StagedAction) {
+			p.spec = &r.Spec.PolicySpec
+		}
+	case *v3.StagedKubernetesNetworkPolicy:
+		if p.stage(r.Spec.StagedAction) {
+			p.spec = fromKubernetes(&r.Spec)
+		}
 	default:
-		panic(fmt.Sprintf("calc: %s came with a value of type %T", key, r))
+		panic(fmt.Sprintf("calc: %s came with a value of type %T", p.id, r))
 	}
-	p.compiled = false
-	c.changedPolicies[p] = struct{}{}
 }
 
-// normal reports whether the policy decides in the normal stage of host endpoints (spec 2.1).
-func (p *policy) normal() bool { return !p.untracked && !p.preDNAT }
+func (p *policy) readGlobal(spec *v3.GlobalNetworkPolicySpec) {
+	p.spec, p.global = &spec.PolicySpec, true
+	p.namespaceSelector = spec.NamespaceSelector
+	p.untracked, p.preDNAT, p.forward = spec.DoNotTrack, spec.PreDNAT, spec.ApplyOnForward
+}
 
 // applies reports whether the policy decides in a direction. Old data without types means both.
 func (p *policy) applies(d ruleset.Direction) bool {
@@ -77,15 +98,6 @@ func (p *policy) applies(d ruleset.Direction) bool {
 		name = v3.TypeEgress
 	}
 	return len(p.spec.Types) == 0 || slices.Contains(p.spec.Types, name)
-}
-
-func (p *policy) tier() string { return cmp.Or(p.spec.Tier, v3.DefaultTier) }
-
-func (p *policy) order() float64 {
-	if p.spec.Order == nil {
-		return math.Inf(1)
-	}
-	return *p.spec.Order
 }
 
 // selects returns what the policy applies to: selector AND namespaceSelector AND serviceAccountSelector, and for a
@@ -156,9 +168,9 @@ func (c *Calc) matchChangedPolicies() {
 				p.endpoints[ep] = struct{}{}
 				ep.policies[p] = struct{}{}
 			}
-			c.staleEndpoints[ep.id.Name] = struct{}{}
+			c.staleEndpoints[ep.item.key] = struct{}{}
 		}
-		c.stalePolicies[p] = struct{}{}
+		c.markStale(p)
 	})
 }
 
@@ -171,104 +183,72 @@ func (c *Calc) matchRelabelledEndpoints() {
 			ep.policies[p] = struct{}{}
 			if _, had := before[p]; !had {
 				p.endpoints[ep] = struct{}{}
-				c.stalePolicies[p] = struct{}{}
+				c.markStale(p)
 			}
 		})
 		for p := range before {
 			if _, has := ep.policies[p]; !has {
 				delete(p.endpoints, ep)
-				c.stalePolicies[p] = struct{}{}
+				c.markStale(p)
 			}
 		}
-		c.staleEndpoints[ep.id.Name] = struct{}{}
+		c.staleEndpoints[ep.item.key] = struct{}{}
 	})
 }
 
-// flushPolicies tells the policies that apply to a local endpoint in the normal stage.
+// flushPolicies tells the policies that apply to a local endpoint.
 func (c *Calc) flushPolicies(d *ruleset.Delta) {
 	drain(c.stalePolicies, func(p *policy) {
-		active := p.spec != nil && p.normal() && len(p.endpoints) > 0
+		active := c.active(p)
 		if active && p.compiled {
 			return
 		}
 		var compiled *ruleset.Policy
 		var specs []setSpec
-		p.warnings = nil
+		p.warnings, p.services = nil, nil
 		if active {
-			compiled, specs = p.compile()
+			compiled, specs = c.compile(p)
 		}
 		p.compiled = active
 		p.sets = c.exchangeSets(p.sets, specs)
 		if !reflect.DeepEqual(compiled, p.told) {
 			d.Policies[p.id], p.told = compiled, compiled
 		}
-		if p.spec == nil {
+		if !p.live() {
 			delete(c.policies, p.id)
 		}
 	})
 }
 
+// active reports whether some local endpoint walks the policy.
+func (c *Calc) active(p *policy) bool {
+	if p.deletes {
+		p = c.policies[enforcedID(p.id)]
+	}
+	if p == nil || p.spec == nil {
+		return false
+	}
+	for ep := range p.endpoints {
+		if p.walkedBy(ep) {
+			return true
+		}
+	}
+	return false
+}
+
 // compile returns the rules of the directions that the policy decides, and the sets that they use.
-func (p *policy) compile() (*ruleset.Policy, []setSpec) {
+func (c *Calc) compile(p *policy) (*ruleset.Policy, []setSpec) {
+	if p.deletes {
+		return &ruleset.Policy{ID: p.id, Staged: true, Deletes: true}, nil
+	}
 	k := compiler{namespace: p.id.Namespace, blind: len(p.faults) > 0}
-	compiled := &ruleset.Policy{ID: p.id}
+	compiled := &ruleset.Policy{ID: p.id, Staged: isStaged(p.id), Superseded: p.shadow != nil}
 	if p.applies(ruleset.Ingress) {
-		compiled.Ingress = k.rules("spec.ingress", p.spec.Ingress)
+		compiled.Ingress = k.rules("spec.ingress", p.spec.Ingress, ruleset.Ingress)
 	}
 	if p.applies(ruleset.Egress) {
-		compiled.Egress = k.rules("spec.egress", p.spec.Egress)
+		compiled.Egress = k.rules("spec.egress", p.spec.Egress, ruleset.Egress)
 	}
-	p.warnings = k.warnings
+	p.warnings, p.services = k.warnings, k.services
 	return compiled, k.specs
-}
-
-// walk returns the tiers that an endpoint walks in a direction, from its policies in order (spec 2.2).
-func (c *Calc) walk(ordered []*policy, d ruleset.Direction) []ruleset.Tier {
-	var tiers []ruleset.Tier
-	for _, p := range ordered {
-		if !p.applies(d) {
-			continue
-		}
-		if len(tiers) == 0 || tiers[len(tiers)-1].Name != p.tier() {
-			spec := c.tiers[p.tier()]
-			tiers = append(tiers, ruleset.Tier{Name: p.tier(), EndPass: spec != nil && spec.DefaultAction == "Pass"})
-		}
-		last := &tiers[len(tiers)-1]
-		last.Policies = append(last.Policies, p.id)
-	}
-	return tiers
-}
-
-// ordered returns the policies of the normal stage in the order in which they are walked.
-func (c *Calc) ordered(policies map[*policy]struct{}) []*policy {
-	list := make([]*policy, 0, len(policies))
-	for p := range policies {
-		if p.normal() {
-			list = append(list, p)
-		}
-	}
-	slices.SortFunc(list, func(a, b *policy) int {
-		if ta, tb := a.tier(), b.tier(); ta != tb {
-			return c.compareTiers(ta, tb)
-		}
-		return cmp.Or(cmp.Compare(a.order(), b.order()), cmp.Compare(a.tie, b.tie))
-	})
-	return list
-}
-
-// compareTiers orders tiers: those that exist first, then by order with nil last, then by name.
-func (c *Calc) compareTiers(a, b string) int {
-	rank := func(name string) (exists int, order float64) {
-		spec := c.tiers[name]
-		switch {
-		case spec == nil:
-			return 1, 0
-		case spec.Order == nil:
-			return 0, math.Inf(1)
-		}
-		return 0, *spec.Order
-	}
-	existsA, orderA := rank(a)
-	existsB, orderB := rank(b)
-	return cmp.Or(cmp.Compare(existsA, existsB), cmp.Compare(orderA, orderB), cmp.Compare(a, b))
 }

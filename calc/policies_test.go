@@ -60,8 +60,6 @@ spec: {node: kubeadm-master, interfaceName: eth0, profiles: [%s]}
 		{"NetworkPolicy, its namespace", namespaced, local("ns", ``), true},
 		{"NetworkPolicy, other namespace", namespaced, local("other", `selector: all()`), false},
 		{"NetworkPolicy, selector", namespaced, local("ns", `selector: a == "x"`), false},
-		{"untracked", plain, global(`doNotTrack: true, applyOnForward: true`), false},
-		{"preDNAT", plain, global(`preDNAT: true, applyOnForward: true, types: [Ingress]`), false},
 		{"applyOnForward", plain, global(`applyOnForward: true`), true},
 		{"selector that does not parse applies", plain, global(`selector: a = "x"`), true},
 	}
@@ -164,7 +162,7 @@ func TestTierAppearsAndGoes(t *testing.T) {
 	if in, _ := tiersOf(w.remove(v3.KindTier, "", "default")); !slices.Equal(in, []string{"default: p"}) {
 		t.Errorf("dangling: %q", in)
 	}
-	if warnings := w.warnings(); len(warnings) != 1 || !strings.Contains(warnings[0], "tier default does not exist") {
+	if warnings := w.warned("tier default does not exist"); len(warnings) != 1 {
 		t.Errorf("warnings = %q", warnings)
 	}
 }
@@ -206,7 +204,7 @@ func TestProfiles(t *testing.T) {
 	if v := w.scrape(stranger, 80); v.Allowed || v.Reason != ruleset.ProfileMissing {
 		t.Errorf("missing profile: %+v", v)
 	}
-	if warnings := w.warnings(); len(warnings) != 1 || !strings.Contains(warnings[0], "profile open does not exist") {
+	if warnings := w.warned("profile open does not exist"); len(warnings) != 1 {
 		t.Errorf("warnings = %q", warnings)
 	}
 	w.apply("kind: Profile\nmetadata: {name: open}\nspec: {ingress: [{action: Allow, source: {selector: has(a)}}]}",
@@ -221,27 +219,5 @@ func TestProfiles(t *testing.T) {
 	w.remove(v3.KindProfile, "", "open")
 	if v := w.scrape(stranger, 80); v.Reason != ruleset.ProfileMissing || len(w.fake.Program().Sets) != 0 {
 		t.Errorf("removed profile: %+v, sets %v", v, w.fake.Program().Sets)
-	}
-}
-
-func TestStageWarnings(t *testing.T) {
-	tests := []struct{ fields, want string }{
-		{`doNotTrack: true, applyOnForward: true`, "doNotTrack: this stage is not enforced yet"},
-		{`preDNAT: true, applyOnForward: true`, "preDNAT: this stage is not enforced yet"},
-		{`applyOnForward: true`, "applyOnForward: forwarded traffic is not filtered yet"},
-		{`namespaceSelector: env != "prod"`, "spec.namespaceSelector matches host endpoints"},
-		{`ingress: [{action: Deny, protocol: TCP, source: {services: {name: s, namespace: ns}}}]`, "services are not resolved yet"},
-	}
-	tier := "kind: Tier\nmetadata: {name: default}\nspec: {order: 1}"
-	for _, test := range tests {
-		policy := "kind: GlobalNetworkPolicy\nmetadata: {name: p}\nspec: {" + test.fields + "}"
-		w := newWorld(t).apply(tier, policy)
-		if warnings := w.warnings(); len(warnings) != 0 {
-			t.Errorf("%s: warnings without an endpoint: %q", test.fields, warnings)
-		}
-		warnings := w.apply(hep("ep", "")).warnings()
-		if len(warnings) != 1 || !strings.Contains(warnings[0], "GlobalNetworkPolicy(p): ") || !strings.Contains(warnings[0], test.want) {
-			t.Errorf("%s: warnings %q, want %q", test.fields, warnings, test.want)
-		}
 	}
 }

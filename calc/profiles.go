@@ -19,7 +19,7 @@ type profile struct {
 	spec   *v3.ProfileSpec
 	labels map[string]string
 	heirs  map[*item]struct{}
-	users  int // local host endpoints that name it
+	users  int // local endpoints that name it
 
 	told     *ruleset.Profile
 	sets     []*set
@@ -82,10 +82,7 @@ func (c *Calc) disinherit(it *item) {
 // inheritLabels marks the local endpoints whose labels changed, their own or a profile's.
 func (c *Calc) inheritLabels() {
 	for key := range c.touched {
-		if key.Kind != v3.KindHostEndpoint {
-			continue
-		}
-		if ep := c.locals[key.Name]; ep != nil {
+		if ep := c.locals[key]; ep != nil {
 			c.relabelled[ep] = struct{}{}
 		}
 	}
@@ -100,7 +97,8 @@ func (c *Calc) flushProfiles(d *ruleset.Delta) {
 		if p.spec != nil && p.users > 0 {
 			k := compiler{}
 			compiled = &ruleset.Profile{
-				Name: p.name, Ingress: k.rules("spec.ingress", p.spec.Ingress), Egress: k.rules("spec.egress", p.spec.Egress),
+				Name: p.name, Ingress: k.rules("spec.ingress", p.spec.Ingress, ruleset.Ingress),
+				Egress: k.rules("spec.egress", p.spec.Egress, ruleset.Egress),
 			}
 			specs, p.warnings = k.specs, k.warnings
 		}

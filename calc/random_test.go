@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
 
 	v3 "margay/api/v3"
@@ -21,6 +22,7 @@ var (
 		v3.KindTier, v3.KindGlobalNetworkPolicy, v3.KindGlobalNetworkPolicy, v3.KindGlobalNetworkPolicy, v3.KindNetworkPolicy,
 		v3.KindHostEndpoint, v3.KindHostEndpoint, v3.KindHostEndpoint, v3.KindWorkloadEndpoint, v3.KindWorkloadEndpoint,
 		v3.KindGlobalNetworkSet, v3.KindGlobalNetworkSet, v3.KindNetworkSet, v3.KindProfile, v3.KindProfile, v3.KindNode,
+		v3.KindStagedGlobalNetworkPolicy, v3.KindStagedNetworkPolicy, v3.KindStagedKubernetesNetworkPolicy,
 	}
 	labelPool = []map[string]string{
 		nil, {"a": "x"}, {"a": "z"}, {"a": "x", "b": "x"}, {"b": "z", "c": ""},
@@ -34,7 +36,8 @@ var (
 	addrPool       = []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1", "fd00::2"}
 	netPool        = []string{"10.0.0.0/8", "10.0.0.1", "10.0.0.1/32", "fd00::/8", "0.0.0.0/0", "bogus"}
 	profilePool    = []string{"kns.ns1", "kns.ns2", "p1", "projectcalico-default-allow"}
-	ifacePool      = []string{"eth0", "eth1", "cali1"}
+	ifacePool      = []string{"eth0", "eth1", "cali1", "cali2"}
+	actionPool     = []string{"", "Set", "Set", "Delete", "Delete", "Learn"}
 	portPool       = []v3.Port{{First: 80, Last: 80}, {First: 1, Last: 100}, {Name: "http"}, {Name: "dns"}}
 	protocolPool   = []v3.Protocol{v3.ProtocolTCP, v3.ProtocolUDP, "17", v3.ProtocolICMP, "bogus"}
 )
@@ -68,6 +71,9 @@ func drawEntity(t *rapid.T) v3.EntityRule {
 	}
 	if rarely(t) {
 		e.Ports, e.NotPorts = some(t, portPool, 3), some(t, portPool, 1)
+	}
+	if rarely(t) && rarely(t) {
+		e = v3.EntityRule{Services: &v3.ServiceMatch{Name: draw(t, []string{"s1", "s2", "s1", ""}), Namespace: draw(t, []string{"ns1", ""})}}
 	}
 	return e
 }
@@ -111,6 +117,14 @@ func drawResource(t *rapid.T) (v3.Key, v3.Resource) {
 			DoNotTrack: seldom(t), PreDNAT: seldom(t), ApplyOnForward: rarely(t)}
 	case *v3.NetworkPolicy:
 		r.Spec = drawPolicySpec(t)
+	case *v3.StagedGlobalNetworkPolicy:
+		r.Spec.StagedAction = draw(t, actionPool)
+		r.Spec.GlobalNetworkPolicySpec = v3.GlobalNetworkPolicySpec{PolicySpec: drawPolicySpec(t), PreDNAT: rarely(t), ApplyOnForward: rarely(t)}
+	case *v3.StagedNetworkPolicy:
+		r.Spec = v3.StagedNetworkPolicySpec{StagedAction: draw(t, actionPool), PolicySpec: drawPolicySpec(t)}
+	case *v3.StagedKubernetesNetworkPolicy:
+		r.Spec = v3.StagedKubernetesNetworkPolicySpec{StagedAction: draw(t, actionPool), PolicyTypes: draw(t, [][]string{nil, {"Egress"}}),
+			PodSelector: metav1.LabelSelector{MatchLabels: draw(t, labelPool)}, Ingress: []v3.KubernetesIngressRule{{}}}
 	case *v3.Profile:
 		r.SetName(draw(t, profilePool))
 		r.Spec = v3.ProfileSpec{Ingress: drawRules(t), Egress: drawRules(t), LabelsToApply: draw(t, []map[string]string{
@@ -121,6 +135,7 @@ func drawResource(t *rapid.T) (v3.Key, v3.Resource) {
 			Ports: some(t, []v3.EndpointPort{{Name: "http", Protocol: "TCP", Port: 80}, {Name: "dns", Protocol: "UDP", Port: 53}}, 2)}
 	case *v3.WorkloadEndpoint:
 		r.Spec = v3.WorkloadEndpointSpec{Node: node, Orchestrator: "k8s", ServiceAccountName: draw(t, []string{"", "robot"}),
+			InterfaceName: draw(t, []string{"", "cali1", "cali1", "cali2", "eth1"}), AllowSpoofedSourcePrefixes: some(t, netPool, 2),
 			IPNetworks: append(some(t, addrPool, 2), draw(t, addrPool)), Profiles: some(t, profilePool, 2),
 			Ports: some(t, []v3.WorkloadEndpointPort{{Name: "http", Protocol: "TCP", Port: 8080}, {Name: "http", Protocol: "UDP", Port: 80}}, 2)}
 	case *v3.GlobalNetworkSet:
@@ -135,12 +150,26 @@ func drawResource(t *rapid.T) (v3.Key, v3.Resource) {
 type state struct {
 	resources map[v3.Key]v3.Resource
 	ifaces    map[string][]netip.Addr
+	services  map[serviceKey][]ServiceEndpoint
 	settings  ruleset.Settings
+}
+
+var servicePool = []ServiceEndpoint{
+	{addr("10.0.0.1"), ruleset.TCP, 80}, {addr("10.0.0.1"), ruleset.TCP, 81}, {addr("10.0.0.2"), ruleset.UDP, 53}, {addr("10.0.0.3"), ruleset.TCP, 0},
+	{addr("fd00::1"), ruleset.TCP, 80}, {addr("::ffff:10.0.0.2"), ruleset.UDP, 53},
 }
 
 // step changes the state at random and tells the Calc, now and then twice.
 func (s *state) step(t *rapid.T, c *Calc) {
-	switch rapid.IntRange(0, 9).Draw(t, "step") {
+	switch rapid.IntRange(0, 11).Draw(t, "step") {
+	case 10:
+		key := serviceKey{"ns1", draw(t, []string{"s1", "s2"})}
+		s.services[key] = append([]ServiceEndpoint{}, some(t, servicePool, 4)...)
+		c.SetService(key.namespace, key.name, s.services[key])
+	case 11:
+		key := serviceKey{"ns1", draw(t, []string{"s1", "s2"})}
+		delete(s.services, key)
+		c.SetService(key.namespace, key.name, nil)
 	case 0:
 		name, addrs := draw(t, ifacePool), []netip.Addr{}
 		for _, a := range some(t, addrPool, 2) {
@@ -153,7 +182,7 @@ func (s *state) step(t *rapid.T, c *Calc) {
 		delete(s.ifaces, name)
 		c.RemoveInterface(name)
 	case 2:
-		s.settings = draw(t, []ruleset.Settings{{}, {Reject: true}, {WorkloadPrefixes: []string{"cali"}}, {WorkloadPrefixes: []string{"eth0"}}})
+		s.settings = draw(t, []ruleset.Settings{{}, {Reject: true}, {WorkloadPrefixes: []string{"cali"}}, {WorkloadPrefixes: []string{"cali"}, AllowSpoofing: true}, {WorkloadPrefixes: []string{"eth0"}}})
 		c.SetSettings(s.settings)
 	case 3, 4:
 		key, _ := drawResource(t)
@@ -178,6 +207,9 @@ func (s *state) fresh(t *rapid.T) *world {
 	for name, addrs := range s.ifaces {
 		tell = append(tell, func() { w.calc.SetInterface(name, addrs) })
 	}
+	for key, endpoints := range s.services {
+		tell = append(tell, func() { w.calc.SetService(key.namespace, key.name, endpoints) })
+	}
 	tell = append(tell, func() { w.calc.SetSettings(s.settings) })
 	for _, f := range rapid.Permutation(tell).Draw(t, "order") {
 		f()
@@ -193,7 +225,7 @@ func (s *state) fresh(t *rapid.T) *world {
 // Calc that is told the current state, and every Delta on the way is minimal and keeps the invariants.
 func TestIncrementalIsFromScratch(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := &state{resources: map[v3.Key]v3.Resource{}, ifaces: map[string][]netip.Addr{}}
+		s := &state{resources: map[v3.Key]v3.Resource{}, ifaces: map[string][]netip.Addr{}, services: map[serviceKey][]ServiceEndpoint{}}
 		w := newWorld(t)
 		for range 40 {
 			key, r := drawResource(t)
@@ -225,12 +257,73 @@ func compare(t *rapid.T, s *state, w *world) {
 		t.Fatalf("counts %+v, from scratch %+v", got, want)
 	}
 	checkSets(t, s, w.calc, w.fake.Program())
+	checkNeeded(t, w.fake.Program())
+}
+
+// checkNeeded: what is in the program is there for somebody.
+func checkNeeded(t *rapid.T, p *ruleset.Program) {
+	policies, profiles, sets := map[ruleset.PolicyID]bool{}, map[string]bool{}, map[ruleset.SetID]bool{}
+	walked := func(w *ruleset.Walk) {
+		for _, tier := range slices.Concat(w.Ingress, w.Egress) {
+			for _, id := range tier.Policies {
+				policies[id] = true
+			}
+		}
+	}
+	for _, ep := range p.Endpoints {
+		for _, stage := range []ruleset.Stage{ruleset.Normal, ruleset.Forward, ruleset.PreDNAT, ruleset.Untracked} {
+			walked(ep.Walk(stage))
+		}
+		for _, name := range ep.Profiles {
+			profiles[name] = true
+		}
+	}
+	for _, w := range p.Workloads {
+		walked(&w.Normal)
+		for _, name := range w.Profiles {
+			profiles[name] = true
+		}
+	}
+	used := func(rules []ruleset.Rule) {
+		for _, r := range rules {
+			for _, e := range []ruleset.Entity{r.Source, r.Destination} {
+				for _, ports := range []*ruleset.Ports{e.Ports, e.NotPorts} {
+					if ports != nil {
+						e.Sets = slices.Concat(e.Sets, ports.Named)
+					}
+				}
+				for _, id := range slices.Concat(e.Sets, e.NotSets) {
+					sets[id] = true
+				}
+			}
+		}
+	}
+	for id, policy := range p.Policies {
+		if !policies[id] {
+			t.Fatalf("nobody walks policy %s", id)
+		}
+		used(slices.Concat(policy.Ingress, policy.Egress))
+	}
+	for name, profile := range p.Profiles {
+		if !profiles[name] {
+			t.Fatalf("nobody walks profile %s", name)
+		}
+		used(slices.Concat(profile.Ingress, profile.Egress))
+	}
+	for id := range p.Sets {
+		if !sets[id] {
+			t.Fatalf("no rule names set %s", id)
+		}
+	}
 }
 
 func print(p *ruleset.Program) string {
 	text := fmt.Sprintf("%+v\n", p.Settings)
 	for _, ep := range p.Endpoints {
 		text += fmt.Sprintf("%+v\n", *ep)
+	}
+	for _, w := range p.Workloads {
+		text += fmt.Sprintf("%+v\n", *w)
 	}
 	for _, policy := range p.Policies {
 		text += fmt.Sprintf("%+v\n", *policy)
@@ -250,6 +343,16 @@ func checkSets(t *rapid.T, s *state, c *Calc, p *ruleset.Program) {
 		want := ruleset.NewSet(set.Kind, set.Comment)
 		for key, r := range s.resources {
 			for _, m := range bruteMembers(c.sets[id], key, r, s) {
+				want.Add(m)
+			}
+		}
+		for _, e := range s.services[c.sets[id].service] {
+			a := e.Addr.Unmap()
+			switch m := (ruleset.Member{Prefix: netip.PrefixFrom(a, a.BitLen())}); {
+			case set.Kind == ruleset.Addrs:
+				want.Add(m)
+			case e.Port > 0:
+				m.Protocol, m.Port = e.Protocol, e.Port
 				want.Add(m)
 			}
 		}
@@ -286,7 +389,7 @@ func bruteMembers(s *set, key v3.Key, r v3.Resource, world *state) []ruleset.Mem
 	}
 	overlay(all, r.GetLabels())
 	overlay(all, forced)
-	if !s.term.sel.Matches(all) {
+	if s.term == nil || !s.term.sel.Matches(all) {
 		return nil
 	}
 	var members []ruleset.Member

@@ -15,23 +15,26 @@ import (
 // Nothing that it cannot express widens what is allowed (the zero value denies): an Allow or Log rule that it does not
 // fully understand matches nothing, a Deny rule matches as if the field in doubt were not there, and so does a Pass rule,
 // which becomes Deny, for skipping it could reach an Allow below it. Stored values are checked before they come here, so
-// this is the second line of defence, but for services, which nobody resolves yet.
+// this is the second line of defence.
 type compiler struct {
 	namespace string // of a NetworkPolicy
 	blind     bool   // it is in doubt what the policy applies to, so no rule may allow
 
 	specs    []setSpec
+	services []serviceKey
 	warnings []string
 
 	// Of the rule at hand.
+	dir    ruleset.Direction
 	path   string
 	action ruleset.Action
 	doubt  bool // a field could not be compiled
 	never  bool // a list is empty, so nothing matches
 }
 
-// rules returns the compiled rules, one for each.
-func (k *compiler) rules(path string, list []v3.Rule) []ruleset.Rule {
+// rules returns the compiled rules of a direction, one for each.
+func (k *compiler) rules(path string, list []v3.Rule, dir ruleset.Direction) []ruleset.Rule {
+	k.dir = dir
 	compiled := slices.Grow([]ruleset.Rule(nil), len(list))
 	for i := range list {
 		k.path = fmt.Sprintf("%s[%d]", path, i)
@@ -181,15 +184,39 @@ func (k *compiler) entity(field string, e *v3.EntityRule, protocol uint8) rulese
 		k.empty(field + ".ports")
 	}
 	if e.Services != nil {
-		k.fault(field+".services", "services are not resolved yet")
+		k.service(field, e, &out)
 	}
 	if positive != nil {
-		out.Sets = []ruleset.SetID{k.use(setSpec{sel: positive})}
+		out.Sets = append(out.Sets, k.use(setSpec{sel: positive}))
 	}
 	if negative != nil {
 		out.NotSets = []ruleset.SetID{k.use(setSpec{sel: negative})}
 	}
 	return out
+}
+
+// service adds the endpoints of a service: as a source of ingress their addresses, as a destination of egress what they
+// answer on. That is behind the service's own address: rules see a packet after its destination was translated (spec 2.4).
+func (k *compiler) service(field string, e *v3.EntityRule, out *ruleset.Entity) {
+	key := serviceKey{e.Services.Namespace, e.Services.Name}
+	if key.namespace == "" {
+		key.namespace = k.namespace
+	}
+	source, field := field == "source", field+".services"
+	switch {
+	case key.name == "" || key.namespace == "":
+		k.fault(field, "a service needs a name and, but in a NetworkPolicy, a namespace")
+	case source != (k.dir == ruleset.Ingress):
+		k.fault(field, "a service can be the source of ingress and the destination of egress only")
+	case !source && (e.Ports != nil || e.NotPorts != nil):
+		k.fault(field, "a service has its own ports, so there can be no others")
+	case source:
+		k.services = append(k.services, key)
+		out.Sets = append(out.Sets, k.use(setSpec{service: key}))
+	default:
+		k.services = append(k.services, key)
+		out.Ports = &ruleset.Ports{Named: []ruleset.SetID{k.use(setSpec{service: key, withPorts: true})}}
+	}
 }
 
 func (k *compiler) use(spec setSpec) ruleset.SetID {
@@ -254,6 +281,12 @@ func (k *compiler) selectors(field string, e *v3.EntityRule) (positive, negative
 	parts = append(parts, accounts...)
 	if sel := k.parse(field+".selector", e.Selector); sel != nil {
 		parts = append(parts, sel)
+		if sel.IsAll() && len(parts) == 1 {
+			k.warn(field+".selector", "all() matches the addresses of known endpoints and network sets only (remove it to match every address)")
+		}
+	}
+	if e.NotSelector != "" && k.namespace != "" && e.NamespaceSelector == "" {
+		k.warn(field+".notSelector", fmt.Sprintf("without a namespaceSelector it covers namespace %s only: other namespaces, host endpoints, global network sets and unknown addresses never match (add namespaceSelector: all() or global())", k.namespace))
 	}
 	if len(parts) > 0 {
 		if positive = selector.And(parts...); positive == nil {

@@ -62,7 +62,7 @@ func compile(t *testing.T, namespace, text string) (ruleset.Rule, *compiler) {
 		t.Fatalf("%s: %v", text, err)
 	}
 	k := &compiler{namespace: namespace}
-	return k.rules("spec.ingress", []v3.Rule{r})[0], k
+	return k.rules("spec.ingress", []v3.Rule{r}, ruleset.Ingress)[0], k
 }
 
 func TestCompileRule(t *testing.T) {
@@ -126,9 +126,11 @@ func TestCompileRule(t *testing.T) {
 		{"no nets, Allow", `{action: Allow, source: {nets: []}}`, never(ruleset.Allow)},
 		{"no nets, Deny", `{action: Deny, source: {nets: [], ports: [http]}}`, ruleset.Rule{Action: ruleset.Deny, Source: entity{Ports: &ruleset.Ports{Named: []ruleset.SetID{portOf("all()", "http", 0)}}}}},
 		{"no service account names, Allow", `{action: Allow, source: {serviceAccounts: {names: []}}}`, never(ruleset.Allow)},
-		{"services, Allow", `{action: Allow, protocol: TCP, destination: {services: {name: s}}}`, never(ruleset.Allow)},
-		{"services, Deny", `{action: Deny, protocol: TCP, destination: {services: {name: s}}}`, ruleset.Rule{Action: ruleset.Deny, Protocol: ruleset.TCP}},
-		{"services, Pass", `{action: Pass, protocol: TCP, destination: {services: {name: s}}}`, ruleset.Rule{Action: ruleset.Deny, Protocol: ruleset.TCP}},
+		{"service as the destination of ingress, Allow", `{action: Allow, protocol: TCP, destination: {services: {name: s, namespace: ns}}}`, never(ruleset.Allow)},
+		{"service as the destination of ingress, Deny", `{action: Deny, protocol: TCP, destination: {services: {name: s, namespace: ns}}}`, ruleset.Rule{Action: ruleset.Deny, Protocol: ruleset.TCP}},
+		{"service as the destination of ingress, Pass", `{action: Pass, protocol: TCP, destination: {services: {name: s, namespace: ns}}}`, ruleset.Rule{Action: ruleset.Deny, Protocol: ruleset.TCP}},
+		{"service of no namespace, Allow", `{action: Allow, source: {services: {name: s}}}`, never(ruleset.Allow)},
+		{"service without a name, Deny", `{action: Deny, source: {services: {namespace: ns}}}`, ruleset.Rule{Action: ruleset.Deny}},
 		{"bad protocol, Allow", `{action: Allow, protocol: bogus}`, never(ruleset.Allow)},
 		{"protocol 0, Allow", `{action: Allow, protocol: 0}`, never(ruleset.Allow)},
 		{"notProtocol 0, Allow", `{action: Allow, notProtocol: 0}`, never(ruleset.Allow)},
@@ -242,8 +244,9 @@ func textOf(s *selector.Selector) string {
 func TestCompileWarns(t *testing.T) {
 	tests := []struct{ rule, want string }{
 		{`{action: Allow, http: {methods: [GET]}}`, "spec.ingress[0].http: is not enforced"},
-		{`{action: Deny, protocol: TCP, destination: {services: {name: s}}}`, "spec.ingress[0].destination.services: services are not resolved yet; the rule denies as if the field were not there"},
-		{`{action: Pass, protocol: TCP, destination: {services: {name: s}}}`, "the rule denies instead of passing"},
+		{`{action: Deny, protocol: TCP, destination: {services: {name: s, namespace: ns}}}`, "spec.ingress[0].destination.services: a service can be the source of ingress and the destination of egress only; the rule denies as if the field were not there"},
+		{`{action: Allow, source: {selector: all()}}`, "spec.ingress[0].source.selector: all() matches the addresses of known"},
+		{`{action: Pass, protocol: TCP, destination: {services: {name: s, namespace: ns}}}`, "the rule denies instead of passing"},
 		{`{action: Allow, protocol: TCP, destination: {ports: []}}`, "spec.ingress[0].destination.ports: the list is empty; the rule matches nothing"},
 		{`{action: Deny, source: {nets: [10.0.0.0/8, bogus]}}`, `spec.ingress[0].source.nets[1]: "bogus" is no network`},
 		{`{action: bogus}`, `spec.ingress[0].action: "bogus" is unknown; the rule denies`},

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
-	"maps"
 	"slices"
 
 	v3 "margay/api/v3"
@@ -13,15 +12,22 @@ import (
 )
 
 // A setSpec says what a set holds: the addresses of what a selector selects or, with a port name, their ports of that
-// name and, unless it is 0, protocol.
+// name and, unless it is 0, protocol. Or the endpoints of a service, by address or by address, protocol and port.
 type setSpec struct {
 	sel      *selector.Selector
 	port     string
 	protocol uint8
+
+	service   serviceKey
+	withPorts bool
 }
 
 // id returns the name of the set. It depends on the canonical selector only, so that rules share sets (spec 2.5).
 func (s setSpec) id() ruleset.SetID {
+	if s.service != (serviceKey{}) {
+		sum := sha256.Sum224(fmt.Appendf(nil, "%s\x00%v", s.service, s.withPorts))
+		return ruleset.SetID("v:" + base64.RawURLEncoding.EncodeToString(sum[:]))
+	}
 	if s.port == "" {
 		return ruleset.SetID(s.sel.ID())
 	}
@@ -30,7 +36,12 @@ func (s setSpec) id() ruleset.SetID {
 }
 
 func (s setSpec) comment() string {
-	if s.port == "" {
+	switch {
+	case s.withPorts:
+		return "service " + s.service.String()
+	case s.service != (serviceKey{}):
+		return "addresses of service " + s.service.String()
+	case s.port == "":
 		return s.sel.String()
 	}
 	return fmt.Sprintf("port %s of %s", s.port, s.sel)
@@ -44,7 +55,8 @@ type set struct {
 	port     string
 	protocol uint8
 	comment  string
-	term     *term[*set]
+	term     *term[*set] // nil: of a service
+	service  serviceKey
 
 	users   int // policies and profiles
 	owners  map[ruleset.Member]int32
@@ -76,13 +88,15 @@ func (c *Calc) set(spec setSpec) *set {
 	s := c.sets[id]
 	if s == nil {
 		s = &set{
-			id: id, port: spec.port, protocol: spec.protocol, comment: spec.comment(),
+			id: id, port: spec.port, protocol: spec.protocol, comment: spec.comment(), service: spec.service,
 			owners: map[ruleset.Member]int32{}, changed: map[ruleset.Member]bool{},
 		}
-		if spec.port != "" {
+		if spec.port != "" || spec.withPorts {
 			s.kind = ruleset.AddrPorts
 		}
-		s.term = &term[*set]{sel: spec.sel, use: s}
+		if spec.sel != nil {
+			s.term = &term[*set]{sel: spec.sel, use: s}
+		}
 		c.sets[id] = s
 		c.newSets[s] = struct{}{}
 	}
@@ -90,22 +104,22 @@ func (c *Calc) set(spec setSpec) *set {
 }
 
 // give counts what an item gives to the set.
-func (s *set) give(it *item) {
-	it.eachMember(s, func(m ruleset.Member) {
-		if s.owners[m]++; s.owners[m] == 1 {
-			s.note(m, false)
-		}
-	})
-}
+func (s *set) give(it *item) { it.eachMember(s, s.giveMember) }
 
 // take undoes give.
-func (s *set) take(it *item) {
-	it.eachMember(s, func(m ruleset.Member) {
-		if s.owners[m]--; s.owners[m] == 0 {
-			delete(s.owners, m)
-			s.note(m, true)
-		}
-	})
+func (s *set) take(it *item) { it.eachMember(s, s.takeMember) }
+
+func (s *set) giveMember(m ruleset.Member) {
+	if s.owners[m]++; s.owners[m] == 1 {
+		s.note(m, false)
+	}
+}
+
+func (s *set) takeMember(m ruleset.Member) {
+	if s.owners[m]--; s.owners[m] == 0 {
+		delete(s.owners, m)
+		s.note(m, true)
+	}
 }
 
 // note remembers that a member came or went; before tells whether it was there. A new set is told as a whole.
@@ -144,6 +158,7 @@ func (c *Calc) flushSets(d *ruleset.Delta) {
 	c.dropUnusedSets(d)
 	c.fillNewSets()
 	c.matchTouchedItems()
+	c.matchChangedServices()
 	drain(c.newSets, func(s *set) {
 		s.told = true
 		members := ruleset.NewSet(s.kind, s.comment)
@@ -167,10 +182,13 @@ func (c *Calc) dropUnusedSets(d *ruleset.Delta) {
 		}
 		delete(c.sets, s.id)
 		delete(c.newSets, s)
-		if s.told {
+		if !s.told {
+			return
+		}
+		d.Sets[s.id] = nil
+		s.dead = true
+		if s.term != nil {
 			c.setIndex.remove(s.term)
-			d.Sets[s.id] = nil
-			s.dead = true
 			dropped = append(dropped, s)
 		}
 	})
@@ -183,10 +201,14 @@ func (c *Calc) dropUnusedSets(d *ruleset.Delta) {
 
 // fillNewSets matches new sets with all items, but for those that are matched with every set next.
 func (c *Calc) fillNewSets() {
+	var selecting []*set
 	for s := range c.newSets {
-		c.setIndex.add(s.term)
+		if s.term != nil {
+			c.setIndex.add(s.term)
+			selecting = append(selecting, s)
+		}
 	}
-	c.eachCandidate(slices.Collect(maps.Keys(c.newSets)), func(it *item, s *set) {
+	c.eachCandidate(selecting, func(it *item, s *set) {
 		if it.touched || len(it.addrs) == 0 || slices.Contains(it.sets, s) || !s.term.sel.Matches(&it.labels) {
 			return
 		}

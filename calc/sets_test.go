@@ -216,7 +216,7 @@ spec: {ipNetworks: [10.1.0.0/24], ports: [{name: p, protocol: bogus, port: 1}]}`
 		`WorkloadEndpoint(ns/w): spec.ipNetworks[0]: "10.1.0.0/24" is not an address that fits here; it is in no set`,
 		`WorkloadEndpoint(ns/w): spec.ports[0]: protocol "bogus", port 1 is no port; it is in no set`,
 	}
-	if got := w.warnings(); !slices.Equal(got, want) {
+	if got := w.warned("it is in no set"); !slices.Equal(got, want) {
 		t.Errorf("warnings = %q, want %q", got, want)
 	}
 }

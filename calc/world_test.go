@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -120,6 +121,7 @@ func checkMinimal(t fatal, before *ruleset.Program, d *ruleset.Delta) {
 		t.Fatalf("settings in the delta are as before")
 	}
 	checkChanged(t, before.Endpoints, d.Endpoints)
+	checkChanged(t, before.Workloads, d.Workloads)
 	checkChanged(t, before.Policies, d.Policies)
 	checkChanged(t, before.Profiles, d.Profiles)
 	for id, change := range d.Sets {
@@ -154,6 +156,11 @@ func (w *world) warnings() []string {
 	return list
 }
 
+// warned returns the warnings that hold a text.
+func (w *world) warned(text string) []string {
+	return slices.DeleteFunc(w.warnings(), func(warning string) bool { return !strings.Contains(warning, text) })
+}
+
 // hep returns a host endpoint of this node on eth0.
 func hep(name, labels string) string {
 	return "kind: HostEndpoint\nmetadata: {name: " + name + ", labels: {" + labels + "}}\n" +
@@ -164,3 +171,5 @@ func hep(name, labels string) string {
 func gnp(name, rule string) string {
 	return "kind: GlobalNetworkPolicy\nmetadata: {name: " + name + "}\nspec: {types: [Ingress], ingress: [" + rule + "]}\n"
 }
+
+func addr(text string) netip.Addr { return netip.MustParseAddr(text) }

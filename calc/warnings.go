@@ -1,0 +1,300 @@
+package calc
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	v3 "margay/api/v3"
+	"margay/ruleset"
+	"margay/selector"
+)
+
+// A Warning says of a resource that something about it is in force otherwise than its author may expect.
+type Warning struct {
+	Key  v3.Key
+	Text string
+}
+
+// nodePorts is where Kubernetes puts the ports of services on hosts (KubeNodePortRanges).
+var nodePorts = ruleset.PortRange{First: 30000, Last: 32767}
+
+// Warnings returns what there is to warn of as of the last Flush, ordered by kind, namespace, name and text.
+func (c *Calc) Warnings() []Warning {
+	var list []Warning
+	warn := func(key v3.Key, texts ...string) {
+		for _, text := range texts {
+			list = append(list, Warning{key, text})
+		}
+	}
+	for key, it := range c.items {
+		warn(key, it.warnings...)
+	}
+	for _, p := range c.policies {
+		if len(p.endpoints) > 0 {
+			warn(v3.Key{Kind: v3.Kind(p.id.Kind), Namespace: p.id.Namespace, Name: p.id.Name}, c.policyWarnings(p)...)
+		}
+	}
+	for _, p := range c.profiles {
+		warn(v3.Key{Kind: v3.KindProfile, Name: p.name}, p.warnings...)
+	}
+	for key, ep := range c.locals {
+		warn(key, c.endpointWarnings(ep)...)
+	}
+	slices.SortFunc(list, func(a, b Warning) int {
+		return cmp.Or(compareKeys(a.Key, b.Key), cmp.Compare(a.Text, b.Text))
+	})
+	return slices.Compact(list)
+}
+
+// policyWarnings returns the warnings of a policy that selects a local endpoint.
+func (c *Calc) policyWarnings(p *policy) []string {
+	list := slices.Concat(p.faults, p.warnings)
+	add := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+	if c.tiers[p.tier()] == nil {
+		add("tier %s does not exist: the policy is walked after all tiers, which then deny", p.tier())
+	}
+	for _, key := range c.unknownServices(p) {
+		add("service %s is not known: a rule that names it matches nothing", key)
+	}
+	if matchesAbsence(p.spec.Selector) {
+		add("spec.selector %q also matches what does not have the label at all (add && has(...) where that is not meant)", p.spec.Selector)
+	}
+	host, wild, workload := p.kindsOfEndpoints()
+	if host != nil {
+		list = append(list, p.hostWarnings()...)
+	}
+	if wild != nil {
+		list = append(list, p.wildcardWarnings(wild.id)...)
+	}
+	if workload != nil && host == nil && !p.in(ruleset.Normal) {
+		add("the policy selects workloads only, which ignore policies with doNotTrack or preDNAT")
+	}
+	return list
+}
+
+// kindsOfEndpoints returns, by name, the first host endpoint, the first of them that is for all interfaces, and the
+// first workload that the policy selects.
+func (p *policy) kindsOfEndpoints() (host, wild, workload *endpoint) {
+	first := func(into **endpoint, ep *endpoint) {
+		if *into == nil || compareKeys(ep.item.key, (*into).item.key) < 0 {
+			*into = ep
+		}
+	}
+	for ep := range p.endpoints {
+		switch {
+		case ep.workload != nil:
+			first(&workload, ep)
+			continue
+		case ep.host.InterfaceName == ruleset.AllInterfaces:
+			first(&wild, ep)
+		}
+		first(&host, ep)
+	}
+	return host, wild, workload
+}
+
+// hostWarnings are for a policy that selects a host endpoint.
+func (p *policy) hostWarnings() []string {
+	var list []string
+	if p.global && p.namespaceSelector == "" && p.spec.ServiceAccountSelector == "" && selectsAll(p.spec.Selector) {
+		list = append(list, "spec.selector is empty or all(), so the policy applies to host endpoints as well as to workloads (add namespaceSelector: all() for workloads only, or select a label that only host endpoints have)")
+	}
+	if p.namespaceSelector != "" {
+		list = append(list, "spec.namespaceSelector matches host endpoints, which have no namespace and so none of its labels (add && has(projectcalico.org/namespace) to spec.selector to leave them out)")
+	}
+	if p.untracked && !(p.applies(ruleset.Ingress) && p.applies(ruleset.Egress)) {
+		list = append(list, "spec.doNotTrack: replies are not known as such, so what the policy allows in one direction has no way back (allow the other direction as well, at both ends)")
+	}
+	if p.in(ruleset.Normal) && p.applies(ruleset.Ingress) {
+		list = append(list, nodePortWarnings(p.spec.Ingress)...)
+	}
+	return list
+}
+
+// nodePortWarnings: traffic to node ports is translated and forwarded before normal policy of the host sees it (spec 2.8).
+func nodePortWarnings(rules []v3.Rule) []string {
+	var list []string
+	for i := range rules {
+		for j, port := range rules[i].Destination.Ports {
+			if port.Name == "" && port.First >= nodePorts.First && port.Last <= nodePorts.Last {
+				list = append(list, fmt.Sprintf("spec.ingress[%d].destination.ports[%d]: %s is a node port of Kubernetes, whose traffic does not pass this policy but is forwarded to a workload (use preDNAT: true and applyOnForward: true)", i, j, port))
+			}
+		}
+	}
+	return list
+}
+
+// wildcardWarnings are for a policy that selects a host endpoint for all interfaces.
+func (p *policy) wildcardWarnings(id ruleset.EndpointID) []string {
+	switch {
+	case p.untracked:
+		return []string{fmt.Sprintf("spec.doNotTrack: %s is for all interfaces and ignores the policy (name the interface)", id)}
+	case p.preDNAT:
+		return []string{fmt.Sprintf("spec.preDNAT: %s is for all interfaces, so the policy also sees what workloads of this host send and what the host sends to itself (allow 127.0.0.0/8 and the host's own addresses first)", id)}
+	case p.forward:
+		return []string{fmt.Sprintf("spec.applyOnForward: %s is for all interfaces, so everything that workloads of this host send to each other and elsewhere passes the policy, inwards and outwards", id)}
+	}
+	return nil
+}
+
+func selectsAll(text string) bool {
+	sel, err := selector.Parse(text)
+	return err == nil && sel.IsAll()
+}
+
+// matchesAbsence reports whether a selector compares a label with != or not in and holds for what has no label at all.
+func matchesAbsence(text string) bool {
+	sel, err := selector.Parse(text)
+	if err != nil || !sel.Matches(selector.Map{}) {
+		return false
+	}
+	canonical := sel.String()
+	return strings.Contains(canonical, " != ") || strings.Contains(canonical, " not in ")
+}
+
+func (c *Calc) endpointWarnings(ep *endpoint) []string {
+	list := slices.Clone(ep.conflicts)
+	add := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+	for _, p := range ep.profiles {
+		if p.spec == nil {
+			add("profile %s does not exist: what reaches it is denied", p.name)
+		}
+	}
+	ordered := c.ordered(ep.policies)
+	for _, s := range []ruleset.Stage{ruleset.Normal, ruleset.Forward} {
+		walk := c.walk(ordered, s)
+		for _, d := range []ruleset.Direction{ruleset.Ingress, ruleset.Egress} {
+			list = append(list, c.barrenTiers(walk.Tiers(d), s, d)...)
+		}
+	}
+	if ep.workload != nil {
+		return append(list, c.workloadWarnings(ep)...)
+	}
+	return append(list, c.hostEndpointWarnings(ep, c.walk(ordered, ruleset.Normal))...)
+}
+
+// barrenTiers warns of tiers that deny everything though there are rules: none of them allows or passes (spec 2.3). A tier
+// without any rule is meant so.
+func (c *Calc) barrenTiers(tiers []ruleset.Tier, s ruleset.Stage, d ruleset.Direction) []string {
+	var list []string
+	for _, tier := range tiers {
+		var names []string
+		denies, opens := false, tier.EndPass
+		for _, id := range tier.Policies {
+			policy := c.policies[id].told
+			if policy == nil || policy.Staged {
+				continue
+			}
+			for _, r := range policy.Rules(d) {
+				opens = opens || r.Action == ruleset.Allow || r.Action == ruleset.Pass
+				denies = denies || r.Action == ruleset.Deny
+			}
+			if len(policy.Rules(d)) > 0 {
+				names = append(names, id.String())
+			}
+		}
+		switch only := "Deny"; {
+		case opens || len(names) == 0:
+		default:
+			if !denies {
+				only = "Log"
+			}
+			list = append(list, fmt.Sprintf("all %s is denied at the end of tier %s (%s stage): the rules of %s only %s (add a rule with action: Allow or Pass)", d, tier.Name, s, strings.Join(names, ", "), only))
+		}
+	}
+	return list
+}
+
+func (c *Calc) workloadWarnings(ep *endpoint) []string {
+	var list []string
+	if ep.workload.InterfaceName == "" {
+		list = append(list, "spec.interfaceName is empty, so no interface is the workload's and nothing reaches it")
+	}
+	if len(ep.item.addrs) == 0 {
+		list = append(list, "spec.ipNetworks is empty, so the workload can send from no address")
+	}
+	if len(ep.spoofable) > 0 && !c.settings.AllowSpoofing {
+		list = append(list, "spec.allowSpoofedSourcePrefixes has no effect while WorkloadSourceSpoofing is Disabled (set it to Any in the FelixConfiguration)")
+	}
+	return list
+}
+
+func (c *Calc) hostEndpointWarnings(ep *endpoint, normal ruleset.Walk) []string {
+	var list []string
+	if len(ep.host.ExpectedIPs) == 0 {
+		list = append(list, "spec.expectedIPs is empty, so no rule selector ever matches this host endpoint as source or destination (list the addresses of the interface)")
+	}
+	if open := c.undecided(normal); len(ep.profiles) == 0 && open != "" {
+		list = append(list, fmt.Sprintf("no policy applies to %s and there is no profile, so all of it but failsafe ports is denied (apply a policy that allows what you need, or name profile %s)", open, defaultAllow))
+	}
+	if c.speaksIPv6(ep) && !(c.allowsDiscovery(ep, normal, ruleset.Ingress) && c.allowsDiscovery(ep, normal, ruleset.Egress)) {
+		list = append(list, "the interface has an IPv6 address, and no policy allows ICMPv6 types 135 and 136 both ways: without neighbour discovery IPv6 stops working, failsafe ports included (add a rule with action: Allow, protocol: ICMPv6 to ingress and egress)")
+	}
+	return list
+}
+
+// undecided names the directions in which no policy is enforced.
+func (c *Calc) undecided(w ruleset.Walk) string {
+	in, out := c.enforces(w.Ingress), c.enforces(w.Egress)
+	switch {
+	case in && out:
+		return ""
+	case in:
+		return "egress"
+	case out:
+		return "ingress"
+	}
+	return "ingress and egress"
+}
+
+func (c *Calc) enforces(tiers []ruleset.Tier) bool {
+	for _, tier := range tiers {
+		for _, id := range tier.Policies {
+			if !isStaged(id) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// speaksIPv6 reports whether an interface of the endpoint has an IPv6 address beyond the link.
+func (c *Calc) speaksIPv6(ep *endpoint) bool {
+	for name, addrs := range c.ifaces {
+		mine := slices.Contains(ep.interfaces, name) || slices.Contains(ep.interfaces, ruleset.AllInterfaces) && !c.settings.IsWorkload(name)
+		if mine && slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Is6() && a.IsGlobalUnicast() }) {
+			return true
+		}
+	}
+	return false
+}
+
+// allowsDiscovery reports whether some rule of a direction allows neighbour discovery; which rules are before it, it does
+// not ask.
+func (c *Calc) allowsDiscovery(ep *endpoint, normal ruleset.Walk, d ruleset.Direction) bool {
+	for _, tier := range normal.Tiers(d) {
+		for _, id := range tier.Policies {
+			if policy := c.policies[id].told; policy != nil && !policy.Staged && slices.ContainsFunc(policy.Rules(d), admitsDiscovery) {
+				return true
+			}
+		}
+	}
+	for _, p := range ep.profiles {
+		if p.told != nil && slices.ContainsFunc(p.told.Rules(d), admitsDiscovery) {
+			return true
+		}
+	}
+	return false
+}
+
+func admitsDiscovery(r ruleset.Rule) bool {
+	solicitation := r.ICMP.HasType && r.ICMP.Type != 135 && r.ICMP.Type != 136
+	link := netip.MustParseAddr("fe80::1")
+	from := r.Source.Nets == nil || slices.ContainsFunc(r.Source.Nets, func(p netip.Prefix) bool { return p.Contains(link) })
+	return r.Action == ruleset.Allow && r.Family != ruleset.IPv4 && (r.Protocol == 0 || r.Protocol == ruleset.ICMPv6) &&
+		r.NotProtocol != ruleset.ICMPv6 && !solicitation && from && r.Source.Sets == nil && r.Destination.Sets == nil &&
+		r.Source.Ports == nil && r.Destination.Ports == nil
+}
