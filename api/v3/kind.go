@@ -127,5 +127,6 @@ func AgentKinds() []Kind {
 	return []Kind{
 		KindTier, KindGlobalNetworkPolicy, KindNetworkPolicy, KindHostEndpoint, KindWorkloadEndpoint, KindGlobalNetworkSet,
 		KindNetworkSet, KindProfile, KindNode, KindFelixConfiguration, KindClusterInformation,
+		KindStagedGlobalNetworkPolicy, KindStagedNetworkPolicy, KindStagedKubernetesNetworkPolicy,
 	}
 }
