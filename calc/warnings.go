@@ -29,12 +29,18 @@ func (c *Calc) Warnings() []Warning {
 			list = append(list, Warning{key, text})
 		}
 	}
+	workloads := false
 	for key, it := range c.items {
 		warn(key, it.warnings...)
+		workloads = workloads || key.Kind == v3.KindWorkloadEndpoint
 	}
 	for _, p := range c.policies {
+		key := v3.Key{Kind: v3.Kind(p.id.Kind), Namespace: p.id.Namespace, Name: p.id.Name}
 		if len(p.endpoints) > 0 {
-			warn(v3.Key{Kind: v3.Kind(p.id.Kind), Namespace: p.id.Namespace, Name: p.id.Name}, c.policyWarnings(p)...)
+			warn(key, c.policyWarnings(p)...)
+		}
+		if workloads && p.catchesHosts() {
+			warn(key, "spec.selector is empty or all(), so the policy applies to host endpoints as well as to workloads (add namespaceSelector: all() for workloads only, or select a label that only host endpoints have)")
 		}
 	}
 	for _, p := range c.profiles {
@@ -75,6 +81,13 @@ func (c *Calc) policyWarnings(p *policy) []string {
 	return list
 }
 
+// catchesHosts reports whether the policy selects a host endpoint because it selects everything. Where there are workloads,
+// that is often not meant.
+func (p *policy) catchesHosts() bool {
+	host, _, _ := p.kindsOfEndpoints()
+	return host != nil && p.global && p.namespaceSelector == "" && p.spec.ServiceAccountSelector == "" && selectsAll(p.spec.Selector)
+}
+
 // kindsOfEndpoints returns, by name, the first host endpoint, the first of them that is for all interfaces, and the
 // first workload that the policy selects.
 func (p *policy) kindsOfEndpoints() (host, wild, workload *endpoint) {
@@ -99,9 +112,6 @@ func (p *policy) kindsOfEndpoints() (host, wild, workload *endpoint) {
 // hostWarnings are for a policy that selects a host endpoint.
 func (p *policy) hostWarnings() []string {
 	var list []string
-	if p.global && p.namespaceSelector == "" && p.spec.ServiceAccountSelector == "" && selectsAll(p.spec.Selector) {
-		list = append(list, "spec.selector is empty or all(), so the policy applies to host endpoints as well as to workloads (add namespaceSelector: all() for workloads only, or select a label that only host endpoints have)")
-	}
 	if p.namespaceSelector != "" {
 		list = append(list, "spec.namespaceSelector matches host endpoints, which have no namespace and so none of its labels (add && has(projectcalico.org/namespace) to spec.selector to leave them out)")
 	}

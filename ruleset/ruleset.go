@@ -1,14 +1,3 @@
-// Package ruleset says what one host must enforce, and what that means for a packet.
-//
-// A [Program] is the whole of it as a value: endpoints, the policies that apply to them in order, the rules of those
-// policies, and the address sets that the rules name. [Eval] walks a Program for one [Packet] and is the specification:
-// every back end must give the verdict that Eval gives. A [Delta] is the difference between two Programs.
-//
-//	calc --Delta--> dataplane/nft --one transaction--> kernel
-//	        |
-//	        +-----> Eval (explain, tests, staged policies)
-//
-// The package uses the standard library only. It does no I/O, reads no clock and logs nothing.
 package ruleset
 
 import (

@@ -1,0 +1,50 @@
+// Package ruleset says what one host must enforce, and what that means for a packet.
+//
+// A [Program] is the whole of it as a value: host endpoints and workloads, the policies that apply to them in order, the
+// rules of those policies, and the address sets that the rules name. [Eval] takes a [Packet] on its way through a Program
+// and is the specification: every back end must give the verdict that Eval gives. [Trace] says what was looked at on the
+// way, [NearMiss] what would have had to be otherwise, [Preview] what would be if staged policies were enforced. A
+// [Delta] is the difference between two Programs.
+//
+//	calc --Delta--> dataplane/nft --one transaction--> kernel
+//	        |
+//	        +-----> Eval, Trace, NearMiss, Preview (explain, plan, tests)
+//
+// The package uses the standard library only. It does no I/O, reads no clock and logs nothing.
+//
+// # What a back end does at each hook
+//
+// The way of a packet in eval.go, hook by hook. A stage of an endpoint that has no tier in a direction is not there; that
+// of an [Endpoint] for [AllInterfaces] is that of every interface that no endpoint names, with two exceptions: it has
+// no Untracked stage, and its Normal stage is not for interfaces of workloads. "A workload's" is an interface whose name
+// begins with one of Settings.WorkloadPrefixes.
+//
+//	prerouting, before connection tracking
+//	  in by a workload's: no Workload names it: deny. Its source is neither one of Addrs nor, with AllowSpoofing, in
+//	  Spoofable, nor link-local IPv6, nor :: of ICMPv6 to a link-local or multicast address: deny. For every packet.
+//	  else Untracked ingress: failsafes of this direction by destination port and of the other one by source port leave the
+//	  packet to tracking; Allow: notrack, and PreDNAT, Forward ingress and Normal ingress are skipped; Deny
+//	prerouting, after tracking and before destination NAT
+//	  established, related: on. PreDNAT ingress: invalid: deny; failsafes: on; Allow: Forward ingress and Normal ingress are
+//	  skipped; Deny. In by a workload's, too.
+//	input
+//	  established, related: accept. In by a workload's: ICMPv6 130, 131, 132, 133, 135, 136: accept; Normal egress of the
+//	  Workload; then EndpointToHost. Else Normal ingress: invalid: deny; failsafes: accept; tiers; profiles; deny.
+//	forward
+//	  in or out by a workload's that no Workload names: deny. Established, related: accept. Then, each of which must let the
+//	  packet pass: Forward ingress of the interface that it came in by; Normal egress of the workload there; Normal ingress of
+//	  the workload that it goes to; Forward egress of the interface that it leaves by. Forward: invalid: deny; tiers; what
+//	  no tier denies passes. A workload: invalid: deny; VXLAN and IPIP, egress only, unless allowed: deny; tiers; profiles; deny.
+//	output, before connection tracking
+//	  Untracked egress by the interface chosen before destination NAT, as above; Allow skips Normal egress
+//	output
+//	  established, related: accept. To a workload's: accept. Else Normal egress. What was translated (the bit IPS_DST_NAT of
+//	  the status, whatever other bits are set) has its final interface only in postrouting: there it is judged.
+//
+// PreDNAT and Untracked walk tiers without their end: only a rule decides. They and the source of a workload are judged by the
+// original destination, everything else by the translated one; the source is that before source NAT.
+//
+// Denied is answered instead of dropped if Settings.Reject, at every hook where the kernel can: not in postrouting. The
+// reports of a Log rule begin with [Settings.LogText] and are bounded by Settings.LogRate, per rule. Staged policies decide
+// nothing; a back end may count what their rules match. Sets that only they use need not be programmed otherwise.
+package ruleset
