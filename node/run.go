@@ -91,6 +91,9 @@ type Options struct {
 	Interfaces func(ctx context.Context, deliver func(map[string][]netip.Addr)) error
 	// ReadLog delivers the packets that rules with action Log matched, until the context ends. nil: none are logged.
 	ReadLog func(ctx context.Context, report func(PacketLog)) error
+	// ReadCounters returns what the dataplane has counted, each counter never less than before. It is called by one goroutine
+	// at a time. nil: nothing is counted.
+	ReadCounters func(context.Context) ([]ruleset.Counter, error)
 	// Listen opens the ports of metrics and health. nil: in the network namespace of the process.
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)
 }
@@ -167,6 +170,7 @@ func newAgent(o Options) (*agent, error) {
 	a.metrics = newMetrics(a.host, o.Version)
 	a.health = newHealth(time.Now, func() { kick(a.reported) })
 	a.metrics.watchHealth(a.health)
+	a.metrics.watchCounters(o.ReadCounters)
 	var level slog.LevelVar
 	a.options.defaults()
 	a.log = slog.New(&countingHandler{a.options.LogHandler(&level), a.metrics.logErrors}).With("node", a.host)

@@ -8,8 +8,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"margay/ctl"
 	"margay/dataplane/nft"
 	"margay/node"
+	"margay/ruleset"
 )
 
 // nodeFlags are what the agent takes from the command line; everything else is Felix's parameters.
@@ -27,6 +29,7 @@ func (f *nodeFlags) options() node.Options {
 	return node.Options{
 		Environ: os.Environ(), ConfigFile: f.configFile, StateDir: f.stateDir, Version: version,
 		OpenStore: openForNode, OpenDataplane: openKernel, ReadLog: readLog,
+		ReadCounters: nft.NewMeter(nft.Options{}).Read,
 	}
 }
 
@@ -50,6 +53,9 @@ stops, the rules stay in force; --cleanup takes them away.`,
 		},
 	}
 	flags.add(cmd)
+	cmd.AddCommand(ctl.NewShowCommand(func(ctx context.Context) ([]ruleset.Counter, error) {
+		return nft.Counters(ctx, nft.Options{})
+	}))
 	cmd.Flags().BoolVar(&cleanup, "cleanup", false, "remove everything that the agent ever made on this host, and exit")
 	return cmd
 }

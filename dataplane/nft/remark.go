@@ -19,6 +19,9 @@ func ruleRemark(id ruleset.PolicyID, index int, a ruleset.Action) string {
 // tierRemark is the comment of the end of a tier.
 func tierRemark(tier string) string { return "end of tier " + tier }
 
+// noProfileRemark is the comment of the rule behind all profiles.
+const noProfileRemark = "no profile allows"
+
 // profileID is how a profile is named where policies are.
 func profileID(name string) ruleset.PolicyID { return ruleset.PolicyID{Kind: "Profile", Name: name} }
 

@@ -1,0 +1,144 @@
+package ctl
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
+
+	"margay/ruleset"
+)
+
+// NewShowCommand returns the command that prints what the kernel of this host enforces and counts, which read returns;
+// nil says that nothing is enforced.
+func NewShowCommand(read func(context.Context) ([]ruleset.Counter, error)) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "show",
+		Short: "Print what the kernel of this host enforces, with packet counters",
+		Long: "Print by endpoint and direction what is asked about a packet, in this order, and how many packets each rule\n" +
+			"decided. It is read from the kernel; the agent need not run. Counted are packets that policy was asked about: of a\n" +
+			"flow that is allowed the first ones only, for the rest of it belongs to a known flow. Counters begin at 0 when the\n" +
+			"agent puts a rule into the kernel. It needs root.",
+		Example: "  margay node show\n  margay node show -o json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			counters, err := read(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return show(cmd.OutOrStdout(), counters, output)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text, yaml or json")
+	return cmd
+}
+
+// A shownCounter is a line of the output.
+type shownCounter struct {
+	Endpoint  string `json:"endpoint,omitempty"` // "" when several share the rule
+	Direction string `json:"direction"`
+	Stage     string `json:"stage"`
+	Tier      string `json:"tier,omitempty"`
+	Policy    string `json:"policy,omitempty"`
+	Rule      *int   `json:"rule,omitempty"`
+	Reason    string `json:"reason"` // policy rule, end of tier, failsafe ...
+	Action    string `json:"action"`
+	Packets   uint64 `json:"packets"`
+	Bytes     uint64 `json:"bytes"`
+}
+
+func shown(c *ruleset.Counter) shownCounter {
+	s := shownCounter{Direction: c.Direction.String(), Stage: c.Stage.String(), Tier: c.Tier, Reason: c.Reason.String(),
+		Action: c.Action.String(), Packets: c.Packets, Bytes: c.Bytes}
+	if c.Endpoint != (ruleset.EndpointID{}) {
+		s.Endpoint = c.Endpoint.String()
+	}
+	if c.Note != "" {
+		s.Reason = c.Note
+	}
+	if c.Policy != (ruleset.PolicyID{}) {
+		s.Policy = c.Policy.String()
+	}
+	if c.Reason == ruleset.PolicyRule || c.Reason == ruleset.ProfileRule {
+		s.Rule = &c.Rule
+	}
+	return s
+}
+
+func show(w io.Writer, counters []ruleset.Counter, output string) error {
+	list := make([]shownCounter, len(counters))
+	for i := range counters {
+		list[i] = shown(&counters[i])
+	}
+	switch output {
+	case "json":
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		enc.SetEscapeHTML(false)
+		return enc.Encode(list)
+	case "yaml", "yml":
+		text, err := yaml.Marshal(list)
+		if err == nil {
+			_, err = w.Write(text)
+		}
+		return err
+	case "text":
+		return showText(w, list)
+	}
+	return fmt.Errorf("unrecognized output format '%s' (text, yaml or json)", output)
+}
+
+// showText prints a table for each stage of each endpoint.
+func showText(w io.Writer, list []shownCounter) error {
+	if len(list) == 0 {
+		_, err := fmt.Fprintln(w, "No packet of this host is filtered: its kernel has no rules of Margay, or no endpoint is on this host.")
+		return err
+	}
+	tw := tabwriter.NewWriter(w, 5, 1, 3, ' ', 0)
+	last := ""
+	for i := range list {
+		s := &list[i]
+		title := stageText(s.Stage, s.Direction, orText(s.Endpoint, "several endpoints"))
+		if title != last {
+			if last != "" {
+				fmt.Fprintln(tw)
+			}
+			fmt.Fprintf(tw, "%s\n", title)
+			fmt.Fprintln(tw, "TIER\tPOLICY\tRULE\tACTION\tPACKETS\tBYTES")
+			last = title
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%d\n", orDash(s.Tier), s.what(), s.ruleText(), s.Action, s.Packets, s.Bytes)
+	}
+	return tw.Flush()
+}
+
+func orText(s, instead string) string {
+	if s == "" {
+		return instead
+	}
+	return s
+}
+
+// what is the policy, or in brackets what is no policy.
+func (s *shownCounter) what() string {
+	if s.Policy != "" && s.Rule != nil {
+		return s.Policy
+	}
+	if s.Policy != "" {
+		return "(" + s.Reason + ": " + s.Policy + ")"
+	}
+	return "(" + s.Reason + ")"
+}
+
+func (s *shownCounter) ruleText() string {
+	if s.Rule == nil {
+		return "-"
+	}
+	return strconv.Itoa(*s.Rule)
+}

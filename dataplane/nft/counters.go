@@ -1,0 +1,384 @@
+package nft
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"margay/ruleset"
+)
+
+// Counters reads what the rules of the table counted since each was put there, in the order in which packets meet them. No
+// agent is needed: comments tell what rules and chains stand for. Rules that do the same for one rule of a policy (both IP
+// versions, several classes) count together. A rule that stands for several, because their actions are the same, counts for
+// the first of them. Without a table the result is empty.
+func Counters(ctx context.Context, o Options) ([]ruleset.Counter, error) {
+	v, err := readView(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	sums := newSums()
+	for _, r := range v.counted() {
+		sums.add(r.subject, r.packets, r.bytes)
+	}
+	return sums.list(), nil
+}
+
+// A Meter adds up what rules count, also when they are replaced, which Counters does not. What a rule counted between the
+// last reading and its replacement is lost. Methods are for one goroutine.
+type Meter struct {
+	options Options
+	table   uint64           // handle of the table that last is about
+	last    map[uint64]tally // by handle of a rule
+	sums    *sums
+}
+
+type tally struct{ packets, bytes uint64 }
+
+// NewMeter returns a Meter that begins with what the kernel has counted.
+func NewMeter(o Options) *Meter { return &Meter{options: o, last: map[uint64]tally{}, sums: newSums()} }
+
+// maxGone bounds how many counters of what is not programmed any more are kept.
+const maxGone = 10_000
+
+// Read returns the counters, each of which never decreases. What is not programmed any more stays as it was, unless there
+// is too much of that: then all of it is forgotten.
+func (m *Meter) Read(ctx context.Context) ([]ruleset.Counter, error) {
+	v, err := readView(ctx, m.options)
+	if err != nil {
+		return nil, err
+	}
+	if v.handle != m.table {
+		m.table = v.handle
+		clear(m.last) // another table: handles begin anew
+	}
+	now := make(map[uint64]tally, len(m.last))
+	rules := v.counted()
+	if len(m.sums.all) > len(rules)+maxGone {
+		m.sums = m.sums.only(rules)
+	}
+	for _, r := range rules {
+		was := m.last[r.handle]
+		if r.packets < was.packets || r.bytes < was.bytes {
+			was = tally{} // somebody reset the counter
+		}
+		m.sums.add(r.subject, r.packets-was.packets, r.bytes-was.bytes)
+		now[r.handle] = tally{r.packets, r.bytes}
+	}
+	m.last = now
+	return m.sums.list(), nil
+}
+
+// sums adds counts up by subject, in the order in which subjects came.
+type sums struct {
+	index map[ruleset.Counter]int
+	all   []ruleset.Counter
+}
+
+func newSums() *sums { return &sums{index: map[ruleset.Counter]int{}} }
+
+func (s *sums) add(subject ruleset.Counter, packets, bytes uint64) {
+	i, ok := s.index[subject]
+	if !ok {
+		i = len(s.all)
+		s.index[subject] = i
+		s.all = append(s.all, subject)
+	}
+	s.all[i].Packets += packets
+	s.all[i].Bytes += bytes
+}
+
+// only returns the sums of what some rules count.
+func (s *sums) only(rules []countedRule) *sums {
+	kept := newSums()
+	for _, r := range rules {
+		if _, done := kept.index[r.subject]; done {
+			continue
+		}
+		var had ruleset.Counter
+		if i, ok := s.index[r.subject]; ok {
+			had = s.all[i]
+		}
+		kept.add(r.subject, had.Packets, had.Bytes)
+	}
+	return kept
+}
+
+func (s *sums) list() []ruleset.Counter {
+	out := slices.Clone(s.all)
+	slices.SortStableFunc(out, func(a, b ruleset.Counter) int {
+		return cmp.Or(ruleset.PolicyID(a.Endpoint).Compare(ruleset.PolicyID(b.Endpoint)), cmp.Compare(a.Direction, b.Direction),
+			cmp.Compare(b.Stage, a.Stage))
+	})
+	return out
+}
+
+// A view is the part of the table that counts.
+type view struct {
+	handle uint64 // of the table; 0: there is none
+	order  []string
+	chains map[string]*viewChain
+}
+
+type viewChain struct {
+	comment string
+	rules   []viewRule
+	parents []string
+}
+
+// A viewRule is a rule as far as counting goes.
+type viewRule struct {
+	handle  uint64
+	comment string
+	counts  bool
+	packets uint64
+	bytes   uint64
+	verdict int32 // noVerdict if it has none
+	target  string
+	logs    bool
+}
+
+const noVerdict = 1 << 30
+
+// nftaTableHandle is an attribute that package unix does not know (Linux 4.16).
+const nftaTableHandle = 4
+
+// A countedRule is a rule with what it counts.
+type countedRule struct {
+	viewRule
+	subject ruleset.Counter
+}
+
+// readView reads chains and rules, again when they change meanwhile.
+func readView(ctx context.Context, o Options) (*view, error) {
+	c, err := dial(o.NetNS)
+	if err != nil {
+		return nil, fmt.Errorf("read counters: %w", err)
+	}
+	defer c.close()
+	for try := 1; ; try++ {
+		v, err := c.view()
+		switch {
+		case err == nil:
+			return v, nil
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case !errors.Is(err, errInterrupted) || try == dumpTries:
+			return nil, fmt.Errorf("read counters: %w", err)
+		}
+	}
+}
+
+func (c *conn) view() (*view, error) {
+	v := &view{chains: map[string]*viewChain{}}
+	data := attrString(nil, unix.NFTA_TABLE_NAME, TableName)
+	err := c.request(message{typ: nftType(unix.NFT_MSG_GETTABLE), flags: unix.NLM_F_ACK, data: data}, func(m *message) {
+		v.handle = long(find(m.payload(), nftaTableHandle))
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return v, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("table %s: %w", TableName, err)
+	}
+	err = c.request(message{typ: nftType(unix.NFT_MSG_GETCHAIN), flags: unix.NLM_F_DUMP}, func(m *message) {
+		v.addChain(m.payload())
+	})
+	if err != nil {
+		return nil, err
+	}
+	data = attrString(nil, unix.NFTA_RULE_TABLE, TableName)
+	err = c.request(message{typ: nftType(unix.NFT_MSG_GETRULE), flags: unix.NLM_F_DUMP, data: data}, func(m *message) {
+		v.addRule(m.payload())
+	})
+	if errors.Is(err, unix.ENOENT) {
+		err = errInterrupted // the table was there a moment ago
+	}
+	return v, err
+}
+
+func (v *view) addChain(a []attribute) {
+	if text(find(a, unix.NFTA_CHAIN_TABLE)) != TableName {
+		return
+	}
+	comment, _ := commentOf(find(a, nftaChainUserData), udataChainComment)
+	name := text(find(a, unix.NFTA_CHAIN_NAME))
+	v.chains[name] = &viewChain{comment: comment}
+	v.order = append(v.order, name)
+}
+
+func (v *view) addRule(a []attribute) {
+	name := text(find(a, unix.NFTA_RULE_CHAIN))
+	c := v.chains[name]
+	if c == nil || text(find(a, unix.NFTA_RULE_TABLE)) != TableName {
+		return
+	}
+	r := viewRule{handle: long(find(a, unix.NFTA_RULE_HANDLE)), verdict: noVerdict}
+	r.comment, _ = commentOf(find(a, unix.NFTA_RULE_USERDATA), udataRuleComment)
+	for _, e := range attrs(find(a, unix.NFTA_RULE_EXPRESSIONS)) {
+		list := attrs(e.data)
+		r.read(text(find(list, unix.NFTA_EXPR_NAME)), attrs(find(list, unix.NFTA_EXPR_DATA)))
+	}
+	c.rules = append(c.rules, r)
+	if to := v.chains[r.target]; to != nil {
+		to.parents = append(to.parents, name)
+	}
+}
+
+// read takes in one expression.
+func (r *viewRule) read(name string, data []attribute) {
+	switch name {
+	case "counter":
+		r.counts = true
+		r.packets, r.bytes = long(find(data, unix.NFTA_COUNTER_PACKETS)), long(find(data, unix.NFTA_COUNTER_BYTES))
+	case "log":
+		r.logs = true
+	case "immediate":
+		verdict := attrs(find(attrs(find(data, unix.NFTA_IMMEDIATE_DATA)), unix.NFTA_DATA_VERDICT))
+		r.verdict = int32(number(find(verdict, unix.NFTA_VERDICT_CODE)))
+		r.target = text(find(verdict, unix.NFTA_VERDICT_CHAIN))
+	}
+}
+
+// long reads a number of 8 bytes.
+func long(b []byte) uint64 {
+	if len(b) != 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(b)
+}
+
+// counted returns the rules that count, those of a chain before those of the chains that it leads to.
+func (v *view) counted() []countedRule {
+	var out []countedRule
+	seen := map[string]bool{}
+	var visit func(name string)
+	visit = func(name string) {
+		c := v.chains[name]
+		if c == nil || seen[name] {
+			return
+		}
+		seen[name] = true
+		at := v.place(name, nil)
+		for _, r := range c.rules {
+			if r.counts {
+				out = append(out, countedRule{r, r.subject(at)})
+			}
+		}
+		for _, r := range c.rules {
+			visit(r.target)
+		}
+	}
+	for _, name := range v.order {
+		if len(v.chains[name].parents) == 0 {
+			visit(name)
+		}
+	}
+	for _, name := range v.order {
+		visit(name)
+	}
+	return out
+}
+
+// place returns what a chain's comment says of where its rules stand. Of a chain that several endpoints share, and that
+// names none, it is what those that lead there have in common.
+func (v *view) place(name string, below []string) ruleset.Counter {
+	c := v.chains[name]
+	at, ok := readPlace(c.comment)
+	if ok || slices.Contains(below, name) {
+		return at
+	}
+	var common ruleset.Counter
+	for i, parent := range c.parents {
+		p := v.place(parent, append(below, name))
+		if i == 0 {
+			common = p
+			continue
+		}
+		if p.Endpoint != common.Endpoint {
+			common.Endpoint = ruleset.EndpointID{}
+		}
+		if p.Tier != common.Tier {
+			common.Tier = ""
+		}
+	}
+	if at.Tier != "" {
+		common.Tier = at.Tier
+	}
+	return common
+}
+
+// readPlace reads the comment of a chain: Kind(name) stage ingress tier name. ok is false when it names no endpoint.
+func readPlace(comment string) (at ruleset.Counter, ok bool) {
+	words := strings.Fields(comment)
+	for i, word := range words {
+		switch word {
+		case ruleset.Egress.String():
+			at.Direction = ruleset.Egress
+		case ruleset.Forward.String():
+			at.Stage = ruleset.Forward
+		case ruleset.PreDNAT.String():
+			at.Stage = ruleset.PreDNAT
+		case ruleset.Untracked.String():
+			at.Stage = ruleset.Untracked
+		case "tier":
+			if i+1 < len(words) {
+				at.Tier = words[i+1]
+			}
+		}
+	}
+	if len(words) == 0 {
+		return at, false
+	}
+	id, ok := readID(words[0])
+	at.Endpoint = ruleset.EndpointID(id)
+	return at, ok
+}
+
+// subject returns what a rule counts that stands at a place.
+func (r *viewRule) subject(at ruleset.Counter) ruleset.Counter {
+	s := at
+	s.Action = r.action()
+	if id, index, action, ok := readRemark(r.comment); ok {
+		s.Reason, s.Policy, s.Rule, s.Action = ruleset.PolicyRule, id, index, action
+		if id.Kind == profileID("").Kind {
+			s.Reason, s.Tier = ruleset.ProfileRule, ""
+		}
+		return s
+	}
+	tier, endOfTier := strings.CutPrefix(r.comment, tierRemark(""))
+	profile, missing := strings.CutSuffix(r.comment, " is missing")
+	switch {
+	case endOfTier:
+		s.Reason, s.Tier = ruleset.EndOfTier, tier
+	case missing:
+		s.Reason, s.Policy = ruleset.ProfileMissing, profileID(strings.TrimPrefix(profile, "profile "))
+	case r.comment == "failsafe":
+		s.Reason = ruleset.FailsafePort
+	case r.comment == "invalid":
+		s.Reason = ruleset.FlowInvalid
+	case r.comment == noProfileRemark:
+	default:
+		s.Note = cmp.Or(r.comment, "a rule without a comment")
+	}
+	return s
+}
+
+// action returns what a rule without a remark does.
+func (r *viewRule) action() ruleset.Action {
+	switch {
+	case r.logs && r.verdict == noVerdict:
+		return ruleset.Log
+	case r.verdict == nfAccept:
+		return ruleset.Allow
+	case r.verdict == nfDrop, r.target == rejectChain:
+		return ruleset.Deny
+	}
+	return ruleset.Pass
+}

@@ -1,0 +1,119 @@
+package node
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"margay/ruleset"
+)
+
+// Bounds of what scrapes may cost: the kernel is read at most once in countersAge, however many scrape, and not for longer
+// than countersTimeout.
+const (
+	countersAge     = time.Second
+	countersTimeout = 2 * time.Second
+)
+
+// A counterCollector shows what the dataplane counted, by policy. It reads when somebody scrapes.
+type counterCollector struct {
+	read   func(context.Context) ([]ruleset.Counter, error)
+	now    func() time.Time
+	errors prometheus.Counter
+
+	mu     sync.Mutex
+	at     time.Time // of the last reading
+	policy map[policyLabels]total
+	other  map[otherLabels]total
+}
+
+// policyLabels are the labels of what rules of policies and profiles counted, otherLabels of the rest.
+type policyLabels struct{ kind, namespace, name, tier, stage, direction, action string }
+
+type otherLabels struct{ cause, tier, stage, direction, action string }
+
+type total struct{ packets, bytes float64 }
+
+// watchCounters adds the counters of policies; read may be nil.
+func (m *metrics) watchCounters(read func(context.Context) ([]ruleset.Counter, error)) {
+	if read == nil {
+		return
+	}
+	failures := m.counter("margay_policy_counter_errors_total", "Times that the counters of the kernel could not be read; the last ones are shown then.")
+	m.registry.MustRegister(&counterCollector{read: read, now: time.Now, errors: failures})
+}
+
+// Describe implements prometheus.Collector: which metrics there are depends on what is enforced, so it describes none.
+func (c *counterCollector) Describe(chan<- *prometheus.Desc) {}
+
+// The metrics of counterCollector.
+func counterDescs() (policyPackets, policyBytes, otherPackets, otherBytes *prometheus.Desc) {
+	policy := []string{"kind", "namespace", "name", "tier", "stage", "direction", "action"}
+	other := []string{"cause", "tier", "stage", "direction", "action"}
+	const what = " that policy was asked about (of an allowed flow the first ones) and that "
+	return prometheus.NewDesc("margay_policy_packets_total", "Packets"+what+"a rule of this policy or profile matched.", policy, nil),
+		prometheus.NewDesc("margay_policy_bytes_total", "Bytes of packets"+what+"a rule of this policy or profile matched.", policy, nil),
+		prometheus.NewDesc("margay_default_packets_total", "Packets"+what+"no rule decided, but this cause.", other, nil),
+		prometheus.NewDesc("margay_default_bytes_total", "Bytes of packets"+what+"no rule decided, but this cause.", other, nil)
+}
+
+// Collect implements prometheus.Collector.
+func (c *counterCollector) Collect(out chan<- prometheus.Metric) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refresh()
+	policyPackets, policyBytes, otherPackets, otherBytes := counterDescs()
+	send := func(desc *prometheus.Desc, value float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, value, labels...)
+	}
+	for l, t := range c.policy {
+		labels := []string{l.kind, l.namespace, l.name, l.tier, l.stage, l.direction, l.action}
+		send(policyPackets, t.packets, labels...)
+		send(policyBytes, t.bytes, labels...)
+	}
+	for l, t := range c.other {
+		labels := []string{l.cause, l.tier, l.stage, l.direction, l.action}
+		send(otherPackets, t.packets, labels...)
+		send(otherBytes, t.bytes, labels...)
+	}
+}
+
+// refresh reads the counters if the last reading is too old. After an error the last values stay: a counter that is gone
+// for a moment looks like one that began anew.
+func (c *counterCollector) refresh() {
+	now := c.now()
+	if now.Sub(c.at) < countersAge && !c.at.IsZero() {
+		return
+	}
+	c.at = now
+	ctx, cancel := context.WithTimeout(context.Background(), countersTimeout)
+	defer cancel()
+	counters, err := c.read(ctx)
+	if err != nil {
+		c.errors.Inc()
+		return
+	}
+	c.policy, c.other = map[policyLabels]total{}, map[otherLabels]total{}
+	for i := range counters {
+		c.add(&counters[i])
+	}
+}
+
+func (c *counterCollector) add(n *ruleset.Counter) {
+	plus := func(t total) total { return total{t.packets + float64(n.Packets), t.bytes + float64(n.Bytes)} }
+	stage, direction, action := n.Stage.String(), n.Direction.String(), n.Action.String()
+	if n.Note == "" && (n.Reason == ruleset.PolicyRule || n.Reason == ruleset.ProfileRule) {
+		l := policyLabels{n.Policy.Kind, n.Policy.Namespace, n.Policy.Name, n.Tier, stage, direction, action}
+		c.policy[l] = plus(c.policy[l])
+		return
+	}
+	cause := n.Note
+	if cause == "" {
+		cause = n.Reason.String()
+	}
+	l := otherLabels{strings.ToValidUTF8(cause, "?"), n.Tier, stage, direction, action}
+	c.other[l] = plus(c.other[l])
+}
