@@ -15,6 +15,7 @@ import (
 	"encoding/base64"
 	"slices"
 	"strings"
+	"sync/atomic"
 )
 
 // Labels is what a selector is evaluated against.
@@ -36,7 +37,7 @@ func (m Map) Get(name string) (string, bool) {
 type Selector struct {
 	root *node // nil: matches nothing
 	text string
-	id   string
+	id   atomic.Pointer[string] // made when first asked for: most selectors are parsed only to see whether they can be
 }
 
 // nothing is the text of a selector that matches nothing.
@@ -47,8 +48,7 @@ func newSelector(root *node) *Selector {
 	if root == nil {
 		return nil
 	}
-	text := string(root.appendText(nil))
-	return &Selector{root: root, text: text, id: idOf(text)}
+	return &Selector{root: root, text: string(root.appendText(nil))}
 }
 
 // idOf names a canonical form as Felix does: the prefix is part of what is hashed, so that kinds of IDs never clash.
@@ -77,7 +77,12 @@ func (s *Selector) ID() string {
 	if s == nil || s.root == nil {
 		return idOf(nothing)
 	}
-	return s.id
+	if id := s.id.Load(); id != nil {
+		return *id
+	}
+	id := idOf(s.text)
+	s.id.Store(&id)
+	return id
 }
 
 // IsAll reports whether the selector is exactly all().

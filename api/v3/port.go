@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 )
 
 // A Protocol is an IP protocol as documents spell it: one of the names below, or a decimal number. Anything else decodes
@@ -102,10 +103,11 @@ type Port struct {
 
 // The forms of a port as text (spec 1.5). A name here is what decodes; Validate is stricter.
 var (
-	portDigits = regexp.MustCompile(`^\d+$`)
-	portRange  = regexp.MustCompile(`^(\d+):(\d+)$`)
-	portName   = regexp.MustCompile(`^[a-zA-Z0-9_.-]{1,128}$`)
+	portRange = regexp.MustCompile(`^(\d+):(\d+)$`)
+	portName  = regexp.MustCompile(`^[a-zA-Z0-9_.-]{1,128}$`)
 )
+
+func isDigits(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
 
 const (
 	portReason = "port range invalid, port number must be between 1 and 65535"
@@ -114,7 +116,7 @@ const (
 
 // ParsePort returns the port that a text stands for: "80", "1000:2000" or "http". Port 0 parses, Validate refuses it.
 func ParsePort(s string) (Port, error) {
-	if portDigits.MatchString(s) {
+	if isDigits(s) {
 		n, err := strconv.ParseUint(s, 10, 16)
 		if err != nil {
 			return Port{}, &valueError{portReason, portRemedy}
@@ -167,7 +169,7 @@ func (p *Port) UnmarshalJSON(data []byte) error {
 		if err := json.Unmarshal(data, &s); err != nil {
 			return err
 		}
-	} else if !portDigits.Match(data) {
+	} else if !isDigits(s) {
 		return &valueError{portReason, portRemedy}
 	}
 	port, err := ParsePort(s)

@@ -375,6 +375,9 @@ func storedEntity(c *check, path string, e *EntityRule) {
 
 // checkStoredSelector is checkSelector without the bound on the length, which older releases do not have.
 func checkStoredSelector(c *check, path, text string) {
+	if text == "" {
+		return
+	}
 	if _, err := selector.Parse(text); err != nil {
 		c.fail(path, text, err.Error(), selectorRemedy(text))
 	}
