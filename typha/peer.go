@@ -1,0 +1,338 @@
+package typha
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+// A peer is one client of a server: a goroutine that reads and one that writes. What others want of it is put in its
+// mail; nobody ever waits for it.
+type peer struct {
+	server *Server
+	conn   net.Conn
+	node   string // as the client introduced itself
+
+	mail chan struct{} // capacity 1: there is something in it
+	mu   sync.Mutex
+	box  box
+	slot chan struct{} // holds a token for each request under way
+
+	// Of the writing goroutine:
+	at         *crumb    // the last that the client has; nil: it follows nothing
+	grace      bool      // it has not caught up since its snapshot
+	graceEnd   time.Time // zero: the snapshot is under way
+	graceUsed  bool
+	deadline   time.Time // set on the connection for writes
+	lastSample time.Time
+}
+
+// A box is what a peer has been asked or told and not taken up.
+type box struct {
+	follow  *follow
+	replies [][]byte // frames
+	away    error    // why it is sent away
+	gone    error    // why nothing is read any more
+}
+
+// maxRequests is how many requests of one client are under way at once. Further ones wait on the client's side.
+const maxRequests = 4
+
+// gather is how many bytes of crumbs go into one write at least, if there are as many.
+const gather = 64 << 10
+
+// buffers hold crumbs that go out in one write.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, gather); return &b }}
+
+func newPeer(s *Server, conn net.Conn, node string) *peer {
+	return &peer{server: s, conn: conn, node: node, mail: make(chan struct{}, 1), slot: make(chan struct{}, maxRequests)}
+}
+
+// put puts something into the peer's box.
+func (p *peer) put(change func(*box)) {
+	p.mu.Lock()
+	change(&p.box)
+	p.mu.Unlock()
+	kick(p.mail)
+}
+
+// tell sends the client away.
+func (p *peer) tell(reason error) { p.put(func(b *box) { b.away = reason }) }
+
+// sentAway reports whether the client was told to go.
+func (p *peer) sentAway() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.box.away != nil
+}
+
+// take empties the box, but for what stays true.
+func (p *peer) take() box {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := p.box
+	p.box.follow, p.box.replies = nil, nil
+	return b
+}
+
+// Why a client is cut off; reasons are labels of a metric, too.
+var (
+	errFellBehind = errors.New("it fell behind")
+	errSilent     = errors.New("it does not answer")
+	errProtocol   = errors.New("it broke the protocol")
+	errTooSlow    = errors.New("it does not take what is written")
+)
+
+// run serves the client until that is over, and says why it is.
+func (p *peer) run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer p.conn.Close()
+	reading, stop := context.WithCancel(ctx)
+	defer stop()
+	wg.Go(func() {
+		err := p.read(reading)
+		p.put(func(b *box) { b.gone = err })
+	})
+	defer p.follows(nil)
+	err := p.write(ctx)
+	for _, reason := range []error{errFellBehind, errSilent, errProtocol, errTooSlow} {
+		if errors.Is(err, reason) {
+			p.server.metrics.cut.WithLabelValues(reason.Error()).Inc()
+			p.server.log.Info("client is cut off", "node", p.node, "client", p.conn.RemoteAddr().String(), "reason", err)
+		}
+	}
+	return err
+}
+
+// read takes what the client sends until that ends.
+func (p *peer) read(ctx context.Context) error {
+	for {
+		if err := p.conn.SetReadDeadline(time.Now().Add(p.server.cfg.PongTimeout)); err != nil {
+			return err
+		}
+		t, payload, err := readFrame(p.conn, maxClient)
+		var timeout net.Error
+		switch {
+		case errors.As(err, &timeout) && timeout.Timeout():
+			return fmt.Errorf("%w for %v", errSilent, p.server.cfg.PongTimeout)
+		case errors.Is(err, errFrame):
+			return fmt.Errorf("%w: %w", errProtocol, err)
+		case err != nil:
+			return err
+		}
+		if err := p.received(ctx, t, payload); err != nil {
+			return err
+		}
+	}
+}
+
+// received does what a frame asks for.
+func (p *peer) received(ctx context.Context, t frameType, payload []byte) error {
+	switch {
+	case t == framePong && len(payload) == 8:
+		sent := time.Unix(0, int64(binary.BigEndian.Uint64(payload)))
+		p.server.metrics.pingTime.Observe(max(0, time.Since(sent).Seconds()))
+		return nil
+	case t == frameFollow:
+		f, err := readMessage[follow](payload)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errProtocol, err)
+		}
+		p.put(func(b *box) { b.follow = &f })
+		return nil
+	case t == frameRequest:
+		r, err := readMessage[request](payload)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errProtocol, err)
+		}
+		return p.submit(ctx, r)
+	}
+	return fmt.Errorf("%w: a frame of type %d and %d bytes is not for a client", errProtocol, t, len(payload))
+}
+
+// submit hands a request to those that work on requests, and waits while too many of this client are under way.
+func (p *peer) submit(ctx context.Context, r request) error {
+	select {
+	case p.slot <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case p.server.jobs <- job{p, r}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// answer is called when a request is done.
+func (p *peer) answer(r reply) {
+	p.put(func(b *box) { b.replies = append(b.replies, messageFrame(frameReply, r)) })
+}
+
+// write sends what there is to send until that ends.
+func (p *peer) write(ctx context.Context) error {
+	ping := time.NewTicker(p.server.cfg.PingInterval)
+	defer ping.Stop()
+	for {
+		var ready <-chan struct{} // nil, for never: the client follows nothing
+		if p.at != nil {
+			ready = p.at.ready
+		}
+		var err error
+		select {
+		case <-ready:
+			err = p.sendCrumbs()
+		case <-p.mail:
+			err = p.deal(ctx)
+		case now := <-ping.C:
+			err = p.send(appendFrame(nil, framePing, binary.BigEndian.AppendUint64(nil, uint64(now.UnixNano()))))
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// deal does what is in the box.
+func (p *peer) deal(ctx context.Context) error {
+	b := p.take()
+	for _, frame := range b.replies {
+		if err := p.send(frame); err != nil {
+			return err
+		}
+		<-p.slot // so that replies that nobody reads do not pile up
+	}
+	switch {
+	case b.away != nil:
+		_ = p.send(messageFrame(frameBye, bye{b.away.Error()})) // it goes in any case
+		return b.away
+	case b.gone != nil:
+		return b.gone
+	case b.follow != nil:
+		return p.begin(ctx, *b.follow)
+	}
+	return nil
+}
+
+// send writes frames, and allows the time for it. Setting a deadline has its price, so it is renewed only when a quarter
+// of it is gone.
+func (p *peer) send(frames []byte) error {
+	timeout := p.server.cfg.WriteTimeout
+	if now := time.Now(); p.deadline.Sub(now) < timeout*3/4 {
+		p.deadline = now.Add(timeout)
+		if err := p.conn.SetWriteDeadline(p.deadline); err != nil {
+			return err
+		}
+	}
+	_, err := p.conn.Write(frames)
+	var expired net.Error
+	if errors.As(err, &expired) && expired.Timeout() {
+		return fmt.Errorf("%w: %w", errTooSlow, err)
+	}
+	return err
+}
+
+// begin answers a follow, and sends a snapshot if that is wanted.
+func (p *peer) begin(ctx context.Context, f follow) error {
+	answer, base, snap := p.server.cache.enter(ctx, f)
+	if base == nil {
+		return p.send(messageFrame(frameAccepted, answer))
+	}
+	start := time.Now()
+	p.follows(base)
+	p.grace, p.graceEnd = snap != nil, time.Time{}
+	if err := p.send(messageFrame(frameAccepted, answer)); err != nil {
+		return err
+	}
+	if snap == nil {
+		p.server.metrics.resumed.Inc()
+		return nil
+	}
+	for _, chunk := range snap.frames {
+		if err := p.send(chunk); err != nil {
+			return err
+		}
+	}
+	p.graceEnd = time.Now().Add(p.server.cfg.Grace)
+	p.server.metrics.snapshotTime.Observe(time.Since(start).Seconds())
+	return nil
+}
+
+// follows notes where the client is; nil: nowhere.
+func (p *peer) follows(at *crumb) {
+	if (p.at == nil) != (at == nil) {
+		if at != nil {
+			p.server.metrics.streaming.Inc()
+		} else {
+			p.server.metrics.streaming.Dec()
+		}
+	}
+	p.at = at
+}
+
+// sendCrumbs sends the crumbs that are there, but not more than fits into one write.
+func (p *peer) sendCrumbs() error {
+	first := p.at.next
+	last, frames := first, first.frame
+	if isReady(first) && len(first.frame) < gather {
+		buffer := buffers.Get().(*[]byte)
+		defer buffers.Put(buffer)
+		*buffer = append((*buffer)[:0], first.frame...)
+		for isReady(last) && len(*buffer)+len(last.next.frame) <= gather {
+			last = last.next
+			*buffer = append(*buffer, last.frame...)
+		}
+		frames = *buffer
+	}
+	start := time.Now()
+	if err := p.send(frames); err != nil {
+		return err
+	}
+	p.at = last
+	now := time.Now()
+	if now.Sub(p.lastSample) > time.Second {
+		p.lastSample = now
+		p.server.metrics.sampled(last, now.Sub(start), now)
+	}
+	return p.keepsUp(now)
+}
+
+func isReady(c *crumb) bool {
+	select {
+	case <-c.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// keepsUp cuts the client off if it has fallen too far behind. It may be so after its snapshot, for a time.
+func (p *peer) keepsUp(now time.Time) error {
+	if !isReady(p.at) {
+		p.server.metrics.blocked.Inc()
+		p.grace = false
+		return nil
+	}
+	p.server.metrics.unblocked.Inc()
+	behind := now.Sub(p.at.next.at)
+	held := p.at.seq >= p.server.cache.oldest.Load()
+	if behind <= p.server.cfg.MaxFallBehind && held {
+		return nil
+	}
+	if p.grace && now.Before(p.graceEnd) {
+		if !p.graceUsed {
+			p.graceUsed = true
+			p.server.metrics.graceUsed.Inc()
+		}
+		return nil
+	}
+	return fmt.Errorf("%w by %v (the change it waits for is held: %v)", errFellBehind, behind.Round(time.Millisecond), held)
+}

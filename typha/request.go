@@ -1,0 +1,135 @@
+package typha
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	v3 "margay/api/v3"
+	"margay/store"
+)
+
+// A job is a request with who asks.
+type job struct {
+	peer    *peer
+	request request
+}
+
+// maxJobs is how many requests are worked on at once, of all clients; jobTimeout bounds each.
+const (
+	maxJobs    = 16
+	jobTimeout = 10 * time.Second
+)
+
+// work answers requests until the context ends.
+func (s *Server) work(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case j := <-s.jobs:
+			attempt, cancel := context.WithTimeout(ctx, jobTimeout)
+			answer, err := s.do(attempt, j)
+			cancel()
+			result := "ok"
+			if err != nil {
+				answer.Code, answer.Reason = codeOf(err)
+				result = string(answer.Code)
+			}
+			s.metrics.requests.WithLabelValues(opName(j.request.Op), result).Inc()
+			answer.ID = j.request.ID
+			j.peer.answer(answer)
+		}
+	}
+}
+
+// opName keeps what a client makes up out of the metric.
+func opName(op string) string {
+	if slices.Contains([]string{opGet, opPrevious, opInitialise, opRegister, opReport}, op) {
+		return op
+	}
+	return "unknown"
+}
+
+// errNotYours refuses what a client says of a node that is not its own.
+var errNotYours = errors.New("a client speaks for its own node only")
+
+// do does what a request asks for.
+func (s *Server) do(ctx context.Context, j job) (reply, error) {
+	r := j.request
+	switch r.Op {
+	case opGet:
+		return s.get(r.Key)
+	case opPrevious:
+		if !slices.Contains(s.cfg.Kinds, r.Key.Kind) {
+			return reply{}, store.ErrNotSupported
+		}
+		resource, err := s.cache.store.Previous(ctx, r.Key, r.Before)
+		return replyOf(resource, err)
+	case opInitialise:
+		return reply{}, s.initialised.once(ctx, s.cache.store)
+	case opRegister:
+		return s.register(ctx, j)
+	case opReport:
+		if r.Status == nil || r.Status.Node != j.peer.node {
+			return reply{}, &store.Error{Err: store.ErrForbidden, Cause: errNotYours}
+		}
+		return reply{}, s.cache.store.ReportStatus(ctx, *r.Status)
+	}
+	return reply{}, fmt.Errorf("%w: %q", store.ErrNotSupported, r.Op)
+}
+
+// get answers from the cache: what the stream says, and no older.
+func (s *Server) get(key v3.Key) (reply, error) {
+	if !slices.Contains(s.cfg.Kinds, key.Kind) {
+		return reply{}, store.ErrNotSupported
+	}
+	record, ok := s.cache.get(key)
+	if !ok {
+		return reply{}, &store.Error{Key: key, Err: store.ErrNotFound, Cause: errors.New("key not found")}
+	}
+	return reply{Record: record}, nil
+}
+
+// register creates the Node of the client.
+func (s *Server) register(ctx context.Context, j job) (reply, error) {
+	node := &v3.Node{}
+	if err := json.Unmarshal(j.request.Value, node); err != nil {
+		return reply{}, fmt.Errorf("read Node: %w", err)
+	}
+	if v3.KeyOf(node) != (v3.Key{Kind: v3.KindNode, Name: j.peer.node}) {
+		return reply{}, &store.Error{Err: store.ErrForbidden, Cause: errNotYours}
+	}
+	resource, err := s.cache.store.Create(ctx, node)
+	return replyOf(resource, err)
+}
+
+// replyOf hands on a resource.
+func replyOf(r v3.Resource, err error) (reply, error) {
+	if err != nil {
+		return reply{}, err
+	}
+	rec := recordOf(store.Event{Key: v3.KeyOf(r), Revision: store.Revision(r.GetResourceVersion()), Resource: r})
+	return reply{Record: appendRecord(nil, rec)}, nil
+}
+
+// initialised remembers that the store was initialised, which every agent asks for when it starts.
+type initialised struct {
+	mu   sync.Mutex
+	done bool
+}
+
+func (i *initialised) once(ctx context.Context, s store.Store) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.done {
+		return nil
+	}
+	err := s.Initialise(ctx)
+	i.done = err == nil
+	return err
+}
