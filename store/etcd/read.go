@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -96,19 +99,32 @@ func (s *Store) List(ctx context.Context, namespace string, kinds ...v3.Kind) (*
 	return list, nil
 }
 
-// add decodes the values of one range into the list.
+// add decodes the values of one range into the list, on all processors: it is most of the time that a list takes.
 func add(list *store.List, space keyspace, kvs []*mvccpb.KeyValue) {
-	for _, kv := range kvs {
-		key, ok := space.find(string(kv.Key))
-		if !ok {
-			continue
+	type decoded struct {
+		resource v3.Resource
+		fault    *store.Fault
+	}
+	all := make([]decoded, len(kvs))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(len(kvs), runtime.GOMAXPROCS(0)) {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(kvs)); i = next.Add(1) - 1 {
+				if key, ok := space.find(string(kvs[i].Key)); ok {
+					all[i].resource, all[i].fault = decodeKV(key, kvs[i])
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, d := range all {
+		switch {
+		case d.fault != nil:
+			list.Faults = append(list.Faults, *d.fault)
+		case d.resource != nil:
+			list.Items = append(list.Items, d.resource)
 		}
-		r, fault := decodeKV(key, kv)
-		if fault != nil {
-			list.Faults = append(list.Faults, *fault)
-			continue
-		}
-		list.Items = append(list.Items, r)
 	}
 }
 
