@@ -139,8 +139,15 @@ func (a *adviser) print(c *cli, w *writer) {
 		c.warn(w.docs(), after)
 	}
 	for _, change := range w.changes {
+		if len(change.dropped) > 0 {
+			c.warning("%s had fields that this version does not know, which went with its old spec: %s (patch keeps such fields)",
+				change.key, fieldNames(change.dropped))
+		}
 		if w.verb == verbApply && change.err == nil && change.state == stateConfigured && !change.old.broken {
 			for _, text := range a.lost(replacement{change.old.Resource, change.result}) {
+				if w.mode == store.DryRun {
+					text = strings.Replace(text, "existed and was replaced; what it said before is", "exists and would be replaced; what it says now would be", 1)
+				}
 				c.warning("%s", text)
 			}
 		}

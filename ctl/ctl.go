@@ -90,29 +90,63 @@ func NewCommand(env Env) *cobra.Command {
 	root.SetOut(env.Stdout)
 	root.SetErr(env.Stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())
+		err = fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())
+		if cmd.Name() == "diff" {
+			return exitWith(2, err)
+		}
+		return err
 	})
 	flags := root.PersistentFlags()
 	flags.StringVarP(&c.logLevel, "log-level", "l", "panic", "panic, fatal, error, warn, info or debug")
 	flags.StringVar(&c.context, "context", "", "kubeconfig context; not used, as there is no Kubernetes datastore yet")
 	flags.BoolVar(&c.allowMismatch, "allow-version-mismatch", false, "work on a datastore of another release")
 	root.AddCommand(c.createCommand(), c.applyCommand(), c.replaceCommand(), c.deleteCommand(), c.getCommand(),
-		c.patchCommand(), c.labelCommand(), c.validateCommand(), c.versionCommand(), c.statusCommand(), c.explainCommand())
+		c.patchCommand(), c.labelCommand(), c.validateCommand(), c.versionCommand(), c.statusCommand(), c.explainCommand(),
+		c.diffCommand())
 	return root
 }
 
-// Execute runs the command and returns the exit code: 0, or 1 after any error, which it prints.
+// Execute runs the command and returns the exit code: 0, or after any error, which it prints, 1; diff alone has others.
 func Execute(ctx context.Context, root *cobra.Command) int {
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
+	}
+	code := 1
+	if exit := (*exitError)(nil); errors.As(err, &exit) {
+		if code = exit.code; exit.err == nil {
+			return code
+		}
 	}
 	w := root.ErrOrStderr()
 	if plain := (*stdoutError)(nil); errors.As(err, &plain) {
 		w = root.OutOrStdout()
 	}
 	fmt.Fprintln(w, strings.TrimRight(err.Error(), "\n"))
-	return 1
+	return code
+}
+
+// An exitError has an exit code of its own. Without err there is nothing to be said.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// exitWith gives an error an exit code, unless it has one.
+func exitWith(code int, err error) error {
+	if exit := (*exitError)(nil); err == nil || errors.As(err, &exit) {
+		return err
+	}
+	return &exitError{code, err}
 }
 
 // A stdoutError is one of the two errors that calicoctl prints on standard output (spec 3.1).

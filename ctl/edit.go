@@ -72,7 +72,8 @@ func (w *writer) edited(ctx context.Context, key v3.Key, do edit) (*change, erro
 		return nil, fmt.Errorf("%s %s: it would become %s (kind, name and namespace cannot be changed)", w.verb.name, key, got)
 	}
 	if revision := r.GetResourceVersion(); revision != old.GetResourceVersion() {
-		return nil, outOfDate(key, revision, old.GetResourceVersion(), "")
+		c := &change{key: key, given: revision, old: version{Resource: old}}
+		return nil, outOfDate(key, revision, old.GetResourceVersion(), w.since(ctx, c))
 	}
 	setOwned(r, old)
 	if err := v3.Validate(r); err != nil {

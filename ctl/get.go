@@ -20,6 +20,7 @@ type getFlags struct {
 	output        string
 	allNamespaces bool
 	export        bool
+	watch         bool
 }
 
 func (c *cli) getCommand() *cobra.Command {
@@ -30,7 +31,7 @@ func (c *cli) getCommand() *cobra.Command {
 		Long: "Print all resources of a kind, those named, or those that manifests describe. What -o yaml and -o json print can\n" +
 			"be applied again; --export leaves out what belongs to this datastore.",
 		Example: c.example("$ get nodes", "$ get hostendpoints -o wide", "$ get gnp default-host -o yaml --export",
-			"$ get np -A -o custom-columns=NAMESPACE,NAME,ORDER"),
+			"$ get np -A -o custom-columns=NAMESPACE,NAME,ORDER", "$ get hostendpoints --watch"),
 		ValidArgsFunction: completeKind,
 		RunE:              func(cmd *cobra.Command, args []string) error { return c.get(cmd, &f, args) },
 	}
@@ -38,15 +39,19 @@ func (c *cli) getCommand() *cobra.Command {
 	c.addStoreFlags(cmd, &f.store)
 	flags := cmd.Flags()
 	flags.StringVarP(&f.output, "output", "o", "ps",
-		"ps, wide, yaml, json, custom-columns=A,B, go-template=T or go-template-file=F")
+		"ps, wide, yaml, json, name, custom-columns=A,B, go-template=T or go-template-file=F")
 	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "of all namespaces")
 	flags.BoolVarP(&f.allNamespaces, "all-namespaces-a", "a", false, "as -A")
 	_ = flags.MarkHidden("all-namespaces-a")
+	flags.BoolVarP(&f.watch, "watch", "w", false, "after what is there, print every change, until interrupted")
 	flags.BoolVar(&f.export, "export", false, "with a NAME: leave out what belongs to this datastore")
 	return cmd
 }
 
 func (c *cli) get(cmd *cobra.Command, f *getFlags, args []string) error {
+	if f.watch && f.export {
+		return errors.New("both --watch and --export are given (watched objects are printed as they are)")
+	}
 	out, err := parseFormat(f.output, f.allNamespaces || f.input.namespace != "")
 	if err != nil {
 		return err
@@ -62,7 +67,13 @@ func (c *cli) get(cmd *cobra.Command, f *getFlags, args []string) error {
 		return err
 	}
 	defer s.close()
+	if f.watch {
+		return c.watch(cmd.Context(), s, keys, out)
+	}
 	results, errs := s.find(cmd.Context(), keys)
+	if printsAll(out) {
+		c.tellUnknown(cmd.Context(), s, results)
+	}
 	if f.export {
 		export(results)
 	}
@@ -75,6 +86,54 @@ func (c *cli) get(cmd *cobra.Command, f *getFlags, args []string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// printsAll reports whether a format prints whole objects.
+func printsAll(f format) bool {
+	switch f.(type) {
+	case yamlFormat, jsonFormat:
+		return true
+	}
+	return false
+}
+
+// tellUnknown warns of what is stored of single objects and not printed: who applies the output again would remove it.
+func (c *cli) tellUnknown(ctx context.Context, s *session, results []any) {
+	for _, result := range results {
+		r, ok := result.(v3.Resource)
+		if !ok || ctx.Err() != nil {
+			continue
+		}
+		key := v3.KeyOf(r)
+		if unknown := s.hidden(ctx, key); len(unknown) > 0 {
+			c.warning("%s has fields that this version does not know and does not show: %s (patch and label keep them, "+
+				"apply keeps those outside spec)", key, fieldNames(unknown))
+		}
+	}
+}
+
+// hidden returns the fields of an object that are stored and not printed.
+func (s *session) hidden(ctx context.Context, key v3.Key) v3.Unknown {
+	r, unknown, err := s.inspect(ctx, key)
+	if err != nil || len(unknown) == 0 {
+		return nil
+	}
+	tree, _, err := treeOf(r, nil)
+	if err != nil {
+		return nil
+	}
+	return slices.DeleteFunc(unknown, func(f v3.UnknownField) bool {
+		_, err := find(tree, f.Path)
+		return err == nil
+	})
+}
+
+func fieldNames(unknown v3.Unknown) string {
+	names := make([]string, len(unknown))
+	for i, f := range unknown {
+		names[i] = f.String()
+	}
+	return some(names)
 }
 
 // getKeys returns what to read. A key without a name stands for all of its kind, in its namespace if it has one.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,6 +53,7 @@ func TestScript(t *testing.T) {
 			"report": reportStatus,
 			"agent":  runAgent,
 			"stored": stored,
+			"codes":  exitCode,
 			"expand": expand,
 		},
 	})
@@ -154,6 +156,15 @@ func stored(ts *testscript.TestScript, _ bool, args []string) {
 		value = append(value, '\n')
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), value, 0o600))
+}
+
+// exitCode runs a command, and prints its exit code as the standard output of a command: codes COMMAND ARGS.
+func exitCode(ts *testscript.TestScript, _ bool, args []string) {
+	code := "0"
+	if err := ts.Exec(args[0], args[1:]...); err != nil {
+		code = strings.TrimPrefix(err.Error(), "exit status ")
+	}
+	ts.Check(ts.Exec("echo", code))
 }
 
 // expand replaces variables of the script's environment in a file: expand FILE.

@@ -153,6 +153,10 @@ func (s *session) writeAll(ctx context.Context, mode store.Mode, writes []store.
 	return results
 }
 
+func (s *session) previous(ctx context.Context, key v3.Key, before store.Revision) (v3.Resource, error) {
+	return within(ctx, s, func(ctx context.Context) (v3.Resource, error) { return s.store.Previous(ctx, key, before) })
+}
+
 func (s *session) lastChange(ctx context.Context) (store.Revision, error) {
 	return within(ctx, s, func(ctx context.Context) (store.Revision, error) { return s.store.LastChange(ctx, v3.AgentKinds()...) })
 }

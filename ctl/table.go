@@ -14,6 +14,12 @@ import (
 // maxNets is where a list of nets is cut in a table, in bytes (spec 3.6).
 const maxNets = 80
 
+// How wide a column of a table is at least, and how far it is from the next (spec 3.6).
+const (
+	minWidth = 5
+	padding  = 3
+)
+
 // A tableFormat prints resources as a table each, or each listing as one.
 type tableFormat struct {
 	headings  []string // custom columns; nil: those of the kind
@@ -69,7 +75,7 @@ func (f tableFormat) columns(kind kindView) ([]column, error) {
 
 // writeTable aligns cells with three spaces between, and leaves a line free after the table.
 func writeTable(w io.Writer, columns []column, rows []v3.Resource) error {
-	tw := tabwriter.NewWriter(w, 5, 1, 3, ' ', 0)
+	tw := tabwriter.NewWriter(w, minWidth, 1, padding, ' ', 0)
 	for _, col := range columns {
 		fmt.Fprint(tw, col.heading, "\t")
 	}

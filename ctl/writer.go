@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -50,6 +51,7 @@ type change struct {
 	state    string
 	result   v3.Resource    // as stored
 	revision store.Revision // of the write; "": nothing was written
+	dropped  v3.Unknown     // fields that were stored and are not any more
 	err      error
 }
 
@@ -193,7 +195,7 @@ func (w *writer) round(ctx context.Context, changes []*change) (again []*change)
 	}
 	for i, result := range w.writeAll(ctx, w.mode, writes) {
 		c := written[i]
-		c.result, c.revision, c.err = result.Resource, result.Revision, result.Err
+		c.result, c.revision, c.dropped, c.err = result.Resource, result.Revision, result.Dropped, result.Err
 		if w.settle(c, writes[i].Op) {
 			again = append(again, c)
 		}
@@ -354,6 +356,9 @@ func (w *writer) settle(c *change, op store.Op) bool {
 		c.state, c.err = stateExists, nil
 	case errors.Is(c.err, store.ErrNotFound) && w.verb == verbDelete && w.skipAbsent && isOf(c.err, c.key):
 		c.state, c.err = stateAbsent, nil
+	case c.given != "" && errors.Is(c.err, store.ErrConflict) && c.attempts == 1 && w.verb != verbDelete:
+		c.err = nil
+		return true // to say what was changed
 	case w.verb == verbCreate || w.verb == verbDelete || c.given != "" || c.rewritten || c.attempts >= maxAttempts:
 	case errors.Is(c.err, store.ErrConflict) || (errors.Is(c.err, store.ErrExists) || errors.Is(c.err, store.ErrNotFound)) && isOf(c.err, c.key):
 		c.err = nil
@@ -374,7 +379,7 @@ func isOf(err error, key v3.Key) bool {
 	return errors.As(err, &e) && e.Key == key
 }
 
-// provided reports whether what a dry run misses would have been made by the command itself.
+// provided reports whether what a dry run misses would have been made by the command itself, or before it in a new store.
 func (w *writer) provided(err error) bool {
 	var e *store.Error
 	if !errors.As(err, &e) {
@@ -385,7 +390,8 @@ func (w *writer) provided(err error) bool {
 			return true
 		}
 	}
-	return false
+	initial, err := store.Initial()
+	return err == nil && slices.ContainsFunc(initial, func(r v3.Resource) bool { return v3.KeyOf(r) == e.Key })
 }
 
 // pretend is what becomes of changes when no store is asked.
@@ -444,5 +450,28 @@ func (w *writer) count(o *outcome) {
 	o.lost(cause, lost[stateUnknown], lost[stateNotTried])
 }
 
-// since says what others changed in an object since the version that a manifest names.
-func (w *writer) since(ctx context.Context, c *change) string { return "" }
+// maxSince is how many versions of an object are read to find the one that a manifest names.
+const maxSince = 100
+
+// since says what others changed in an object since the version that a manifest names, "" if that is not known any more.
+func (w *writer) since(ctx context.Context, c *change) string {
+	if c.old.broken {
+		return ""
+	}
+	version := c.old.Resource
+	for range maxSince {
+		before := store.Revision(version.GetResourceVersion())
+		previous, err := w.previous(ctx, c.key, before)
+		if err != nil || !w.store.Reached(store.Revision(previous.GetResourceVersion()), store.Revision(c.given)) {
+			return ""
+		}
+		if version = previous; version.GetResourceVersion() == c.given {
+			fields, err := differences(version, c.old.Resource)
+			if err != nil || len(fields) == 0 {
+				return ""
+			}
+			return "; changed since: " + sentence(fields)
+		}
+	}
+	return ""
+}

@@ -152,7 +152,9 @@ type Result struct {
 	Resource v3.Resource
 	// Revision of the write; "" with DryRun.
 	Revision Revision
-	Err      error
+	// Dropped are, of an Update, the fields of spec that were stored, that this program does not know, and that are gone.
+	Dropped v3.Unknown
+	Err     error
 }
 
 // A List is the result of Store.List.

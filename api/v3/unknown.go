@@ -73,9 +73,16 @@ func isUntyped(r Resource) bool {
 	return ok
 }
 
-// Outside returns the fields that are not below a key of the object.
-func (u Unknown) Outside(key string) Unknown {
-	return slices.DeleteFunc(slices.Clone(u), func(f UnknownField) bool { return f.Path[0] == key })
+// Split returns the fields that are not below a key of the object, and those that are.
+func (u Unknown) Split(key string) (outside, below Unknown) {
+	for _, f := range u {
+		if f.Path[0] == key {
+			below = append(below, f)
+		} else {
+			outside = append(outside, f)
+		}
+	}
+	return outside, below
 }
 
 // Graft puts the fields into a value that Encode returned. A field whose place is gone is left out; one that is there

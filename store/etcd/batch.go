@@ -160,7 +160,7 @@ func (b *batch) single(ctx context.Context, w store.Write) (result store.Result)
 		}
 	case store.Update:
 		if st.put, result.Err = b.store.update(ctx, b.mode, w); result.Err == nil {
-			result.Resource = st.put.stored
+			result.Resource, result.Dropped = st.put.stored, st.put.dropped
 		}
 	case store.Delete:
 		if st.delete, result.Err = deletionOf(v3.KeyOf(w.Resource), store.Revision(w.Resource.GetResourceVersion())); result.Err == nil {
@@ -318,5 +318,8 @@ func (st *step) answered(resp *pb.TxnResponse, revision int64) {
 	}
 	if r.Err == nil {
 		r.Revision = st.revision()
+		if st.put != nil {
+			r.Dropped = st.put.dropped
+		}
 	}
 }

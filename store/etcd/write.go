@@ -135,8 +135,9 @@ func updateOf(u store.Write, old *mvccpb.KeyValue) (*write, error) {
 	if err != nil {
 		return nil, err
 	}
+	var dropped v3.Unknown
 	if u.Unknown == nil {
-		if u.Unknown, err = kept(key, old); err != nil {
+		if u.Unknown, dropped, err = unknown(key, old); err != nil {
 			return nil, err
 		}
 	}
@@ -144,19 +145,22 @@ func updateOf(u store.Write, old *mvccpb.KeyValue) (*write, error) {
 	if err != nil {
 		return nil, err
 	}
+	w.dropped = dropped
 	w.stored.SetResourceVersion(u.Resource.GetResourceVersion())
 	w.conds = []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(w.path), "=", old.ModRevision)}
 	return w, nil
 }
 
-// kept returns the unknown fields that an update leaves as they are; none of a value that cannot be read.
-func kept(key v3.Key, old *mvccpb.KeyValue) (v3.Unknown, error) {
+// unknown returns the unknown fields that an update leaves as they are, and those that it removes; of a value that cannot
+// be read none are known.
+func unknown(key v3.Key, old *mvccpb.KeyValue) (kept, dropped v3.Unknown, err error) {
 	r, fault := decodeKV(key, old)
 	if fault != nil {
-		return nil, nil
+		return nil, nil, nil
 	}
-	unknown, err := v3.UnknownOf(r, old.Value)
-	return unknown.Outside("spec"), err
+	all, err := v3.UnknownOf(r, old.Value)
+	kept, dropped = all.Split("spec")
+	return kept, dropped, err
 }
 
 // A write is one object on its way into the store.
@@ -170,6 +174,8 @@ type write struct {
 
 	needs     []v3.Key // that must exist
 	needPaths []string
+
+	dropped v3.Unknown // see store.Result
 
 	done     bool
 	revision int64            // of the write
