@@ -280,6 +280,7 @@ func (a *agent) status() store.NodeStatus {
 		Node: a.host, Enforced: enforced, Ready: ready, Detail: detail, Version: a.options.Version,
 		Time: time.Now().UTC().Format(time.RFC3339), TTLSeconds: int(a.settings.reportingNow().ttl / time.Second),
 	}
+	s.Unused = a.settings.unusedNow()
 	for _, f := range faults {
 		s.Faults = append(s.Faults, f.key.String()+": "+f.reason)
 	}

@@ -53,6 +53,7 @@ type settings struct {
 
 	mu        sync.Mutex
 	reporting reporting
+	unused    []string // parameters that are set and not acted on
 }
 
 // reporting says how often the status is reported and how long a report holds; zero: only on changes, and for ever.
@@ -146,9 +147,12 @@ func (s *settings) tell(p *params.Params, problems []params.Problem) {
 	}
 	named := map[string]bool{}
 	var bad []params.Problem
+	var unused []string
 	for _, problem := range problems {
 		if problem.Kind != params.Unused && problem.Kind != params.Unknown {
 			bad = append(bad, problem)
+		} else {
+			unused = append(unused, problem.String())
 		}
 		text := problem.String()
 		named[text] = true
@@ -157,6 +161,7 @@ func (s *settings) tell(p *params.Params, problems []params.Problem) {
 		}
 	}
 	s.named = named
+	s.setUnused(unused)
 	s.metrics.problems.Set(float64(len(bad)))
 	s.health.set(componentParameters, condition{ready: true, detail: nameSome("parameters that cannot be used", bad)})
 }
@@ -226,6 +231,24 @@ func (s *settings) store() StoreConfig {
 		c.Username, c.Password = get("ETCD_USERNAME"), get("ETCD_PASSWORD")
 	}
 	return c
+}
+
+func (s *settings) setUnused(unused []string) {
+	slices.Sort(unused)
+	s.mu.Lock()
+	same := slices.Equal(s.unused, unused)
+	s.unused = unused
+	s.mu.Unlock()
+	if !same {
+		s.health.changed()
+	}
+}
+
+// unusedNow may be called from any goroutine.
+func (s *settings) unusedNow() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unused
 }
 
 // reportingNow may be called from any goroutine.

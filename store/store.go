@@ -215,6 +215,8 @@ type NodeStatus struct {
 	Detail string `json:"detail,omitempty"`
 	// Faults are the stored objects that cannot be used, as Kind(name): reason.
 	Faults []string `json:"faults,omitempty"`
+	// Unused are the parameters that are set for the node and that its agent does not act on, each with its origin.
+	Unused []string `json:"unused,omitempty"`
 	// Version of the agent; Time of the report, RFC 3339.
 	Version string `json:"version"`
 	Time    string `json:"time"`
