@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
-	"net"
 	"net/netip"
 	"runtime"
 	"sync"
@@ -19,13 +18,10 @@ import (
 // Times of a probe.
 const (
 	probeInterval = 500 * time.Microsecond
-	probeFlight   = 5 * time.Millisecond // in which a probe arrives and is noted, if it is let through
+	probeFlight   = 5 * time.Millisecond // in which a probe arrives, if it is let through; far more than it takes
 	probeSteady   = 20                   // as many of a kind in a row are a verdict
 	probeLimit    = 10 * time.Second     // for a new verdict
 )
-
-// probeBuffer holds, in bytes, the probes that arrive while a busy machine does not let the receiver run.
-const probeBuffer = 4 << 20
 
 // A verdict is what became of a probe.
 type verdict bool
@@ -36,11 +32,12 @@ const (
 )
 
 // A probe sends a datagram every half millisecond, each from another port and so a flow of its own, to one port of the
-// protected host. It knows when each was sent and whether it arrived.
+// protected host. It knows when each was sent and whether it arrived. One thread sends and receives, so that a machine
+// that is busy delays the probe and does not change what it sees.
 type probe struct {
 	b       *testing.B
 	port    uint16
-	conn    net.PacketConn
+	sockets [2]int // to send, to receive
 	start   time.Time
 	at      []time.Duration // when they were sent, from start; of those that are counted by sent
 	sent    atomic.Int64
@@ -49,63 +46,69 @@ type probe struct {
 	wg      sync.WaitGroup
 }
 
-// startProbe sends from a host with an address to a port of the protected host until the probe is stopped.
+// startProbe sends from a host to a port of the protected host until the probe is ended.
 func (w *world) startProbe(b *testing.B, from *lab.Host, port uint16) *probe {
 	p := &probe{
 		b: b, port: port, start: time.Now(), at: make([]time.Duration, maxProbes),
 		arrived: make([]atomic.Bool, maxProbes), stop: make(chan struct{}),
 	}
-	var err error
-	p.conn, err = w.host.ListenPacket("udp", netip.AddrPortFrom(netip.MustParseAddr(hostAddr), port).String())
-	w.must(err)
-	w.must(p.conn.(*net.UDPConn).SetReadBuffer(probeBuffer))
-	go p.receive()
-	var socket int
 	w.must(from.Do(func() (err error) {
-		socket, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
+		p.sockets[0], err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
 		return err
 	}))
-	p.wg.Go(func() {
-		defer unix.Close(socket)
-		p.send(socket)
-	})
+	w.must(w.host.Do(func() (err error) {
+		p.sockets[1], err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		return err
+	}))
+	w.must(unix.Bind(p.sockets[1], p.destination(port)))
+	p.wg.Go(p.run)
 	return p
 }
 
-func (p *probe) receive() {
-	b := make([]byte, 16)
-	for {
-		n, _, err := p.conn.ReadFrom(b)
-		if err != nil {
-			return // closed
-		}
-		if n == 8 {
-			p.arrived[binary.BigEndian.Uint64(b)].Store(true)
-		}
-	}
+// destination returns an address of the host; a raw socket wants port 0.
+func (p *probe) destination(port uint16) *unix.SockaddrInet4 {
+	return &unix.SockaddrInet4{Addr: netip.MustParseAddr(hostAddr).As4(), Port: int(port)}
 }
 
-// send has a thread of its own: the runtime's timers are too coarse.
-func (p *probe) send(socket int) {
+// run has a thread of its own: the runtime's timers are too coarse.
+func (p *probe) run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	to := &unix.SockaddrInet4{Addr: netip.MustParseAddr(hostAddr).As4()}
+	defer unix.Close(p.sockets[0])
+	defer unix.Close(p.sockets[1])
+	to := p.destination(0)
 	for seq := range maxProbes {
 		select {
 		case <-p.stop:
+			<-time.After(probeFlight)
+			p.receive()
 			return
 		default:
 		}
 		p.at[seq] = time.Since(p.start)
-		if err := unix.Sendto(socket, datagram(p.port, seq), 0, to); err != nil {
+		if err := unix.Sendto(p.sockets[0], datagram(p.port, seq), 0, to); err != nil {
 			p.b.Errorf("probe of port %d: %v", p.port, err)
 			return
 		}
+		p.receive()
 		p.sent.Add(1)
 		// After a delay it goes on from now: what was not sent then is not sent at once.
 		if pause := probeInterval - (time.Since(p.start) - p.at[seq]); pause > 0 {
 			t := unix.NsecToTimespec(int64(pause))
 			_ = unix.Nanosleep(&t, nil) // a signal makes it shorter
+		}
+	}
+}
+
+// receive takes in what has arrived.
+func (p *probe) receive() {
+	var b [16]byte
+	for {
+		switch n, _, err := unix.Recvfrom(p.sockets[1], b[:], 0); {
+		case err != nil:
+			return // nothing left
+		case n == 8:
+			p.arrived[binary.BigEndian.Uint64(b[:])].Store(true)
 		}
 	}
 }
@@ -120,17 +123,32 @@ func datagram(port uint16, seq int) []byte {
 	return binary.BigEndian.AppendUint64(b, uint64(seq))
 }
 
+// end stops the probe.
 func (p *probe) end() {
 	close(p.stop)
 	p.wg.Wait()
-	<-time.After(probeFlight)
-	_ = p.conn.Close()
+}
+
+// endAll stops the probe; every datagram must have had the verdict.
+func (p *probe) endAll(v verdict) {
+	p.b.Helper()
+	p.end()
+	n, others := int(p.sent.Load()), 0
+	for i := range n {
+		if verdict(p.arrived[i].Load()) != v {
+			others++
+		}
+	}
+	if others > 0 {
+		p.b.Errorf("port %d: allowed must be %v for all %d probes, it is not for %d", p.port, v, n, others)
+	}
+	p.b.ReportMetric(float64(n), fmt.Sprint("probes-", p.port))
 }
 
 // settled returns how many probes have arrived by now if they ever will.
 func (p *probe) settled() int {
-	n, by := int(p.sent.Load()), time.Since(p.start)-probeFlight
-	for n > 0 && p.at[n-1] > by {
+	n := int(p.sent.Load())
+	for last := n - 1; n > 0 && p.at[last]-p.at[n-1] < probeFlight; {
 		n--
 	}
 	return n
@@ -139,14 +157,10 @@ func (p *probe) settled() int {
 // await waits until the latest probes have the verdict.
 func (p *probe) await(v verdict) {
 	p.b.Helper()
-	for deadline := time.Now().Add(probeLimit); ; {
-		if p.steady(p.settled(), v) {
-			return
-		}
+	for deadline := time.Now().Add(probeLimit); !p.steady(p.settled(), v); <-time.After(time.Millisecond) {
 		if time.Now().After(deadline) {
 			p.b.Fatalf("port %d: not within %v: allowed %v", p.port, probeLimit, v)
 		}
-		<-time.After(time.Millisecond)
 	}
 }
 
@@ -178,20 +192,4 @@ func (p *probe) change(to verdict, change func()) time.Duration {
 		}
 	}
 	return p.at[first] - began
-}
-
-// endAll stops the probe; every one must have the verdict.
-func (p *probe) endAll(v verdict) {
-	p.b.Helper()
-	p.end()
-	n, others := int(p.sent.Load()), 0
-	for i := range n {
-		if verdict(p.arrived[i].Load()) != v {
-			others++
-		}
-	}
-	if others > 0 {
-		p.b.Errorf("port %d: allowed must be %v for all %d probes, it is not for %d", p.port, v, n, others)
-	}
-	p.b.ReportMetric(float64(n), fmt.Sprint("probes-", p.port))
 }

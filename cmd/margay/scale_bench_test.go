@@ -229,7 +229,7 @@ func (w *world) measureWrites(b *testing.B, port uint16, target write, object fu
 	put()
 	put()
 	puts, enforced = nil, nil
-	before := w.metric("margay_nft_messages_total")
+	before, cpu := w.metric("margay_nft_messages_total"), w.agent.cpu(b)
 	for b.Loop() {
 		for range samples {
 			put()
@@ -237,10 +237,12 @@ func (w *world) measureWrites(b *testing.B, port uint16, target write, object fu
 	}
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric((w.metric("margay_nft_messages_total")-before)/float64(len(puts)), "messages")
+	b.ReportMetric(millis(slices.Min(enforced)), "ms-min")
 	report(b, "ms-p50", millis(quantile(enforced, 50)), target.p50)
 	report(b, "ms-p99", millis(quantile(enforced, 99)), target.p99)
 	b.ReportMetric(millis(quantile(puts, 50)), "put-ms-p50")
 	b.ReportMetric(millis(quantile(puts, 99)), "put-ms-p99")
+	b.ReportMetric(millis(w.agent.cpu(b)-cpu)/float64(len(puts)), "cpu-ms")
 	reportLoad(b)
 }
 
@@ -249,7 +251,7 @@ const starts = 7
 
 // measureStarts kills the agent and starts it.
 func (w *world) measureStarts(b *testing.B, target float64, before func()) {
-	var took []time.Duration
+	var took, cpu []time.Duration
 	for b.Loop() {
 		for range starts {
 			w.agent.kill()
@@ -258,11 +260,14 @@ func (w *world) measureStarts(b *testing.B, target float64, before func()) {
 			w.startAgent()
 			w.awaitReady()
 			took = append(took, time.Since(start))
+			cpu = append(cpu, w.agent.cpu(b))
 		}
 	}
 	b.ReportMetric(0, "ns/op")
 	report(b, "ms-p50", millis(quantile(took, 50)), target)
+	b.ReportMetric(millis(slices.Min(took)), "ms-min")
 	b.ReportMetric(millis(slices.Max(took)), "ms-max")
+	b.ReportMetric(millis(quantile(cpu, 50)), "cpu-ms-p50")
 	reportLoad(b)
 }
 
