@@ -2,6 +2,9 @@ package node
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"margay/ruleset"
@@ -27,6 +30,9 @@ func (l *loop) enforce(ctx context.Context) {
 			l.failed(err)
 		}
 		return
+	}
+	if len(delta.Endpoints)+len(delta.Workloads) > 0 || !l.programmed {
+		l.endpoints.setProgram(l.program)
 	}
 	l.succeeded()
 	if !delta.Empty() || l.changes > 0 {
@@ -120,8 +126,23 @@ func (l *loop) summarise() {
 			l.log.Warn("policy", "object", w.Key, "warning", w.Text)
 		}
 	}
+	if !maps.Equal(now, l.warnings) {
+		l.standing.setWarnings(someOf(slices.Sorted(maps.Keys(now))))
+		kick(l.reported)
+	}
 	l.warnings = now
 	l.metrics.warnings.Set(float64(len(now)))
+}
+
+// maxWarnings bounds how many warnings a status holds.
+const maxWarnings = 100
+
+// someOf returns the first of many texts, and how many there are more.
+func someOf(texts []string) []string {
+	if len(texts) <= maxWarnings {
+		return texts
+	}
+	return append(texts[:maxWarnings:maxWarnings], fmt.Sprintf("and %d more, which the agent's log names", len(texts)-maxWarnings))
 }
 
 // disturbed arranges for a repair of what somebody else changed: at once, if the last one was not just now.

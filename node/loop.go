@@ -41,6 +41,7 @@ type loop struct {
 	metrics    *metrics
 	health     *health
 	standing   *standing
+	endpoints  *endpointStates
 	reported   chan struct{} // kicked when the status changed
 	dataplane  Dataplane
 	settings   *settings
@@ -255,6 +256,7 @@ func nameSome[T fmt.Stringer](what string, all []T) string {
 func (l *loop) configure() {
 	l.calc.SetSettings(l.settings.apply())
 	l.unflushed = true
+	kick(l.endpoints.kicked)
 	if l.all != nil {
 		l.compareInterfaces()
 	}
@@ -279,4 +281,5 @@ func (l *loop) compareInterfaces() {
 		}
 	}
 	l.known, l.unflushed = wanted, true
+	l.endpoints.setInterfaces(wanted)
 }

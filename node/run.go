@@ -155,6 +155,7 @@ type agent struct {
 	metrics     *metrics
 	health      *health
 	standing    *standing
+	endpoints   *endpointStates
 	reported    chan struct{} // kicked when there is something new to report to the store
 	settings    *settings
 }
@@ -167,6 +168,7 @@ func newAgent(o Options) (*agent, error) {
 	}
 	p, _ := params.Resolve(sources)
 	a := &agent{options: o, host: p.FelixHostname, standing: &standing{}, reported: make(chan struct{}, 1)}
+	a.endpoints = newEndpointStates(func() { kick(a.reported) })
 	a.metrics = newMetrics(a.host, o.Version)
 	a.health = newHealth(time.Now, func() { kick(a.reported) })
 	a.metrics.watchHealth(a.health)
@@ -176,7 +178,7 @@ func newAgent(o Options) (*agent, error) {
 	a.log = slog.New(&countingHandler{a.options.LogHandler(&level), a.metrics.logErrors}).With("node", a.host)
 	if a.options.Interfaces == nil {
 		a.options.Interfaces = func(ctx context.Context, deliver func(map[string][]netip.Addr)) error {
-			return links.Follow(ctx, links.Options{Log: a.log}, deliver)
+			return links.Follow(ctx, links.Options{Log: a.log, Running: a.endpoints.setRunning}, deliver)
 		}
 	}
 	a.log.Info("starting", "version", o.Version)
@@ -205,7 +207,7 @@ func (a *agent) openDataplane(ctx context.Context) (Dataplane, error) {
 
 func newLoop(a *agent, dp Dataplane) *loop {
 	l := &loop{
-		log: a.log, metrics: a.metrics, health: a.health, standing: a.standing, reported: a.reported,
+		log: a.log, metrics: a.metrics, health: a.health, standing: a.standing, endpoints: a.endpoints, reported: a.reported,
 		dataplane: dp, settings: a.settings,
 		updates: make(chan update, maxDrain), interfaces: newMailbox(),
 		calc: calc.New(a.host), program: ruleset.NewProgram(),
@@ -244,9 +246,14 @@ func (a *agent) followStore(ctx context.Context, updates chan<- update) {
 	wg.Go(func() { register(ctx, s, a.host, a.log) })
 	wg.Go(func() {
 		r := &reporter{store: s, log: a.log, reports: a.metrics.reports, kicked: a.reported,
-			current: a.status, timing: a.settings.reportingNow}
+			current: a.status, timing: a.settings.reportingNow, started: time.Now()}
 		r.run(ctx)
 	})
+	if s, ok := s.(store.EndpointReporter); ok {
+		wg.Go(func() {
+			(&endpointReporter{store: s, node: a.host, log: a.log, states: a.endpoints, timing: a.settings.reportingNow}).run(ctx)
+		})
+	}
 	if err := newFeed(a.host, s, keep, a.log).run(ctx, updates); ctx.Err() == nil {
 		panic(fmt.Sprintf("following the store ended without a reason: %v", err))
 	}
@@ -275,7 +282,7 @@ func (a *agent) openStore(ctx context.Context) (store.Store, error) {
 // status is what the agent says of itself to the store.
 func (a *agent) status() store.NodeStatus {
 	ready, detail := a.health.ready()
-	enforced, faults := a.standing.get()
+	enforced, faults, warnings := a.standing.get()
 	s := store.NodeStatus{
 		Node: a.host, Enforced: enforced, Ready: ready, Detail: detail, Version: a.options.Version,
 		Time: time.Now().UTC().Format(time.RFC3339), TTLSeconds: int(a.settings.reportingNow().ttl / time.Second),
@@ -284,5 +291,6 @@ func (a *agent) status() store.NodeStatus {
 	for _, f := range faults {
 		s.Faults = append(s.Faults, f.key.String()+": "+f.reason)
 	}
+	s.Warnings, s.Endpoints = warnings, a.endpoints.texts()
 	return s
 }

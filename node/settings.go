@@ -57,11 +57,16 @@ type settings struct {
 }
 
 // reporting says how often the status is reported and how long a report holds; zero: only on changes, and for ever.
-type reporting struct{ interval, ttl time.Duration }
+type reporting struct {
+	interval, ttl time.Duration
+	// endpoints: whether states of endpoints are written for others than margay, at most once in endpointDelay.
+	endpoints     bool
+	endpointDelay time.Duration
+}
 
 // newReporting returns what the parameters ask for, a report that ends before the next one is due excepted.
 func newReporting(p *params.Params) reporting {
-	r := reporting{p.ReportingInterval, p.ReportingTTL}
+	r := reporting{p.ReportingInterval, p.ReportingTTL, p.EndpointReportingEnabled, p.EndpointReportingDelay}
 	switch {
 	case r.interval == 0:
 		r.ttl = 0

@@ -28,6 +28,8 @@ type reporter struct {
 	current func() store.NodeStatus
 	kicked  chan struct{} // capacity 1
 	timing  func() reporting
+	started time.Time
+	beaten  bool // the first heartbeat is stored
 }
 
 // A standing is the part of the status that the loop knows. Set and get may be called from several goroutines.
@@ -35,6 +37,7 @@ type standing struct {
 	mu       sync.Mutex
 	enforced store.Revision
 	faults   []fault
+	warnings []string
 }
 
 func (s *standing) setEnforced(r store.Revision) {
@@ -49,10 +52,16 @@ func (s *standing) setFaults(faults []fault) {
 	s.faults = faults
 }
 
-func (s *standing) get() (store.Revision, []fault) {
+func (s *standing) setWarnings(warnings []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.enforced, s.faults
+	s.warnings = warnings
+}
+
+func (s *standing) get() (store.Revision, []fault, []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.enforced, s.faults, s.warnings
 }
 
 // kick says that something changed. It never blocks.
@@ -65,7 +74,7 @@ func kick(c chan struct{}) {
 
 // run reports until the context ends, and once more then, so that nobody takes a stopped agent for a ready one.
 func (r *reporter) run(ctx context.Context) {
-	failing := false
+	failing, beat := false, true
 	for {
 		var refresh <-chan time.Time // nil, for never: then only changes are reported
 		if interval := r.timing().interval; interval > 0 {
@@ -77,8 +86,11 @@ func (r *reporter) run(ctx context.Context) {
 			return
 		case <-r.kicked:
 		case <-refresh:
+			beat = true
 		}
-		err := r.report(ctx)
+		beat = beat && refresh != nil
+		err := r.report(ctx, beat)
+		beat = beat && err != nil
 		if err != nil && !failing && ctx.Err() == nil {
 			r.log.Warn("status was not reported to the store, trying again", "error", err)
 		}
@@ -92,10 +104,16 @@ func (r *reporter) run(ctx context.Context) {
 	}
 }
 
-func (r *reporter) report(ctx context.Context) error {
+// report reports once, with a heartbeat if one is due.
+func (r *reporter) report(ctx context.Context, beat bool) error {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	err := r.store.ReportStatus(ctx, r.current())
+	status := r.current()
+	if beat {
+		status.Heartbeat = &store.Heartbeat{Time: status.Time, UptimeSeconds: time.Since(r.started).Seconds(), First: !r.beaten}
+	}
+	err := r.store.ReportStatus(ctx, status)
+	r.beaten = r.beaten || beat && err == nil
 	result := "ok"
 	if err != nil {
 		result = "error"

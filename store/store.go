@@ -217,9 +217,22 @@ type NodeStatus struct {
 	Faults []string `json:"faults,omitempty"`
 	// Unused are the parameters that are set for the node and that its agent does not act on, each with its origin.
 	Unused []string `json:"unused,omitempty"`
+	// Warnings are conflicts and traps in the policy of the node that are in force now, as Kind(name): text.
+	Warnings []string `json:"warnings,omitempty"`
+	// Endpoints are the states of the node's endpoints by Kind(namespace/name).
+	Endpoints map[string]EndpointState `json:"endpoints,omitempty"`
 	// Version of the agent; Time of the report, RFC 3339.
 	Version string `json:"version"`
 	Time    string `json:"time"`
 	// TTLSeconds after which the report disappears; 0: never.
 	TTLSeconds int `json:"ttlSeconds,omitempty"`
+	// Heartbeat, when not nil, is stored where the incumbent stores it, too, if the store is one that the incumbent uses.
+	Heartbeat *Heartbeat `json:"-"`
+}
+
+// A Heartbeat says that an agent lives, in the incumbent's form (spec 5.1).
+type Heartbeat struct {
+	Time          string  `json:"time"`   // of the report, RFC 3339
+	UptimeSeconds float64 `json:"uptime"` // of the agent
+	First         bool    `json:"first_update"`
 }

@@ -28,6 +28,10 @@ type Options struct {
 	NetNS int // file descriptor of the network namespace; 0: that of the calling thread
 	Log   *slog.Logger
 
+	// Running gets the interfaces that are up and can send (their carrier is there), before each delivery; it is a change,
+	// too, when one begins or ceases to be. nil: nobody wants to know.
+	Running func(map[string]bool)
+
 	buffer int // of received messages, in bytes; 0: defaultBuffer. Tests make it small to have it overflow.
 }
 
@@ -83,7 +87,7 @@ func follow(ctx context.Context, o Options, deliver func(map[string][]netip.Addr
 	if err != nil {
 		return false, err
 	}
-	deliver(t.interfaces())
+	o.deliver(t, deliver)
 	for {
 		messages, err := events.Receive()
 		if err != nil {
@@ -98,9 +102,17 @@ func follow(ctx context.Context, o Options, deliver func(map[string][]netip.Addr
 			changed = changed || c
 		}
 		if changed {
-			deliver(t.interfaces())
+			o.deliver(t, deliver)
 		}
 	}
+}
+
+// deliver hands on what the table says.
+func (o *Options) deliver(t *table, interfaces func(map[string][]netip.Addr)) {
+	if o.Running != nil {
+		o.Running(t.running())
+	}
+	interfaces(t.interfaces())
 }
 
 // list returns the table as the kernel has it now.

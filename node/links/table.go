@@ -17,10 +17,11 @@ import (
 type table struct {
 	names map[uint32]string
 	addrs map[uint32]map[netip.Addr]struct{}
+	up    map[uint32]bool
 }
 
 func newTable() *table {
-	return &table{names: map[uint32]string{}, addrs: map[uint32]map[netip.Addr]struct{}{}}
+	return &table{names: map[uint32]string{}, addrs: map[uint32]map[netip.Addr]struct{}{}, up: map[uint32]bool{}}
 }
 
 // apply takes in one message and reports whether the table changed. Messages of other types are ignored.
@@ -48,8 +49,11 @@ func (t *table) applyLink(m netlink.Message) (bool, error) {
 		_, known := t.names[index]
 		delete(t.names, index)
 		delete(t.addrs, index)
+		delete(t.up, index)
 		return known, nil
 	}
+	const ready = unix.IFF_UP | unix.IFF_RUNNING
+	up := binary.NativeEndian.Uint32(m.Data[8:12])&ready == ready
 	attrs, err := netlink.UnmarshalAttributes(m.Data[unix.SizeofIfInfomsg:])
 	if err != nil {
 		return false, fmt.Errorf("parse link message: %w", err)
@@ -59,8 +63,8 @@ func (t *table) applyLink(m netlink.Message) (bool, error) {
 		if a.Type != unix.IFLA_IFNAME || name == "" {
 			continue
 		}
-		changed := t.names[index] != name
-		t.names[index] = name
+		changed := t.names[index] != name || t.up[index] != up
+		t.names[index], t.up[index] = name, up
 		return changed, nil
 	}
 	return false, nil
@@ -109,6 +113,17 @@ func localAddr(attrs []netlink.Attribute) (netip.Addr, bool) {
 		}
 	}
 	return found, found.IsValid()
+}
+
+// running returns the interfaces that are up and can send; nothing of it is shared with the table.
+func (t *table) running() map[string]bool {
+	all := make(map[string]bool, len(t.names))
+	for index, name := range t.names {
+		if t.up[index] {
+			all[name] = true
+		}
+	}
+	return all
 }
 
 // interfaces returns every interface with its addresses in order; nothing of it is shared with the table.

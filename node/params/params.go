@@ -81,6 +81,10 @@ type Params struct {
 	ReportingInterval time.Duration `name:"ReportingIntervalSecs" type:"seconds" default:"30"`
 	ReportingTTL      time.Duration `name:"ReportingTTLSecs" type:"seconds" default:"90"`
 
+	// EndpointReporting writes the states of endpoints to the store, at most once in EndpointReportingDelay.
+	EndpointReportingEnabled bool          `type:"bool" default:"false"`
+	EndpointReportingDelay   time.Duration `name:"EndpointReportingDelaySecs" type:"seconds" default:"1"`
+
 	settings map[string]setting // by the parameter's name: what is in force, and from where
 }
 

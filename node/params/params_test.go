@@ -430,7 +430,7 @@ func TestStoredParametersGoThroughTheSpec(t *testing.T) {
 		iptablesFilterDenyAction: Reject, defaultEndpointToHostAction: Accept, disableConntrackInvalidCheck: true, logPrefix: x,
 		ipv6Support: false, interfacePrefix: w, interfaceExclude: z, reportingInterval: 1m30s, reportingTTL: 2500ms,
 		logActionRateLimit: 1/hour, logActionRateLimitBurst: 1, workloadSourceSpoofing: Any, allowVXLANPacketsFromWorkloads: true,
-		allowIPIPPacketsFromWorkloads: true`, 0)}})
+		allowIPIPPacketsFromWorkloads: true, endpointReportingEnabled: true, endpointReportingDelay: 2s`, 0)}})
 	for _, f := range fields() {
 		if origin := p.Origin(f.name); !f.local && origin.Source != Cluster {
 			t.Errorf("%s is from %v", f.name, origin)

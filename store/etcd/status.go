@@ -35,7 +35,16 @@ func (s *Store) ReportStatus(ctx context.Context, status store.NodeStatus) error
 		if err != nil {
 			return err
 		}
-		_, err = client.Put(ctx, statusRoot+escaper.Replace(status.Node), string(value), clientv3.WithLease(id))
+		ops := []clientv3.Op{clientv3.OpPut(statusRoot+escaper.Replace(status.Node), string(value), clientv3.WithLease(id))}
+		if status.Heartbeat != nil && !strings.Contains(status.Node, "/") {
+			beat, err := json.Marshal(status.Heartbeat)
+			if err != nil {
+				return err
+			}
+			ops = append(ops, clientv3.OpPut(felixWorkloads+status.Node+"/status", string(beat), clientv3.WithLease(id)),
+				clientv3.OpPut(felixWorkloads+status.Node+"/last_reported_status", string(beat)))
+		}
+		_, err = client.Txn(ctx).Then(ops...).Commit()
 		return err
 	})
 	if err != nil {

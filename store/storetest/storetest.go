@@ -65,6 +65,7 @@ func Run(t *testing.T, start func(t *testing.T) Backend) {
 		{"NodeTakesItsObjectsAlong", testNode},
 		{"Contexts", testContexts},
 		{"Status", testStatus},
+		{"Endpoints", testEndpoints},
 		{"Follow", testFollow},
 	} {
 		t.Run(test.name, func(t *testing.T) {
