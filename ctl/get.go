@@ -71,6 +71,10 @@ func (c *cli) get(cmd *cobra.Command, f *getFlags, args []string) error {
 		return c.watch(cmd.Context(), s, keys, out)
 	}
 	results, errs := s.find(cmd.Context(), keys)
+	if table, ok := out.(tableFormat); ok && table.wide && !c.silent() {
+		table.states = s.endpointStates(cmd.Context(), keys)
+		out = table
+	}
 	if printsAll(out) {
 		c.tellUnknown(cmd.Context(), s, results)
 	}

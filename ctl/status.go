@@ -26,7 +26,7 @@ func (c *cli) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Print what every node says of itself: ready, what it enforces, faults",
 		Long: "Print for every node whether its agent reports, is ready, and enforces every resource that is stored, and which\n" +
-			"stored objects it cannot use. Nodes are those that report, Node resources, and the nodes of host endpoints.\n\n" +
+			"stored objects it cannot use, which endpoints are not up and what in its policy is remarkable. Nodes are those that report, Node resources, and the nodes of host endpoints.\n\n" +
 			"Exit code 1 says that something is not in force everywhere.",
 		Example: c.example("$ apply -f policy.yaml && $ status"),
 		Args:    onlyFlags,
@@ -138,22 +138,41 @@ func (r *report) write(w io.Writer, now time.Time) error {
 	if err := tw.Flush(); err != nil {
 		return err
 	}
-	return r.writeFaults(w)
+	_, err := fmt.Fprintln(w)
+	return errors.Join(err,
+		r.writeTold(w, "Fault", func(n *nodeReport) []string { return n.Faults }),
+		r.writeTold(w, "Endpoint", notUp),
+		r.writeTold(w, "Warning", func(n *nodeReport) []string { return n.Warnings }))
 }
 
-// writeFaults prints each fault once, with the nodes that report it.
-func (r *report) writeFaults(w io.Writer) error {
+// writeTold prints each text once, with the nodes that report it.
+func (r *report) writeTold(w io.Writer, what string, texts func(*nodeReport) []string) error {
 	nodes := map[string][]string{}
-	for _, n := range r.Nodes {
-		for _, fault := range n.Faults {
-			nodes[fault] = append(nodes[fault], n.Node)
+	for i := range r.Nodes {
+		n := &r.Nodes[i]
+		for _, text := range texts(n) {
+			nodes[text] = append(nodes[text], n.Node)
 		}
 	}
-	_, err := fmt.Fprintln(w)
-	for _, fault := range slices.Sorted(maps.Keys(nodes)) {
-		_, err = fmt.Fprintf(w, "Fault on %s: %s\n", some(nodes[fault]), fault)
+	var err error
+	for _, text := range slices.Sorted(maps.Keys(nodes)) {
+		_, err = fmt.Fprintf(w, "%s on %s: %s\n", what, some(nodes[text]), text)
 	}
 	return err
+}
+
+// notUp says which endpoints of a node are not up, and why that is so.
+func notUp(n *nodeReport) []string {
+	var out []string
+	for name, state := range n.Endpoints {
+		switch state {
+		case store.EndpointDown:
+			out = append(out, name+" is down: its interface is")
+		case store.EndpointError:
+			out = append(out, name+" is in error: no interface of the node is it, so nothing is enforced for it")
+		}
+	}
+	return out
 }
 
 // problem is the error of a report in which something is not as it should be.

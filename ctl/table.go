@@ -24,7 +24,8 @@ const (
 type tableFormat struct {
 	headings  []string // custom columns; nil: those of the kind
 	wide      bool
-	namespace bool // NAMESPACE first, for kinds that have one
+	namespace bool           // NAMESPACE first, for kinds that have one
+	states    endpointStates // STATUS last, for endpoints; nil: not shown
 }
 
 func (f tableFormat) print(w io.Writer, results []any) error {
@@ -69,6 +70,9 @@ func (f tableFormat) columns(kind kindView) ([]column, error) {
 			return nil, fmt.Errorf("unknown heading %s, valid values are: %s", name, strings.Join(kind.headings(), ", "))
 		}
 		out = append(out, col)
+	}
+	if f.states != nil && isEndpoint(kind.kind) {
+		out = append(out, column{"STATUS", f.states.of})
 	}
 	return out, nil
 }
