@@ -155,9 +155,28 @@ func (a *adviser) print(c *cli, w *writer) {
 	if after == nil {
 		return
 	}
+	for _, change := range w.changes {
+		if text := after.doubled(change); text != "" {
+			c.warning(text, c.env.Name)
+		}
+	}
 	for _, text := range after.bare(a.before) {
 		c.warning("%s", text)
 	}
+}
+
+// doubled warns of a policy that was created although an older release stored one of that name: both are in force. The
+// name of the program is for the caller to fill in.
+func (l *landscape) doubled(c *change) string {
+	if c.key.Kind != v3.KindGlobalNetworkPolicy || c.state != stateCreated || c.err != nil {
+		return ""
+	}
+	old := l.policies[v3.DefaultTier+"."+c.key.Name]
+	if old == nil || old.Spec.Tier != v3.DefaultTier && old.Spec.Tier != "" {
+		return ""
+	}
+	return fmt.Sprintf("%s: %s is in force as well; releases before 3.32 stored a policy %s under that name "+
+		"(if it is the same policy, run `%%s datastore migrate-policy-names`)", c.key, v3.KeyOf(old), c.key.Name)
 }
 
 // A replacement is an object of which apply found another version.

@@ -133,10 +133,16 @@ func (c *cli) loadFile(name string) ([]v3.Document, error) {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	docs, err := v3.Decode(name, data)
-	if faults := v3.Errors(nil); errors.As(err, &faults) && len(faults) == 1 && faults[0].Reason == noObject {
+	if holdsNothing(err) {
 		return nil, nil
 	}
 	return docs, err
+}
+
+// holdsNothing reports whether an error of Decode says that a file has no object.
+func holdsNothing(err error) bool {
+	faults := v3.Errors(nil)
+	return errors.As(err, &faults) && len(faults) == 1 && faults[0].Reason == noObject
 }
 
 // prepare gives all documents their namespaces and defaults, and checks them against the rules of their kinds. It returns

@@ -54,6 +54,7 @@ func TestScript(t *testing.T) {
 			"agent":  runAgent,
 			"stored": stored,
 			"codes":  exitCode,
+			"second": secondStore,
 			"expand": expand,
 		},
 	})
@@ -61,16 +62,31 @@ func TestScript(t *testing.T) {
 
 type serverKey struct{}
 
-// setUp starts the script's store at $SOCKET, which is where the CLI looks when nothing is configured.
-func setUp(env *testscript.Env) error {
-	socket := filepath.Join(env.WorkDir, "store.sock")
+// startStore starts a store in a directory.
+func startStore(dir, name string, atEnd func(func())) (*embed.Server, string, error) {
+	socket := filepath.Join(dir, name+".sock")
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	server, err := embed.Start(ctx, embed.Config{Dir: filepath.Join(env.WorkDir, "store"), Socket: socket, Listen: []string{}})
+	server, err := embed.Start(ctx, embed.Config{Dir: filepath.Join(dir, name), Socket: socket, Listen: []string{}})
+	if err == nil {
+		atEnd(func() { _ = server.Close() })
+	}
+	return server, socket, err
+}
+
+// secondStore makes $SOCKET that of another, empty store.
+func secondStore(ts *testscript.TestScript, _ bool, _ []string) {
+	_, socket, err := startStore(ts.Getenv("WORK"), "second", ts.Defer)
+	ts.Check(err)
+	ts.Setenv("SOCKET", socket)
+}
+
+// setUp starts the script's store at $SOCKET, which is where the CLI looks when nothing is configured.
+func setUp(env *testscript.Env) error {
+	server, socket, err := startStore(env.WorkDir, "store", env.Defer)
 	if err != nil {
 		return err
 	}
-	env.Defer(func() { _ = server.Close() })
 	env.Values[serverKey{}] = server
 	env.Values[agentsKey{}] = map[string]func(){}
 	env.Setenv("SOCKET", socket)
