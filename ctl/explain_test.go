@@ -1,6 +1,15 @@
 package ctl
 
 import (
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+
 	v3 "margay/api/v3"
 	"margay/node/params"
 	"margay/ruleset"
@@ -10,4 +19,73 @@ import (
 func nodeSettings(node string, configs []*v3.FelixConfiguration, labels map[string]string) ruleset.Settings {
 	p, _ := params.Resolve(params.Sources{Host: node, Resources: configs, NodeLabels: labels})
 	return p.Settings()
+}
+
+// serveState is an agent that answers with a text at the socket that it returns.
+func serveState(t *testing.T, state string) string {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "agent.sock")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, state) })}
+	go server.Serve(listener)
+	t.Cleanup(func() { server.Close() })
+	return socket
+}
+
+// A running agent is asked for what it enforces: endpoints have the addresses of their interfaces.
+func TestExplainLive(t *testing.T) {
+	p := ruleset.NewProgram()
+	h := ruleset.EndpointID{Kind: "HostEndpoint", Name: "h"}
+	w := ruleset.EndpointID{Kind: "WorkloadEndpoint", Namespace: "ns", Name: "w"}
+	policy := ruleset.PolicyID{Kind: "GlobalNetworkPolicy", Name: "p"}
+	walk := ruleset.Walk{Ingress: []ruleset.Tier{{Name: "default", Policies: []ruleset.PolicyID{policy}}}}
+	p.Settings.WorkloadPrefixes = []string{"cali"}
+	p.Endpoints[h] = &ruleset.Endpoint{ID: h, Interfaces: []string{"eth0"}, Normal: walk}
+	p.Workloads[w] = &ruleset.Workload{ID: w, Interface: "cali1", Addrs: []netip.Addr{netip.MustParseAddr("10.1.0.1")}, Normal: walk}
+	p.Policies[policy] = &ruleset.Policy{ID: policy, Ingress: []ruleset.Rule{{Action: ruleset.Allow, Source: ruleset.Entity{Sets: []ruleset.SetID{"s"}}}}}
+	p.Sets["s"] = ruleset.NewSet(ruleset.Addrs, `a == "b"`, ruleset.Member{Prefix: netip.MustParsePrefix("10.0.0.9/32")})
+	text, err := json.Marshal(liveState{Node: "n0", Program: p, Warnings: []string{"x: y"}, Detail: "store: cannot be followed",
+		Interfaces: map[string][]netip.Addr{"eth0": {netip.MustParseAddr("10.0.0.1")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := serveState(t, string(text))
+	run := func(socket, from, to string) string {
+		t.Helper()
+		var out strings.Builder
+		root := NewCommand(Env{Name: "margay", Stdout: &out, Stderr: &out, Getenv: func(string) string { return "" }, AgentSocket: socket})
+		root.SetArgs([]string{"explain", "--live", "--from", from, "--to", to, "--port", "80"})
+		Execute(t.Context(), root)
+		return out.String()
+	}
+	for _, tt := range []struct {
+		from, to string
+		want     []string
+	}{
+		{"10.0.0.9", "h", []string{"ALLOWED\n", `by rule 0 of GlobalNetworkPolicy(p), tier default: Allow from a == "b"`,
+			"  the agent says: store: cannot be followed\n", "  x: y\n", "Node n0: comes in by eth0, to a process\n"}},
+		{"10.0.0.8", "10.0.0.1", []string{"DENIED\n", "by the end of tier default", `if 10.0.0.8 were selected by a == "b"`}},
+		{"10.0.0.8", "ns/w", []string{"DENIED\n", "ingress of WorkloadEndpoint(ns/w)", "comes in by eth0, leaves by cali1"}},
+		{"h", "w", []string{"ALLOWED\n", "a host always reaches its own workloads"}},
+		{"10.0.0.8", "10.0.0.7", []string{"neither 10.0.0.8 nor 10.0.0.7 is the address of an endpoint"}},
+	} {
+		out := run(socket, tt.from, tt.to)
+		for _, want := range tt.want {
+			if !strings.Contains(out, want) {
+				t.Errorf("%s to %s: no %q in\n%s", tt.from, tt.to, want, out)
+			}
+		}
+	}
+	for state, want := range map[string]string{
+		`{"node": "n0", "program": null}`:             "it enforces nothing yet (see margay status)",
+		`{"node": "n0", "program": {"NewField": {}}}`: `unknown field "NewField"`,
+		`x`: "invalid character",
+	} {
+		if out := run(serveState(t, state), "h", "w"); !strings.Contains(out, want) {
+			t.Errorf("%s: no %q in %s", state, want, out)
+		}
+	}
 }

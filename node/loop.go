@@ -47,6 +47,7 @@ type loop struct {
 	settings   *settings
 	updates    chan update
 	interfaces *mailbox
+	questions  chan chan<- snapshot
 
 	calc    *calc.Calc
 	program *ruleset.Program // what calc has given out so far: what the kernel should enforce
@@ -122,6 +123,9 @@ func (l *loop) run(ctx context.Context) {
 			l.disturbed(ctx)
 		case <-l.timer.C:
 			l.health.busy()
+		case q := <-l.questions:
+			l.health.busy()
+			q <- l.snapshot()
 		case <-l.summary.C:
 			l.health.busy()
 			l.summarise()

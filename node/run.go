@@ -136,6 +136,7 @@ func Run(ctx context.Context, o Options) error {
 		}
 	}()
 	l := newLoop(a, dp)
+	wg.Go(func() { a.answer(ctx, l.questions) })
 	wg.Go(func() { a.followStore(ctx, l.updates) })
 	wg.Go(func() { a.followInterfaces(ctx, l.interfaces) })
 	if a.options.ReadLog != nil {
@@ -209,7 +210,7 @@ func newLoop(a *agent, dp Dataplane) *loop {
 	l := &loop{
 		log: a.log, metrics: a.metrics, health: a.health, standing: a.standing, endpoints: a.endpoints, reported: a.reported,
 		dataplane: dp, settings: a.settings,
-		updates: make(chan update, maxDrain), interfaces: newMailbox(),
+		updates: make(chan update, maxDrain), interfaces: newMailbox(), questions: make(chan chan<- snapshot),
 		calc: calc.New(a.host), program: ruleset.NewProgram(),
 		held: map[v3.Key]v3.Resource{}, warnings: map[string]bool{},
 		resync: true, retry: backoff{first: firstRetry, last: lastPause},

@@ -1,5 +1,7 @@
 package ruleset
 
+import "maps"
+
 // A Delta turns one Program into the next. A nil map entry removes the object; a nil Settings keeps the settings.
 //
 // Invariants: applying a Delta leaves no endpoint or workload with a policy that the Program does not hold and no rule with a set
@@ -38,6 +40,18 @@ func (p *Program) Apply(d *Delta) {
 	for id, change := range d.Sets {
 		p.applySet(id, change)
 	}
+}
+
+// Clone returns a copy that later Deltas to p do not change. What is never changed in place is shared.
+func (p *Program) Clone() *Program {
+	c := &Program{
+		Settings: p.Settings, Endpoints: maps.Clone(p.Endpoints), Workloads: maps.Clone(p.Workloads),
+		Policies: maps.Clone(p.Policies), Profiles: maps.Clone(p.Profiles), Sets: make(map[SetID]*Set, len(p.Sets)),
+	}
+	for id, set := range p.Sets {
+		c.Sets[id] = set.Clone()
+	}
+	return c
 }
 
 func (p *Program) applySet(id SetID, change *SetDelta) {

@@ -57,3 +57,22 @@ func TestDeltaApplyChangesSetInPlace(t *testing.T) {
 		t.Error("a change replaces the set")
 	}
 }
+
+func TestClone(t *testing.T) {
+	a, b := members("10.0.0.1/32")[0], members("10.0.0.2/32")[0]
+	p := host(nil, map[string][]Rule{"allow": {allow}})
+	p.Sets["set"] = NewSet(Addrs, "c", a)
+	want := p.Clone()
+	c := p.Clone()
+	if !reflect.DeepEqual(p, c) {
+		t.Errorf("%+v, want %+v", c, p)
+	}
+	p.Apply(&Delta{
+		Settings: &Settings{Reject: true}, Endpoints: map[EndpointID]*Endpoint{eth0: nil}, Policies: map[PolicyID]*Policy{policyID("allow"): nil},
+		Profiles: map[string]*Profile{"new": {}}, Workloads: map[EndpointID]*Workload{eth0: {}},
+		Sets: map[SetID]*SetDelta{"set": {Add: []Member{b}, Remove: []Member{a}}},
+	})
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("a change of the original changes the copy: %+v", c)
+	}
+}
