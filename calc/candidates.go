@@ -32,22 +32,28 @@ func (h holders) remove(it *item) {
 	})
 }
 
-// givers are the profiles by the labels that they give.
-type givers map[string]map[*profile]struct{}
+// givers are the profiles by the labels that they give: name, value, profiles.
+type givers map[string]map[string]map[*profile]struct{}
 
 func (g givers) add(p *profile) {
-	for name := range p.labels {
+	for name, value := range p.labels {
 		if g[name] == nil {
-			g[name] = map[*profile]struct{}{}
+			g[name] = map[string]map[*profile]struct{}{}
 		}
-		g[name][p] = struct{}{}
+		if g[name][value] == nil {
+			g[name][value] = map[*profile]struct{}{}
+		}
+		g[name][value][p] = struct{}{}
 	}
 }
 
 // remove forgets a profile that had these labels.
 func (g givers) remove(p *profile, labels map[string]string) {
-	for name := range labels {
-		delete(g[name], p)
+	for name, value := range labels {
+		delete(g[name][value], p)
+		if len(g[name][value]) == 0 {
+			delete(g[name], value)
+		}
 		if len(g[name]) == 0 {
 			delete(g, name)
 		}
@@ -59,7 +65,7 @@ func (g givers) remove(p *profile, labels map[string]string) {
 func (c *Calc) eachCandidate(sets []*set, f func(*item, *set)) {
 	var unbound []*set
 	for _, s := range sets {
-		requirements, ok := s.term.sel.Requirements()
+		requirements, ok := s.term.sel.Rarest(c.countHolders)
 		if !ok {
 			unbound = append(unbound, s)
 		}
@@ -79,23 +85,39 @@ func (c *Calc) eachCandidate(sets []*set, f func(*item, *set)) {
 
 // eachHolder calls f with the items that meet a requirement, by a label of their own or of a profile.
 func (c *Calc) eachHolder(r selector.Requirement, f func(*item)) {
-	if r.HasValue {
-		for it := range c.holders[r.Label][r.Value] {
+	forValues(c.holders[r.Label], r, func(items map[*item]struct{}) {
+		for it := range items {
 			f(it)
 		}
-	} else {
-		for _, items := range c.holders[r.Label] {
-			for it := range items {
+	})
+	forValues(c.givers[r.Label], r, func(profiles map[*profile]struct{}) {
+		for p := range profiles {
+			for it := range p.heirs {
 				f(it)
 			}
 		}
+	})
+}
+
+// countHolders returns how often eachHolder calls its function.
+func (c *Calc) countHolders(r selector.Requirement) int {
+	n := 0
+	forValues(c.holders[r.Label], r, func(items map[*item]struct{}) { n += len(items) })
+	forValues(c.givers[r.Label], r, func(profiles map[*profile]struct{}) {
+		for p := range profiles {
+			n += len(p.heirs)
+		}
+	})
+	return n
+}
+
+// forValues calls f with what there is for the value of a requirement, or for every value.
+func forValues[T any](byValue map[string]T, r selector.Requirement, f func(T)) {
+	if r.HasValue {
+		f(byValue[r.Value])
+		return
 	}
-	for p := range c.givers[r.Label] {
-		if r.HasValue && p.labels[r.Label] != r.Value {
-			continue
-		}
-		for it := range p.heirs {
-			f(it)
-		}
+	for _, all := range byValue {
+		f(all)
 	}
 }

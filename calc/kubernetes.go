@@ -16,9 +16,9 @@ import (
 // kubernetesOrder is the order of a policy of Kubernetes in the tier default (spec 2.12).
 const kubernetesOrder = 1000
 
-// fromKubernetes returns what a NetworkPolicy of Kubernetes means: Allow rules only, one for each peer and protocol (spec
+// FromKubernetes returns what a NetworkPolicy of Kubernetes means: Allow rules only, one for each peer and protocol (spec
 // 5.5). A rule with a port or peer that cannot be is left out, so that it allows nothing.
-func fromKubernetes(spec *v3.StagedKubernetesNetworkPolicySpec) *v3.PolicySpec {
+func FromKubernetes(spec *v3.StagedKubernetesNetworkPolicySpec) *v3.PolicySpec {
 	order := float64(kubernetesOrder)
 	out := &v3.PolicySpec{Tier: v3.DefaultTier, Order: &order, Selector: podSelector(&spec.PodSelector)}
 	out.Types = slices.Clone(spec.PolicyTypes)

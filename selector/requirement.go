@@ -9,11 +9,25 @@ type Requirement struct {
 // Requirements returns a list such that all labels which s matches meet at least one entry, for an index that wants to
 // skip most selectors. ok is false if there is no such list, as for !has(a): then s has to be asked. An empty list with
 // ok means that s matches nothing.
+//
+// Where there is a choice it takes the list that fewest labels meet, as far as one can tell without knowing the labels: a
+// value is taken to be much rarer than a name.
 func (s *Selector) Requirements() (list []Requirement, ok bool) {
+	return s.Rarest(func(r Requirement) int {
+		if r.HasValue {
+			return 1
+		}
+		return 100
+	})
+}
+
+// Rarest is [Selector.Requirements] for a caller who knows the labels: count says how many meet an entry.
+func (s *Selector) Rarest(count func(Requirement) int) (list []Requirement, ok bool) {
 	if s == nil || s.root == nil {
 		return nil, true
 	}
-	return s.root.requirements()
+	list, _, ok = s.root.rarest(count)
+	return list, ok
 }
 
 // WithAll returns the selector in which another one stands for every all(), for callers to whom "all" is less than
@@ -25,53 +39,39 @@ func (s *Selector) WithAll(all *Selector) *Selector {
 	return newSelector(s.root.withAll(all.root))
 }
 
-func (n *node) requirements() ([]Requirement, bool) {
+// rarest returns the requirements of a node and how many labels meet them.
+func (n *node) rarest(count func(Requirement) int) (list []Requirement, sum int, ok bool) {
 	switch n.op {
 	case opNothing:
-		return nil, true
+		return nil, 0, true
 	case opEqual, opIn:
-		list := make([]Requirement, len(n.values))
-		for i, value := range n.values {
-			list[i] = Requirement{n.label, value, true}
+		list = make([]Requirement, 0, len(n.values))
+		for _, value := range n.values {
+			list = append(list, Requirement{n.label, value, true})
+			sum += count(list[len(list)-1])
 		}
-		return list, true
+		return list, sum, true
 	case opHas, opContains, opStartsWith, opEndsWith:
-		return []Requirement{{Label: n.label}}, true
+		list = []Requirement{{Label: n.label}}
+		return list, count(list[0]), true
 	case opAnd:
-		return n.cheapest()
-	case opOr:
-		var list []Requirement
 		for _, operand := range n.operands {
-			more, ok := operand.requirements()
-			if !ok {
-				return nil, false
-			}
-			list = append(list, more...)
-		}
-		return list, true
-	}
-	return nil, false
-}
-
-// cheapest returns the requirements of the operand of an and that fewest labels meet, as far as one can tell without
-// knowing the labels: a value is taken to be much rarer than a name.
-func (n *node) cheapest() (best []Requirement, found bool) {
-	cost := func(list []Requirement) int {
-		sum := 0
-		for _, r := range list {
-			if sum++; !r.HasValue {
-				sum += 99
+			if more, n, found := operand.rarest(count); found && (!ok || n < sum) {
+				list, sum, ok = more, n, true
 			}
 		}
-		return sum
-	}
-	for _, operand := range n.operands {
-		list, ok := operand.requirements()
-		if ok && (!found || cost(list) < cost(best)) {
-			best, found = list, true
+		return list, sum, ok
+	case opOr:
+		for _, operand := range n.operands {
+			more, n, found := operand.rarest(count)
+			if !found {
+				return nil, 0, false
+			}
+			list, sum = append(list, more...), sum+n
 		}
+		return list, sum, true
 	}
-	return best, found
+	return nil, 0, false
 }
 
 func (n *node) withAll(all *node) *node {
