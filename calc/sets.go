@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"slices"
 
 	v3 "margay/api/v3"
@@ -109,6 +110,30 @@ func (s *set) give(it *item) { it.eachMember(s, s.giveMember) }
 // take undoes give.
 func (s *set) take(it *item) { it.eachMember(s, s.takeMember) }
 
+// exchange takes what an item gave and gives what it gives now. What stays costs little: a set may hold a long list.
+func (s *set) exchange(old, now *item) {
+	if s.kind != ruleset.Addrs {
+		s.give(now)
+		s.take(old)
+		return
+	}
+	rest := old.addrs
+	for _, addr := range now.addrs {
+		for len(rest) > 0 && comparePrefixes(rest[0], addr) < 0 {
+			s.takeMember(ruleset.Member{Prefix: rest[0]})
+			rest = rest[1:]
+		}
+		if len(rest) > 0 && rest[0] == addr {
+			rest = rest[1:]
+			continue
+		}
+		s.giveMember(ruleset.Member{Prefix: addr})
+	}
+	for _, addr := range rest {
+		s.takeMember(ruleset.Member{Prefix: addr})
+	}
+}
+
 func (s *set) giveMember(m ruleset.Member) {
 	if s.owners[m]++; s.owners[m] == 1 {
 		s.note(m, false)
@@ -161,11 +186,8 @@ func (c *Calc) flushSets(d *ruleset.Delta) {
 	c.matchChangedServices()
 	drain(c.newSets, func(s *set) {
 		s.told = true
-		members := ruleset.NewSet(s.kind, s.comment)
-		for m := range s.owners {
-			members.Add(m)
-		}
-		d.Sets[s.id] = &ruleset.SetDelta{New: members}
+		members := slices.AppendSeq(make([]ruleset.Member, 0, len(s.owners)), maps.Keys(s.owners))
+		d.Sets[s.id] = &ruleset.SetDelta{New: ruleset.NewSet(s.kind, s.comment, members...)}
 	})
 	drain(c.changedSets, func(s *set) {
 		if delta := s.delta(); delta != nil {
@@ -220,28 +242,38 @@ func (c *Calc) fillNewSets() {
 // matchTouchedItems takes from the sets what items gave them and gives what they give now.
 func (c *Calc) matchTouchedItems() {
 	for key, old := range c.touched {
+		var left []*set // those that the item was in, and is not any more as far as is known
 		if old != nil {
-			for _, s := range old.sets {
-				if !s.dead {
-					s.take(old)
-					c.changedSets[s] = struct{}{}
-				}
+			left, old.sets = old.sets, nil
+		}
+		if it := c.items[key]; it != nil {
+			left = c.matchItem(it, old, left)
+		}
+		for _, s := range left {
+			if !s.dead {
+				s.take(old)
+				c.changedSets[s] = struct{}{}
 			}
-			old.sets = nil
 		}
-		it := c.items[key]
-		if it == nil {
-			continue
-		}
-		it.touched = false
-		if len(it.addrs) == 0 {
-			continue
-		}
-		c.setIndex.match(&it.labels, func(s *set) {
-			it.sets = append(it.sets, s)
-			s.give(it)
-			c.changedSets[s] = struct{}{}
-		})
 	}
 	c.touched = map[v3.Key]*item{}
+}
+
+// matchItem finds the sets of an item, which was old in the sets before, and returns those of them that it is not in.
+func (c *Calc) matchItem(it, old *item, before []*set) []*set {
+	it.touched = false
+	if len(it.addrs) == 0 {
+		return before
+	}
+	c.setIndex.match(&it.labels, func(s *set) {
+		it.sets = append(it.sets, s)
+		c.changedSets[s] = struct{}{}
+		if i := slices.Index(before, s); i >= 0 {
+			before = slices.Delete(before, i, i+1)
+			s.exchange(old, it)
+		} else {
+			s.give(it)
+		}
+	})
+	return before
 }
