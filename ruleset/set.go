@@ -29,8 +29,10 @@ type Member struct {
 
 // Compare orders members by family, address, length, protocol and port.
 func (m Member) Compare(o Member) int {
-	return cmp.Or(m.Prefix.Addr().Compare(o.Prefix.Addr()), cmp.Compare(m.Prefix.Bits(), o.Prefix.Bits()),
-		cmp.Compare(m.Protocol, o.Protocol), cmp.Compare(m.Port, o.Port))
+	if c := m.Prefix.Addr().Compare(o.Prefix.Addr()); c != 0 {
+		return c
+	}
+	return cmp.Or(cmp.Compare(m.Prefix.Bits(), o.Prefix.Bits()), cmp.Compare(m.Protocol, o.Protocol), cmp.Compare(m.Port, o.Port))
 }
 
 // A Set is a set of members. Prefixes may overlap. IPv4 and IPv6 members live in one Set; back ends split them.
