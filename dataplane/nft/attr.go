@@ -16,18 +16,31 @@ type attribute struct {
 // attr appends an attribute, padded to a multiple of 4 bytes. Nested ones are data that was made in the same way; nf_tables
 // does not ask for the nested flag.
 func attr(b []byte, typ uint16, data []byte) []byte {
-	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofNlAttr+len(data)))
-	b = binary.NativeEndian.AppendUint16(b, typ)
-	b = append(b, data...)
-	return append(b, make([]byte, -len(data)&3)...)
+	b = append(attrHeader(b, typ, len(data)), data...)
+	return append(b, "\x00\x00\x00"[:-len(data)&3]...)
+}
+
+func attrHeader(b []byte, typ uint16, length int) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofNlAttr+length))
+	return binary.NativeEndian.AppendUint16(b, typ)
+}
+
+// nest appends an attribute that holds what f appends.
+func nest(b []byte, typ uint16, f func([]byte) []byte) []byte {
+	start := len(b)
+	b = f(attrHeader(b, typ, 0))
+	binary.NativeEndian.PutUint16(b[start:], uint16(len(b)-start))
+	return b
 }
 
 func attrU32(b []byte, typ uint16, v uint32) []byte {
-	return attr(b, typ, binary.BigEndian.AppendUint32(nil, v))
+	return binary.BigEndian.AppendUint32(attrHeader(b, typ, 4), v)
 }
 
+// attrString appends a text with a final zero.
 func attrString(b []byte, typ uint16, s string) []byte {
-	return attr(b, typ, append([]byte(s), 0))
+	b = append(attrHeader(b, typ, len(s)+1), s...)
+	return append(b, "\x00\x00\x00\x00"[:4-len(s)&3]...)
 }
 
 // attrs returns the attributes of a message or a nest. What comes after a malformed one is left out: the kernel makes

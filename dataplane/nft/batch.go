@@ -230,15 +230,16 @@ func (e Element) encode(b []byte, isInterval bool) []byte {
 }
 
 func encodeElement(b []byte, key string, data []byte, flags uint32) []byte {
-	var d []byte
-	if key != "" {
-		d = attr(d, unix.NFTA_SET_ELEM_KEY, attr(nil, unix.NFTA_DATA_VALUE, []byte(key)))
-	}
-	d = append(d, data...)
-	if flags != 0 {
-		d = attrU32(d, unix.NFTA_SET_ELEM_FLAGS, flags)
-	}
-	return attr(b, unix.NFTA_LIST_ELEM, d)
+	return nest(b, unix.NFTA_LIST_ELEM, func(b []byte) []byte {
+		if key != "" {
+			b = nest(b, unix.NFTA_SET_ELEM_KEY, func(b []byte) []byte { return attr(b, unix.NFTA_DATA_VALUE, []byte(key)) })
+		}
+		b = append(b, data...)
+		if flags != 0 {
+			b = attrU32(b, unix.NFTA_SET_ELEM_FLAGS, flags)
+		}
+		return b
+	})
 }
 
 // edit adds the messages of an opEdit. Rules come before others go, so that a rule that goes can still mark a place; when

@@ -200,6 +200,7 @@ func diffSet(have, want *Set) []Change {
 			gone = append(gone, e)
 		}
 	}
+	come = slices.Grow(come, max(0, len(want.Elements)-len(have.Elements)))
 	for e := range want.Elements {
 		if _, ok := have.Elements[e]; !ok {
 			come = append(come, e)

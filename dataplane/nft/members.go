@@ -2,6 +2,7 @@ package nft
 
 import (
 	"net/netip"
+	"sort"
 
 	"github.com/gaissmai/bart"
 
@@ -27,11 +28,29 @@ func newMemberSet(id ruleset.SetID, from *ruleset.Set) *memberSet {
 		m.v6 = newSet(addrPortsName(id, ruleset.IPv6), typeAddrPort6)
 	}
 	m.v4.Comment, m.v6.Comment = remark(from.Comment), remark(from.Comment)
-	c := memberChange{m: m, was: map[setElement]bool{}}
-	for _, member := range from.Members() {
-		c.add(member)
-	}
+	m.fill(from.Members())
 	return m
+}
+
+// fill takes in the members of a new set. They are in order, so what covers a prefix comes before it.
+func (m *memberSet) fill(members []ruleset.Member) {
+	v4 := sort.Search(len(members), func(i int) bool { return !members[i].Prefix.Addr().Is4() })
+	m.v4.Elements, m.v6.Elements = make(map[Element]struct{}, v4), make(map[Element]struct{}, len(members)-v4)
+	var widest netip.Prefix
+	for _, member := range members {
+		p := member.Prefix
+		switch {
+		case !m.usable(member):
+		case m.kindOf == ruleset.AddrPorts:
+			m.setOf(p.Addr()).Elements[Element{Key: addrPortKey(p.Addr(), member.Protocol, member.Port)}] = struct{}{}
+		default:
+			m.tree.Insert(p)
+			if !widest.IsValid() || !widest.Overlaps(p) {
+				widest = p
+				m.setOf(p.Addr()).Elements[prefixElement(p)] = struct{}{}
+			}
+		}
+	}
 }
 
 func (m *memberSet) setOf(a netip.Addr) *Set {

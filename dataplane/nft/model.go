@@ -90,7 +90,10 @@ type Element struct {
 }
 
 func (e Element) compare(o Element) int {
-	return cmp.Or(strings.Compare(e.Key, o.Key), strings.Compare(e.Until, o.Until), strings.Compare(e.Jump, o.Jump),
+	if c := strings.Compare(e.Key, o.Key); c != 0 {
+		return c // most of the time; what follows would be done all the same
+	}
+	return cmp.Or(strings.Compare(e.Until, o.Until), strings.Compare(e.Jump, o.Jump),
 		oneIf(e.End)-oneIf(o.End), oneIf(e.Odd)-oneIf(o.Odd))
 }
 

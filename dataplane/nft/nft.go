@@ -87,8 +87,8 @@ func (d *Dataplane) Stats() Stats {
 // Prepare creates the table when there is none, with the conntrack rule alone: it filters nothing, but connections that
 // are made from now on are tracked and go on when the first endpoint appears.
 func (d *Dataplane) Prepare(ctx context.Context) error {
-	have, err := d.conn.dump()
-	if err != nil || have.table != nil {
+	there, err := (&reader{conn: d.conn, dump: &dump{}}).table()
+	if err != nil || there {
 		return d.count(err)
 	}
 	d.image = nil

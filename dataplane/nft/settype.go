@@ -169,9 +169,8 @@ func lastOf(p netip.Prefix) []byte {
 	return b
 }
 
-// increment returns the key after b, or "" when b is the last one.
+// increment returns the key after b, or "" when b is the last one. It uses b up.
 func increment(b []byte) string {
-	b = append([]byte(nil), b...)
 	for i := len(b) - 1; i >= 0; i-- {
 		b[i]++
 		if b[i] != 0 {
