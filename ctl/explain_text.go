@@ -163,18 +163,24 @@ func (h *hopReport) write(p *printer, allRules bool) {
 		h.Stages[i].write(p, allRules)
 	}
 	p.line(2, "%s by %s", verdictWord(h.Verdict.Allowed), h.Verdict.short())
-	if h.Pending != nil {
+	if h.Pending != nil && h.Pending.By != h.Verdict.By {
 		p.line(2, "with the staged policies in force: %s by %s", verdictWord(h.Pending.Allowed), h.Pending.By)
 	}
 }
 
 func (s *stageReport) write(p *printer, allRules bool) {
+	if s.Endpoint == "" {
+		return // nothing is looked at but what the verdict names
+	}
 	p.line(2, "%s", stageText(s.Stage, s.Direction, s.Endpoint))
 	if s.Failsafes && (s.Verdict == nil || s.Verdict.Reason != ruleset.FailsafePort.String()) {
 		p.line(4, "failsafe ports: it is none of them")
 	}
 	for i := range s.Tiers {
 		s.Tiers[i].write(p, allRules)
+	}
+	if len(s.Tiers)+len(s.Profiles) == 0 && s.Verdict == nil {
+		p.line(4, "no policy: passes on")
 	}
 	for i := range s.Profiles {
 		s.Profiles[i].write(p, 4, "profile "+s.Profiles[i].Name, allRules)
@@ -198,7 +204,7 @@ func (t *tierReport) write(p *printer, allRules bool) {
 		p.line(6, "not reached: %s", some(t.NotReached))
 	}
 	if t.Passed {
-		p.line(6, "on to the next tier")
+		p.line(6, "passes on")
 	}
 }
 
