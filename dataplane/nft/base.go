@@ -10,21 +10,20 @@ import (
 	"margay/ruleset"
 )
 
-// Owners says which endpoint each interface belongs to.
+// Owners says what each interface is.
 type owners struct {
 	named map[string]*ruleset.Endpoint
-	// all is the endpoint for interfaces that are not named and no workload's; nil: they are not filtered.
+	// all is the endpoint for interfaces that are not named; nil: they are not filtered.
 	all *ruleset.Endpoint
+	// workloads by their interface.
+	workloads map[string]*ruleset.Workload
 }
 
 // ownersOf returns the owners. A Program names every interface once; where two endpoints claim one, the first by ID has
 // it, so that the result does not depend on the order of a map.
 func ownersOf(p *ruleset.Program) owners {
-	o := owners{named: map[string]*ruleset.Endpoint{}}
-	ids := slices.SortedFunc(maps.Keys(p.Endpoints), func(a, b ruleset.EndpointID) int {
-		return ruleset.PolicyID(a).Compare(ruleset.PolicyID(b))
-	})
-	for _, id := range ids {
+	o := owners{named: map[string]*ruleset.Endpoint{}, workloads: map[string]*ruleset.Workload{}}
+	for _, id := range sortedIDs(p.Endpoints) {
 		ep := p.Endpoints[id]
 		for _, name := range ep.Interfaces {
 			switch {
@@ -38,11 +37,23 @@ func ownersOf(p *ruleset.Program) owners {
 			}
 		}
 	}
+	for _, id := range sortedIDs(p.Workloads) {
+		w := p.Workloads[id]
+		if len(w.Interface) <= maxIface && p.Settings.IsWorkload(w.Interface) && o.workloads[w.Interface] == nil {
+			o.workloads[w.Interface] = w
+		}
+	}
 	return o
 }
 
-// active returns the endpoints that own an interface.
-func (o owners) active() map[ruleset.EndpointID]*ruleset.Endpoint {
+func sortedIDs[V any](m map[ruleset.EndpointID]V) []ruleset.EndpointID {
+	return slices.SortedFunc(maps.Keys(m), func(a, b ruleset.EndpointID) int {
+		return ruleset.PolicyID(a).Compare(ruleset.PolicyID(b))
+	})
+}
+
+// endpoints returns the host endpoints that own an interface.
+func (o owners) endpoints() map[ruleset.EndpointID]*ruleset.Endpoint {
 	out := map[ruleset.EndpointID]*ruleset.Endpoint{}
 	for _, ep := range o.named {
 		out[ep.ID] = ep
@@ -53,95 +64,155 @@ func (o owners) active() map[ruleset.EndpointID]*ruleset.Endpoint {
 	return out
 }
 
-// A hook is where packets of one direction enter the table.
-type hook struct {
-	dir      ruleset.Direction
-	chain    string
-	number   uint32
-	dispatch string // the map from interfaces to chains
-	ifname   string
-	metaKey  uint32
-}
-
-var hooks = [...]hook{
-	{ruleset.Ingress, "input", unix.NF_INET_LOCAL_IN, "endpoints-in", "iifname", unix.NFT_META_IIFNAME},
-	{ruleset.Egress, "output", unix.NF_INET_LOCAL_OUT, "endpoints-out", "oifname", unix.NFT_META_OIFNAME},
-}
-
-// base adds the base chains, what dispatches by interface, and what all endpoints share.
-func (u *builder) base(o owners) {
-	for i := range hooks {
-		h := &hooks[i]
-		c := &Chain{Name: h.chain, Base: &Base{Type: "filter", Hook: h.number, Priority: priority}}
-		c.Rules = []*Rule{rule("ct state established,related accept", "",
-			code{}.ctState(ctEstablished|ctRelated).verdict(nfAccept, ""))}
-		if len(o.named) > 0 {
-			c.Rules = append(c.Rules, u.dispatch(h, o)...)
-		}
-		if o.all != nil {
-			c.Rules = append(c.Rules, u.wildcard(h, o.all)...)
-		}
-		u.unit.chains = append(u.unit.chains, c)
+// active returns the IDs of the endpoints and workloads that own an interface.
+func (o owners) active() map[ruleset.EndpointID]bool {
+	out := map[ruleset.EndpointID]bool{}
+	for id := range o.endpoints() {
+		out[id] = true
 	}
-	if u.settings.Reject && (len(o.named) > 0 || o.all != nil) {
-		u.unit.chains = append(u.unit.chains, reject())
+	for _, w := range o.workloads {
+		out[w.ID] = true
 	}
+	return out
 }
 
-// dispatch adds a chain per interface and returns the rules that lead there.
-func (u *builder) dispatch(h *hook, o owners) []*Rule {
-	names := slices.Sorted(maps.Keys(o.named))
-	dispatch := newSet(h.dispatch, typeDispatch)
+// A way is one of the two interfaces of a packet.
+type way struct {
+	name      string // of its name
+	index     string // of its index
+	meta      uint32 // loads its name
+	metaIndex uint32 // loads its index, 0 if there is none
+}
+
+func wayIn() way { return way{"iifname", "iif", unix.NFT_META_IIFNAME, unix.NFT_META_IIF} }
+
+func wayOut() way { return way{"oifname", "oif", unix.NFT_META_OIFNAME, unix.NFT_META_OIF} }
+
+// A condition is the beginning of a rule: text that ends in a space unless it is empty, and code.
+type condition struct {
+	text string
+	code code
+}
+
+func (a condition) and(b condition) condition {
+	return condition{a.text + b.text, append(append(code{}, a.code...), b.code...)}
+}
+
+// then returns the rule that leaves by an exit when a matches.
+func (a condition) then(x exit, comment string) *Rule {
+	return rule(a.text+x.String(), comment, append(code{}, a.code...).verdict(x.verdict, x.chain))
+}
+
+// counted is then with a counter.
+func (a condition) counted(x exit, comment string) *Rule {
+	a.text, a.code = a.text+"counter ", append(code{}, a.code...).counter()
+	return a.then(x, comment)
+}
+
+// jump returns the rule that enters a chain and goes on after it when that returns.
+func (a condition) jump(chain string) *Rule {
+	return rule(a.text+"jump "+chain, "", append(code{}, a.code...).verdict(unix.NFT_JUMP, chain))
+}
+
+// always is no condition.
+func always() condition { return condition{} }
+
+// ifKnown: the packet belongs to a flow that was allowed.
+func ifKnown() condition {
+	return condition{"ct state established,related ", code{}.ctState(ctEstablished | ctRelated)}
+}
+
+// ifInvalid: connection tracking calls the packet invalid.
+func ifInvalid() condition { return condition{"ct state invalid ", code{}.ctState(ctInvalid)} }
+
+// ifTranslated: the destination of the flow was translated. That is a test of one bit; others are set beside it.
+func ifTranslated() condition { return condition{"ct status dnat ", code{}.ctStatus(ctStatusDNAT)} }
+
+// exists: the packet has this interface, at this hook.
+func (w way) exists() condition {
+	c := code{}.meta(w.metaIndex, regFirst).cmp(unix.NFT_CMP_NEQ, make([]byte, 4))
+	return condition{w.index + " != 0 ", c}
+}
+
+// begins: the name of the interface begins so.
+func (w way) begins(prefix string) condition {
+	c := code{}.meta(w.meta, regFirst).cmp(unix.NFT_CMP_EQ, []byte(prefix))
+	return condition{w.name + " " + strconv.Quote(prefix+"*") + " ", c}
+}
+
+func (w way) beginsNot(prefix string) condition {
+	c := code{}.meta(w.meta, regFirst).cmp(unix.NFT_CMP_NEQ, []byte(prefix))
+	return condition{w.name + " != " + strconv.Quote(prefix+"*") + " ", c}
+}
+
+// isIn: the interface is one of those named, at least one. The set of them is constant: see the package comment.
+func (u *builder) isIn(w way, names []string) condition {
+	if len(names) == 1 {
+		c := code{}.meta(w.meta, regFirst).cmp(unix.NFT_CMP_EQ, []byte(ifaceKey(names[0])))
+		return condition{w.name + " " + strconv.Quote(names[0]) + " ", c}
+	}
+	set := u.interfaces(names)
+	return condition{w.name + " @" + set + " ", code{}.meta(w.meta, regFirst).lookup(set, false)}
+}
+
+// isNotIn: the interface is none of those named. Every interface is none of none.
+func (u *builder) isNotIn(w way, names []string) condition {
+	switch len(names) {
+	case 0:
+		return always()
+	case 1:
+		c := code{}.meta(w.meta, regFirst).cmp(unix.NFT_CMP_NEQ, []byte(ifaceKey(names[0])))
+		return condition{w.name + " != " + strconv.Quote(names[0]) + " ", c}
+	}
+	set := u.interfaces(names)
+	return condition{w.name + " != @" + set + " ", code{}.meta(w.meta, regFirst).lookup(set, true)}
+}
+
+func (u *builder) interfaces(names []string) string {
 	var keys []Element
 	for _, name := range names {
-		chain := ifaceChain(h.dir, name)
-		dispatch.Elements[Element{Key: ifaceKey(name), Jump: chain}] = struct{}{}
 		keys = append(keys, Element{Key: ifaceKey(name)})
-		u.unit.chains = append(u.unit.chains, &Chain{
-			Name: chain, Comment: remark("interface " + name),
-			Rules: []*Rule{jumpRule("goto", endpointChain(o.named[name].ID, h.dir))},
-		})
 	}
-	u.unit.sets[dispatch.Name] = dispatch
-	c := code{}.meta(h.metaKey, regFirst)
-	enter := rule(h.ifname+" vmap @"+dispatch.Name, "", c.vmap(dispatch.Name))
-	c = code{}.meta(h.metaKey, regFirst)
-	which := strconv.Quote(names[0])
-	if len(names) == 1 {
-		c = c.cmp(unix.NFT_CMP_EQ, []byte(ifaceKey(names[0])))
-	} else {
-		set := u.constant("interfaces", typeIfaces, keys)
-		which, c = "@"+set, c.lookup(set, false)
-	}
-	fell := rule(h.ifname+" "+which+" counter drop", "no verdict from the endpoint", c.counter().verdict(nfDrop, ""))
-	return []*Rule{enter, fell}
+	return u.constant("interfaces", typeIfaces, keys)
 }
 
-// wildcard returns the rules for interfaces that no endpoint names.
-func (u *builder) wildcard(h *hook, all *ruleset.Endpoint) []*Rule {
+// dispatch adds a chain per interface, named KIND/INTERFACE, and returns the rule that leads there.
+func (u *builder) dispatch(kind, table string, w way, chains map[string][]*Rule) *Rule {
+	m := newSet(table, typeDispatch)
+	for name, rules := range chains {
+		chain := ident(kind, name)
+		m.Elements[Element{Key: ifaceKey(name), Jump: chain}] = struct{}{}
+		u.unit.chains = append(u.unit.chains, &Chain{Name: chain, Comment: remark("interface " + name), Rules: rules})
+	}
+	u.unit.sets[m.Name] = m
+	return dispatchRule(m.Name, w)
+}
+
+func dispatchRule(table string, w way) *Rule {
+	return rule(w.name+" vmap @"+table, "", code{}.meta(w.meta, regFirst).vmap(table))
+}
+
+// prefixes returns the prefixes of the names of workload interfaces. One that is too long begins no name.
+func (u *builder) prefixes() []string {
+	return slices.DeleteFunc(slices.Clone(u.settings.WorkloadPrefixes), func(p string) bool {
+		return p == "" || len(p) > maxIface
+	})
+}
+
+// noWorkload: the interface is no workload's.
+func (u *builder) noWorkload(w way) condition {
+	c := always()
+	for _, prefix := range u.prefixes() {
+		c = c.and(w.beginsNot(prefix))
+	}
+	return c
+}
+
+// ifWorkload returns a rule per prefix, for packets by a workload's interface.
+func (u *builder) ifWorkload(w way, f func(condition) *Rule) []*Rule {
 	var rules []*Rule
-	for _, prefix := range u.settings.WorkloadPrefixes {
-		if prefix == "" || len(prefix) > maxIface {
-			continue
-		}
-		c := code{}.meta(h.metaKey, regFirst)
-		rules = append(rules, rule(h.ifname+" "+strconv.Quote(prefix+"*")+" accept", "a workload's",
-			c.cmp(unix.NFT_CMP_EQ, []byte(prefix)).verdict(nfAccept, "")))
+	for _, prefix := range u.prefixes() {
+		rules = append(rules, f(w.begins(prefix)))
 	}
-	return append(rules,
-		jumpRule("jump", endpointChain(all.ID, h.dir)),
-		rule("counter drop", "no verdict from the endpoint", code{}.counter().verdict(nfDrop, "")))
-}
-
-// reject returns the chain that answers denied packets.
-func reject() *Chain {
-	c := code{}.meta(unix.NFT_META_L4PROTO, regFirst).cmp(unix.NFT_CMP_EQ, []byte{ruleset.TCP})
-	return &Chain{Name: rejectChain, Rules: []*Rule{
-		rule("meta l4proto tcp reject with tcp reset", "", c.rejectTCP()),
-		rule("reject with icmpx admin-prohibited", "", code{}.rejectProhibited()),
-	}}
-}
-
-func logText(prefix string) string {
-	return "log prefix " + strconv.Quote(prefix) + " group " + strconv.Itoa(LogGroup)
+	return rules
 }

@@ -1,20 +1,11 @@
 package nft
 
 import (
-	"maps"
-	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"margay/ruleset"
-)
-
-// Names of what the base holds. Chains of interfaces are named in/NAME and out/NAME, chains of endpoints
-// ingress/KIND/NAME and egress/KIND/NAME with /tier/NAME and /profiles behind it.
-const (
-	rejectChain = "refuse" // reject is a word of nft(8)
-	priority    = -10      // see the package comment
 )
 
 // LogGroup is the nflog group that Log rules report to, see [ReadLog].
@@ -39,18 +30,19 @@ type unit struct {
 type builder struct {
 	*writer
 	unit     *unit
+	home     unitKey // of the unit
 	settings *ruleset.Settings
 	program  *ruleset.Program
 	sets     setIndex
 }
 
-func (im *image) builder() *builder {
+func (im *image) builder(home unitKey) *builder {
 	u := &unit{
 		sets: map[string]*Set{}, policies: map[ruleset.PolicyID]struct{}{}, profiles: map[string]struct{}{},
 		members: map[ruleset.SetID]struct{}{},
 	}
 	return &builder{
-		writer: &writer{consts: u.sets}, unit: u, settings: &im.program.Settings, program: im.program, sets: im,
+		writer: &writer{consts: u.sets}, unit: u, home: home, settings: &im.program.Settings, program: im.program, sets: im,
 	}
 }
 
@@ -86,33 +78,20 @@ func ifaceChain(dir ruleset.Direction, iface string) string {
 	return ident("in", iface)
 }
 
-// endpoint adds the chains of an endpoint in one direction.
-func (u *builder) endpoint(ep *ruleset.Endpoint, dir ruleset.Direction) {
-	stages := u.flatten(ep, dir)
-	names := make([]string, len(stages))
-	for i, s := range stages {
-		names[i] = endpointChain(ep.ID, dir, s.name...)
-	}
-	about := ep.ID.String() + " " + dir.String()
-	entry := &Chain{Name: endpointChain(ep.ID, dir), Comment: remark(about)}
-	if !u.settings.AcceptInvalid {
-		entry.Rules = append(entry.Rules, rule("ct state invalid counter drop", "invalid",
-			code{}.ctState(ctInvalid).counter().verdict(nfDrop, "")))
-	}
-	entry.Rules = append(entry.Rules, u.failsafes(dir)...)
-	entry.Rules = append(entry.Rules, jumpRule("goto", names[0]))
-	u.unit.chains = append(u.unit.chains, entry)
-	for i, s := range stages {
-		x := exits{deny: u.denial(), accept: exit{verdict: nfAccept}}
-		if i+1 < len(stages) {
-			x[next] = goTo(names[i+1])
+// stages adds the chains of stages that follow each other and returns how a packet gets to the first. The exits are those
+// of the last one, and of all for what decides.
+func (p *part) stages(at place, stages []stage, x exits) (first exit) {
+	after := x[next]
+	for _, s := range slices.Backward(stages) {
+		name, comment := p.chain(append(slices.Clone(at.path), s.name...)...), at.about
+		for _, word := range s.name {
+			comment += " " + word
 		}
-		comment := about
-		for _, part := range s.name {
-			comment += " " + part
-		}
-		u.unit.chains = append(u.unit.chains, u.linear(names[i], remark(comment), s.lines, x))
+		x[next] = after
+		p.unit.chains = append(p.unit.chains, p.linear(name, remark(comment), s.lines, x))
+		after = goTo(name)
 	}
+	return after
 }
 
 // linear lays the lines of a stage out in one chain, one after the other.
@@ -134,47 +113,11 @@ func (u *builder) rule(v variant, l line, x exits) *Rule {
 	text, c := u.match(v)
 	text, c = text+"counter ", c.counter()
 	if l.outcome == report {
-		return rule(text+logText(l.prefix), l.comment, c.log(LogGroup, l.prefix))
+		text, c = u.report(l, text, c)
+		return rule(text, l.comment, c)
 	}
 	to := x[l.outcome]
 	return rule(text+to.String(), l.comment, c.verdict(to.verdict, to.chain))
-}
-
-// failsafes returns a rule for each network that failsafe ports are limited to.
-func (u *builder) failsafes(dir ruleset.Direction) []*Rule {
-	peer := source
-	if dir == ruleset.Egress {
-		peer = destination
-	}
-	ports := map[netip.Prefix][]Element{}
-	for _, f := range u.settings.Failsafes(dir) {
-		net := f.Net
-		if net.IsValid() {
-			net = net.Masked()
-		}
-		ports[net] = append(ports[net], Element{Key: serviceKey(f.Protocol, f.Port)})
-	}
-	var rules []*Rule
-	for _, net := range slices.SortedFunc(maps.Keys(ports), comparePrefix) {
-		v := variant{protos: allProtocols}
-		if net.IsValid() {
-			v.family = ruleset.FamilyOf(net.Addr())
-			v.tests = []test{{kind: testPrefix, side: peer, prefix: net}}
-		}
-		set := u.constant("failsafes", typeService, ports[net])
-		text, c := u.match(v)
-		c = u.to().loadPort(c.meta(unix.NFT_META_L4PROTO, regFirst), regWord1).lookup(set, false)
-		rules = append(rules, rule(text+"meta l4proto . "+u.to().port("th")+" @"+set+" counter accept", "failsafe",
-			c.counter().verdict(nfAccept, "")))
-	}
-	return rules
-}
-
-func comparePrefix(a, b netip.Prefix) int {
-	if c := a.Addr().Compare(b.Addr()); c != 0 {
-		return c
-	}
-	return a.Bits() - b.Bits()
 }
 
 // Verdicts of netfilter (include/uapi/linux/netfilter.h).

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -58,6 +59,8 @@ func goldens() map[string]*ruleset.Program {
 		"everything": sample(),
 		"deny-list":  denyList(),
 		"reject-v6":  ipv6,
+		"stages":     stages(),
+		"workloads":  workloads(),
 		"matches": programOf([]*ruleset.Endpoint{hostEndpoint("master", "eth0")}, policyOf("matches",
 			ruleset.Rule{Action: ruleset.Allow, Protocol: ruleset.ICMP, ICMP: ruleset.ICMPMatch{HasType: true, HasCode: true, Type: 8}},
 			ruleset.Rule{Action: ruleset.Allow, NotICMP: ruleset.ICMPMatch{HasType: true, HasCode: true, Type: 3, Code: 1}},
@@ -73,6 +76,38 @@ func goldens() map[string]*ruleset.Program {
 			ruleset.Rule{Action: ruleset.Pass, Protocol: 47},
 		)),
 	}
+}
+
+// stages has an endpoint with every stage, and one for all other interfaces.
+func stages() *ruleset.Program {
+	p := programOf([]*ruleset.Endpoint{hostEndpoint("gate", "eth0", "lo"), hostEndpoint("rest", "*")},
+		policyOf("web", tcp(ruleset.Allow, 443)))
+	list := []ruleset.Tier{{Name: "default", Policies: []ruleset.PolicyID{{Kind: "GlobalNetworkPolicy", Name: "web"}}}}
+	for _, ep := range p.Endpoints {
+		ep.Forward, ep.PreDNAT = ruleset.Walk{Ingress: list}, ruleset.Walk{Ingress: list}
+		ep.Untracked = ruleset.Walk{Ingress: list, Egress: list}
+	}
+	p.Settings.FailsafeIngress = []ruleset.Failsafe{{Protocol: ruleset.TCP, Port: 22}}
+	p.Settings.FailsafeEgress = []ruleset.Failsafe{{Protocol: ruleset.UDP, Port: 53}}
+	p.Settings.WorkloadPrefixes = []string{"cali"}
+	return p
+}
+
+// workloads has two of them.
+func workloads() *ruleset.Program {
+	p := ruleset.NewProgram()
+	web := policyOf("web", ruleset.Rule{Action: ruleset.Log}, tcp(ruleset.Allow, 443))
+	p.Policies[web.ID] = web
+	list := []ruleset.Tier{{Name: "default", Policies: []ruleset.PolicyID{web.ID}}}
+	p.Profiles["kns.prod"] = &ruleset.Profile{Name: "kns.prod", Egress: []ruleset.Rule{{Action: ruleset.Allow}}}
+	for i, name := range []string{"front", "back"} {
+		id := ruleset.EndpointID{Kind: "WorkloadEndpoint", Namespace: "prod", Name: name}
+		p.Workloads[id] = &ruleset.Workload{ID: id, Interface: "cali" + name, Profiles: []string{"kns.prod"},
+			Normal: ruleset.Walk{Ingress: list}, Addrs: []netip.Addr{own4(3, i+1), own6(3, i+1)}}
+	}
+	p.Settings.WorkloadPrefixes, p.Settings.EndpointToHost = []string{"cali"}, ruleset.HostAccept
+	p.Settings.LogRate = ruleset.LogRate{Packets: 10, Per: time.Minute}
+	return p
 }
 
 // denyList is the first approach of the guide: everything is open but port 9091, which labelled sources reach.
@@ -153,15 +188,17 @@ func TestLogPrefix(t *testing.T) {
 	tests := []struct{ configured, want string }{
 		{"calico-packet", "calico-packet default NetworkPolicy(prod/web): "},
 		{"", "default NetworkPolicy(prod/web): "},
-		{"%t|%k|%p|%n", "default|NetworkPolicy|prod/web|web: "},
+		{"%t|%k|%p|%n", "default|np|prod/web|web: "},
 	}
 	for _, tt := range tests {
-		if got := logPrefix(tt.configured, "default", id); got != tt.want {
+		u := &builder{settings: &ruleset.Settings{LogPrefix: tt.configured}}
+		if got := u.logPrefix("default", id); got != tt.want {
 			t.Errorf("%q: got %q, want %q", tt.configured, got, tt.want)
 		}
 	}
 	id.Name = strings.Repeat("n", 250)
-	if got := logPrefix("", "default", id); len(got) > maxLogPrefix {
+	u := &builder{settings: &ruleset.Settings{}}
+	if got := u.logPrefix("default", id); len(got) > maxLogPrefix {
 		t.Errorf("%d bytes", len(got))
 	}
 }

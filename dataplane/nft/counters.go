@@ -267,7 +267,7 @@ func (v *view) counted() []countedRule {
 		seen[name] = true
 		at := v.place(name, nil)
 		for _, r := range c.rules {
-			if r.counts {
+			if r.counts && !strings.Contains(c.comment, againRemark) {
 				out = append(out, countedRule{r, r.subject(at)})
 			}
 		}

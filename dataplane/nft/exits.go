@@ -1,6 +1,14 @@
 package nft
 
-import "golang.org/x/sys/unix"
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 // An exit is how a packet leaves a stage. The zero value drops it.
 type exit struct {
@@ -34,4 +42,42 @@ func (u *builder) denial() exit {
 		return goTo(rejectChain)
 	}
 	return exit{}
+}
+
+// report appends the statement with which a Log rule reports a packet. With a bound on the rate it is in a chain of its own,
+// so that all nft rules that a Log rule becomes share the bound.
+func (u *builder) report(l line, text string, c code) (string, code) {
+	rate := u.settings.LogRate
+	if rate.Packets == 0 {
+		return text + logText(l.prefix), c.log(LogGroup, l.prefix)
+	}
+	name := endpointChain(u.home.id, u.home.dir, "log", l.comment)
+	if !slices.ContainsFunc(u.unit.chains, func(c *Chain) bool { return c.Name == name }) {
+		burst := cmp.Or(rate.Burst, defaultBurst)
+		unit, seconds := unitOf(rate.Per)
+		bound := fmt.Sprintf("limit rate %d/%s burst %d packets ", rate.Packets, unit, burst)
+		tell := code{}.limit(uint64(rate.Packets), seconds, burst).log(LogGroup, l.prefix)
+		u.addChain(name, "", rule(bound+logText(l.prefix), l.comment, tell))
+	}
+	return text + "jump " + name, c.verdict(unix.NFT_JUMP, name)
+}
+
+// defaultBurst is what the kernel makes of a burst of 0 packets.
+const defaultBurst = 5
+
+// unitOf returns the name of a period and its seconds.
+func unitOf(per time.Duration) (string, uint64) {
+	switch per {
+	case time.Minute:
+		return "minute", 60
+	case time.Hour:
+		return "hour", 60 * 60
+	case 24 * time.Hour:
+		return "day", 24 * 60 * 60
+	}
+	return "second", 1
+}
+
+func logText(prefix string) string {
+	return "log prefix " + strconv.Quote(prefix) + " group " + strconv.Itoa(LogGroup)
 }

@@ -26,6 +26,8 @@ const (
 	ctEstablished = 2
 	ctRelated     = 4
 
+	ctStatusDNAT = 1 << 5 // IPS_DST_NAT
+
 	ctDirOriginal = 0
 )
 
@@ -101,11 +103,29 @@ func (c code) vmap(set string) code {
 }
 
 // ctState matches when the connection is in one of the states.
-func (c code) ctState(states uint32) code {
+func (c code) ctState(states uint32) code { return c.ctBits(unix.NFT_CT_STATE, states) }
+
+// ctStatus matches when one of the bits of the status of the connection is set, whatever others are. A packet that is not
+// tracked has no status.
+func (c code) ctStatus(bits uint32) code { return c.ctBits(unix.NFT_CT_STATUS, bits) }
+
+func (c code) ctBits(key, bits uint32) code {
 	d := attrU32(nil, unix.NFTA_CT_DREG, regFirst)
-	c = c.expr("ct", attrU32(d, unix.NFTA_CT_KEY, unix.NFT_CT_STATE))
-	// The states are a word of the machine, unlike what netlink says of numbers.
-	return c.mask(binary.NativeEndian.AppendUint32(nil, states)).cmp(unix.NFT_CMP_NEQ, make([]byte, 4))
+	c = c.expr("ct", attrU32(d, unix.NFTA_CT_KEY, key))
+	// The bits are a word of the machine, unlike what netlink says of numbers.
+	return c.mask(binary.NativeEndian.AppendUint32(nil, bits)).cmp(unix.NFT_CMP_NEQ, make([]byte, 4))
+}
+
+// notrack keeps the packet away from connection tracking.
+func (c code) notrack() code { return c.expr("notrack", nil) }
+
+// limit ends the rule without a match when more packets came than a rate allows.
+func (c code) limit(packets, seconds uint64, burst uint32) code {
+	d := attr(nil, unix.NFTA_LIMIT_RATE, binary.BigEndian.AppendUint64(nil, packets))
+	d = attr(d, unix.NFTA_LIMIT_UNIT, binary.BigEndian.AppendUint64(nil, seconds))
+	d = attrU32(d, unix.NFTA_LIMIT_BURST, burst)
+	d = attrU32(d, unix.NFTA_LIMIT_TYPE, unix.NFT_LIMIT_PKTS)
+	return c.expr("limit", attrU32(d, unix.NFTA_LIMIT_FLAGS, 0))
 }
 
 // ctOriginal loads a field of the address and port that the first packet of the flow was sent to. For a packet that is not
@@ -177,10 +197,10 @@ func canonicalData(name string, data []byte) []byte {
 	slices.SortStableFunc(list, func(a, b attribute) int { return cmp.Compare(a.typ, b.typ) })
 	out := []byte{}
 	for _, a := range list {
-		if name == "counter" {
-			if a.typ == unix.NFTA_COUNTER_PAD {
-				continue
-			}
+		switch {
+		case name == "counter" && a.typ == unix.NFTA_COUNTER_PAD, name == "limit" && a.typ == unix.NFTA_LIMIT_PAD:
+			continue
+		case name == "counter":
 			a.data = make([]byte, 8)
 		}
 		out = attr(out, a.typ, a.data)

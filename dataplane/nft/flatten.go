@@ -6,12 +6,12 @@ import (
 	"margay/ruleset"
 )
 
-// An outcome is what a line does with a packet that matches.
+// An outcome is what a line does with a packet that matches. What the first three are at a place, its exits say.
 type outcome uint8
 
 const (
 	deny   outcome = iota
-	accept         // leaves the table
+	accept         // the stages after this one are not asked
 	next           // on to the next stage
 	report         // tell the log group, then on to the next line
 )
@@ -31,19 +31,18 @@ type stage struct {
 	lines []line
 }
 
-// flatten returns what Eval walks for an endpoint and a direction after the failsafes: a stage for each tier that
-// decides anything, and one for the profiles. Lines behind one that matches everything are left out. How the stages
-// become chains is decided elsewhere.
-func (u *builder) flatten(ep *ruleset.Endpoint, dir ruleset.Direction) []stage {
+// flatten returns what Eval walks in one of its stages after the failsafes: a stage for each tier that decides anything.
+// Lines behind one that matches everything are left out. How the stages become chains is decided elsewhere.
+func (u *builder) flatten(s ruleset.Stage, w *ruleset.Walk, dir ruleset.Direction) []stage {
 	var stages []stage
-	for _, tier := range ep.Normal.Tiers(dir) {
+	for _, tier := range w.Tiers(dir) {
+		if s == ruleset.PreDNAT || s == ruleset.Untracked {
+			tier.EndPass = true
+		}
 		if s, ok := u.tier(&tier, dir); ok {
+			s.lines = reachable(s.lines)
 			stages = append(stages, s)
 		}
-	}
-	stages = append(stages, u.profiles(ep, dir))
-	for i := range stages {
-		stages[i].lines = reachable(stages[i].lines)
 	}
 	return stages
 }
@@ -66,7 +65,7 @@ func (u *builder) tier(tier *ruleset.Tier, dir ruleset.Direction) (s stage, ok b
 			case ruleset.Pass:
 				l.outcome = next
 			case ruleset.Log:
-				l.outcome, l.prefix = report, logPrefix(u.settings.LogPrefix, tier.Name, id)
+				l.outcome, l.prefix = report, u.logPrefix(tier.Name, id)
 			}
 			s.lines = append(s.lines, l)
 		}
@@ -79,9 +78,10 @@ func (u *builder) tier(tier *ruleset.Tier, dir ruleset.Direction) (s stage, ok b
 	return s, ok
 }
 
-func (u *builder) profiles(ep *ruleset.Endpoint, dir ruleset.Direction) stage {
+// profiles returns the stage after the last tier of Normal.
+func (u *builder) profiles(names []string, dir ruleset.Direction) stage {
 	s := stage{name: []string{"profiles"}}
-	for _, name := range ep.Profiles {
+	for _, name := range names {
 		profile := u.profile(name)
 		if profile == nil {
 			s.lines = append(s.lines, line{comment: "profile " + name + " is missing"})
@@ -95,15 +95,15 @@ func (u *builder) profiles(ep *ruleset.Endpoint, dir ruleset.Direction) stage {
 				l.outcome = accept
 			case ruleset.Deny:
 			case ruleset.Log:
-				id := ruleset.PolicyID{Kind: "Profile", Name: name}
-				l.outcome, l.prefix = report, logPrefix(u.settings.LogPrefix, "", id)
+				l.outcome, l.prefix = report, u.logPrefix("", profileID(name))
 			default: // Pass means nothing in a profile
 				continue
 			}
 			s.lines = append(s.lines, l)
 		}
 	}
-	s.lines = append(s.lines, line{comment: "no profile allows"})
+	s.lines = append(s.lines, line{comment: noProfileRemark})
+	s.lines = reachable(s.lines)
 	return s
 }
 
@@ -120,18 +120,13 @@ func reachable(lines []line) []line {
 // maxLogPrefix is the length of the longest prefix of a report (NF_LOG_PREFIXLEN less the final zero).
 const maxLogPrefix = 127
 
-// logPrefix returns the prefix of the reports of a policy's Log rules. In the configured prefix %t stands for the tier, %k
-// for the kind, %p for namespace/name and %n for the name of the policy (spec 2.11); with none of them tier and policy
-// are appended.
-func logPrefix(configured, tier string, id ruleset.PolicyID) string {
-	full := id.Name
-	if id.Namespace != "" {
-		full = id.Namespace + "/" + id.Name
+// logPrefix returns the prefix of the reports of a policy's or profile's Log rules (spec 2.11). If the configured one has
+// no specifiers, tier and policy are appended: without them a report says nothing.
+func (u *builder) logPrefix(tier string, id ruleset.PolicyID) string {
+	text := u.settings.LogText(tier, id)
+	if text == u.settings.LogPrefix {
+		text = strings.TrimLeft(text+" "+tier+" "+id.String(), " ")
 	}
-	expanded := strings.NewReplacer("%t", tier, "%k", id.Kind, "%p", full, "%n", id.Name).Replace(configured)
-	if expanded == configured {
-		expanded = strings.TrimLeft(configured+" "+tier+" "+id.String(), " ")
-	}
-	expanded = remark(expanded)
-	return expanded[:min(len(expanded), maxLogPrefix-2)] + ": "
+	text = remark(text)
+	return text[:min(len(text), maxLogPrefix-2)] + ": "
 }

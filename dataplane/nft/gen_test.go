@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"time"
 
 	"margay/ruleset"
 )
@@ -26,17 +27,22 @@ func list[T any](g generator, most int, f func() T) []T {
 }
 
 var (
-	// Peers have addresses in 10.1.0.0/16 and fd01::/16, this host has all of 10.2.0.0/16 and fd02::/16.
-	peers4  = addrsOf("10.1.0.1", "10.1.0.2", "10.1.1.1", "10.1.128.7", "10.1.255.255")
-	peers6  = addrsOf("fd01::1", "fd01::2", "fd01:0:0:1::1", "fd01:8000::7", "fd01::ffff")
-	locals4 = addrsOf("10.2.0.1", "10.2.0.2", "10.2.1.1", "10.2.200.7")
-	locals6 = addrsOf("fd02::1", "fd02::2", "fd02:0:0:1::1", "fd02:8000::7")
-	nets    = netsOf("10.1.0.0/16", "10.1.0.0/24", "10.1.0.1/32", "10.1.128.0/17", "10.2.0.0/15", "10.2.0.0/24",
+	// Peers have addresses in 10.1.0.0/16 and fd01::/16, this host has all of 10.2.0.0/16 and fd02::/16. Virtual addresses
+	// are translated, see translations. Behind the devices are 10.10.0.0/16 and fd10::/16, 10.11.0.0/16 and so on.
+	peers4   = addrsOf("10.1.0.1", "10.1.0.2", "10.1.1.1", "10.1.128.7", "10.1.255.255")
+	peers6   = addrsOf("fd01::1", "fd01::2", "fd01:0:0:1::1", "fd01:8000::7", "fd01::ffff")
+	locals4  = addrsOf("10.2.0.1", "10.2.0.2", "10.2.1.1", "10.2.200.7")
+	locals6  = addrsOf("fd02::1", "fd02::2", "fd02:0:0:1::1", "fd02:8000::7")
+	virtual4 = addrsOf("10.3.0.1", "10.3.0.2", "10.3.0.3", "10.3.0.4", "10.3.0.5", "10.3.0.6", "10.3.0.7")
+	virtual6 = addrsOf("fd03::1", "fd03::2", "fd03::3", "fd03::4", "fd03::5", "fd03::6", "fd03::7")
+	nets     = netsOf("10.1.0.0/16", "10.1.0.0/24", "10.1.0.1/32", "10.1.128.0/17", "10.2.0.0/15", "10.2.0.0/24",
 		"10.2.0.2/32", "0.0.0.0/0", "128.0.0.0/1", "10.1.255.255/32", "fd01::/16", "fd01::/64", "fd01::1/128",
-		"fd01:8000::/17", "fd00::/8", "fd02::/64", "fd02::2/128", "::/0", "8000::/1", "fd01::ffff/128")
-	ports      = []uint16{0, 1, 22, 53, 79, 80, 81, 443, 9090, 9091, 9092, 65534, 65535}
-	protos     = []uint8{ruleset.TCP, ruleset.UDP, ruleset.ICMP, ruleset.ICMPv6, ruleset.SCTP, ruleset.UDPLite, 47, 253}
-	interfaces = []string{"t0", "t1", "cali0", "x0"}
+		"fd01:8000::/17", "fd00::/8", "fd02::/64", "fd02::2/128", "::/0", "8000::/1", "fd01::ffff/128",
+		"10.8.0.0/13", "10.13.0.1/32", "10.14.0.0/16", "10.3.0.0/16", "10.3.0.4/30", "10.11.0.0/16", "fd10::/12", "fd13::1/128",
+		"fd14::/16", "fd03::/16", "fd03::4/126", "fd11::/16", "fe80::/10")
+	ports      = []uint16{0, 1, 22, 53, 79, 80, 81, 443, 4789, 9090, 9091, 9092, 65534, 65535}
+	protos     = []uint8{ruleset.TCP, ruleset.UDP, ruleset.ICMP, ruleset.ICMPv6, ruleset.SCTP, ruleset.UDPLite, 4, 47, 253}
+	interfaces = []string{"t0", "t1", "x0", "cali0", "cali1", "cali2"}
 	setIDs     = []ruleset.SetID{"a", "b", "c", "missing", "n1", "n2"}
 )
 
@@ -55,7 +61,8 @@ func netsOf(list ...string) (out []netip.Prefix) {
 }
 
 func (g generator) addr() netip.Addr {
-	return pick(g, pick(g, peers4, locals4, peers6, locals6)...)
+	n := g.IntN(len(interfaces))
+	return pick(g, pick(g, peers4, locals4, peers6, locals6, virtual4, virtual6, []netip.Addr{own4(n, 1), own6(n, 1)})...)
 }
 
 func (g generator) net() netip.Prefix { return pick(g, nets...) }
@@ -168,9 +175,10 @@ func (g generator) profile(name string) *ruleset.Profile {
 	return &ruleset.Profile{Name: name, Ingress: list(g, 3, g.rule), Egress: list(g, 3, g.rule)}
 }
 
-func (g generator) tiers() []ruleset.Tier {
+// tiers draws fewer than most tiers.
+func (g generator) tiers(most int) []ruleset.Tier {
 	var out []ruleset.Tier
-	for i := range g.IntN(4) {
+	for i := range g.IntN(most) {
 		out = append(out, ruleset.Tier{
 			Name: fmt.Sprint("tier", i), Policies: list(g, 3, g.policyID), EndPass: g.one(2),
 		})
@@ -185,16 +193,48 @@ func (g generator) endpointID() ruleset.EndpointID {
 // endpoint draws an endpoint whose interfaces no other endpoint has: every name has a home.
 func (g generator) endpoint(id ruleset.EndpointID) *ruleset.Endpoint {
 	ep := &ruleset.Endpoint{
-		ID: id, Normal: ruleset.Walk{Ingress: g.tiers(), Egress: g.tiers()},
+		ID: id, Normal: ruleset.Walk{Ingress: g.tiers(4), Egress: g.tiers(4)},
 		Profiles: list(g, 2, func() string { return pick(g, "f0", "f1", "none") }),
 	}
-	homes := map[string][]string{"e0": {"t0"}, "e1": {"t1", "cali0"}, "e2": {ruleset.AllInterfaces}}
+	if g.one(2) {
+		ep.Forward = ruleset.Walk{Ingress: g.tiers(3), Egress: g.tiers(3)}
+	}
+	if g.one(2) {
+		ep.PreDNAT = ruleset.Walk{Ingress: g.tiers(3), Egress: g.tiers(2)}
+	}
+	if g.one(3) {
+		ep.Untracked = ruleset.Walk{Ingress: g.tiers(3), Egress: g.tiers(3)}
+	}
+	homes := map[string][]string{"e0": {"t0"}, "e1": {"t1", "lo"}, "e2": {ruleset.AllInterfaces}}
 	for _, name := range homes[id.Name] {
 		if !g.one(4) {
 			ep.Interfaces = append(ep.Interfaces, name)
 		}
 	}
 	return ep
+}
+
+func (g generator) workloadID() ruleset.EndpointID {
+	return ruleset.EndpointID{Kind: "WorkloadEndpoint", Namespace: "ns", Name: fmt.Sprint("w", g.IntN(3))}
+}
+
+func (g generator) workload(id ruleset.EndpointID) *ruleset.Workload {
+	n := int(id.Name[1]-'0') + 3 // its device
+	w := &ruleset.Workload{
+		ID: id, Interface: interfaces[n], Normal: ruleset.Walk{Ingress: g.tiers(3), Egress: g.tiers(3)},
+		Profiles: list(g, 2, func() string { return pick(g, "f0", "f1", "f1", "none") }),
+		Addrs:    list(g, 3, func() netip.Addr { return pick(g, own4(n, 1), own4(n, 2), own6(n, 1), own6(n, 2)) }),
+	}
+	if g.one(3) {
+		w.Spoofable = list(g, 3, g.net)
+	}
+	switch g.IntN(12) {
+	case 0:
+		w.Interface = ""
+	case 1:
+		w.Interface = "t1" // no workload's, by its name
+	}
+	return w
 }
 
 func (g generator) settings() ruleset.Settings {
@@ -205,11 +245,17 @@ func (g generator) settings() ruleset.Settings {
 		}
 		return f
 	}
-	return ruleset.Settings{
+	s := ruleset.Settings{
 		FailsafeIngress: list(g, 3, failsafe), FailsafeEgress: list(g, 3, failsafe),
 		Reject: g.one(3), AcceptInvalid: g.one(3), LogPrefix: pick(g, "", "calico-packet", "%t|%p"),
-		WorkloadPrefixes: pick(g, nil, []string{"cali"}, []string{"tap", "cali"}),
+		WorkloadPrefixes: pick(g, nil, []string{"cali"}, []string{"cali"}, []string{"tap", "cali"}, []string{""}),
+		EndpointToHost:   pick(g, ruleset.HostDrop, ruleset.HostReturn, ruleset.HostAccept),
+		AllowSpoofing:    g.one(2), AllowVXLAN: g.one(2), AllowIPIP: g.one(2),
 	}
+	if g.one(2) {
+		s.LogRate = ruleset.LogRate{Packets: 10, Per: pick(g, time.Second, time.Minute, time.Hour, 24*time.Hour), Burst: pick[uint32](g, 0, 7)}
+	}
+	return s
 }
 
 func (g generator) program() *ruleset.Program {
@@ -231,13 +277,17 @@ func (g generator) program() *ruleset.Program {
 		id := g.endpointID()
 		p.Endpoints[id] = g.endpoint(id)
 	}
+	for range 4 {
+		id := g.workloadID()
+		p.Workloads[id] = g.workload(id)
+	}
 	return p
 }
 
 // delta draws a change of p.
 func (g generator) delta(p *ruleset.Program) *ruleset.Delta {
 	d := &ruleset.Delta{
-		Endpoints: map[ruleset.EndpointID]*ruleset.Endpoint{}, Policies: map[ruleset.PolicyID]*ruleset.Policy{},
+		Endpoints: map[ruleset.EndpointID]*ruleset.Endpoint{}, Workloads: map[ruleset.EndpointID]*ruleset.Workload{}, Policies: map[ruleset.PolicyID]*ruleset.Policy{},
 		Profiles: map[string]*ruleset.Profile{}, Sets: map[ruleset.SetID]*ruleset.SetDelta{},
 	}
 	if g.one(8) {
@@ -248,6 +298,12 @@ func (g generator) delta(p *ruleset.Program) *ruleset.Delta {
 		id := g.endpointID()
 		if d.Endpoints[id] = g.endpoint(id); g.one(3) {
 			d.Endpoints[id] = nil
+		}
+	}
+	if g.one(3) {
+		id := g.workloadID()
+		if d.Workloads[id] = g.workload(id); g.one(3) {
+			d.Workloads[id] = nil
 		}
 	}
 	for range g.IntN(3) {
@@ -280,4 +336,84 @@ func (g generator) setDelta(p *ruleset.Program, id ruleset.SetID) *ruleset.SetDe
 	}
 	member := func() ruleset.Member { return g.member(kindOf(id)) }
 	return &ruleset.SetDelta{Add: list(g, 4, member), Remove: list(g, 4, member)}
+}
+
+// packet draws a packet that can be sent: as wire.emit takes it.
+func (g generator) packet() ruleset.Packet {
+	p := ruleset.Packet{Protocol: g.proto()}
+	n := g.IntN(len(interfaces))
+	if g.one(3) {
+		p.Out = pick(g, "", "", interfaces[n])
+	} else {
+		p.In = interfaces[n]
+	}
+	four := !g.one(2)
+	p.Src, p.Dst = g.source(p.In, n, four), g.target(four)
+	if ruleset.HasPorts(p.Protocol) {
+		p.SrcPort, p.DstPort = pick(g, ports...), pick(g, ports...)
+		if g.one(2) {
+			p.SrcPort = uint16(1024 + g.IntN(60000))
+		}
+	}
+	if p.Protocol == ruleset.ICMP || p.Protocol == ruleset.ICMPv6 {
+		p.ICMPType, p.ICMPCode = pick[uint8](g, 0, 8, 8, 13, 128, 128, 129, 3, 1), pick[uint8](g, 0, 0, 1)
+		if g.one(3) {
+			p.ICMPType = uint8(129 + g.IntN(9)) // neighbour discovery, and what is beside it
+		}
+	}
+	if !four && p.In != "" && g.one(6) { // to all nodes of the link
+		p.Dst = netip.MustParseAddr("ff02::1")
+		if g.one(2) {
+			p.Protocol, p.ICMPType = ruleset.ICMPv6, uint8(129+g.IntN(9))
+		}
+	}
+	return p
+}
+
+// answer draws an answer to a packet that passed, or an error about it, from where it went.
+func (g generator) answer(to *passage) probe {
+	p := to.packet
+	out := probe{Packet: ruleset.Packet{In: p.Out, Src: p.Dst, Dst: p.Src, Protocol: p.Protocol, SrcPort: p.DstPort,
+		DstPort: p.SrcPort, ICMPType: p.ICMPType, ICMPCode: p.ICMPCode}}
+	if p.Out == "" {
+		out.Out = p.In
+	}
+	if out.In == "lo" || out.Out == "lo" || p.Dst.IsMulticast() {
+		return probe{Packet: g.packet()}
+	}
+	if g.one(3) && !p.DNAT { // unreachable
+		about := to.sent
+		out.Protocol, out.SrcPort, out.DstPort, out.ICMPType, out.ICMPCode = ruleset.ICMP, 0, 0, 3, 1
+		if about.Src.Is6() {
+			out.Protocol, out.ICMPType, out.ICMPCode = ruleset.ICMPv6, 1, 0
+		}
+		out.about, out.aboutID = &about, to.id
+	}
+	return out
+}
+
+// source draws the source of a packet that comes in by a device, or is sent.
+func (g generator) source(in string, n int, four bool) netip.Addr {
+	pool4, pool6 := locals4, locals6
+	if in != "" {
+		pool4, pool6 = peers4, peers6
+	}
+	if in != "" && !g.one(6) {
+		pool4, pool6 = []netip.Addr{own4(n, 1), own4(n, 2)}, []netip.Addr{own6(n, 1), own6(n, 2)}
+		if g.one(12) {
+			pool6 = addrsOf("fe80::1", "::")
+		}
+	}
+	if four {
+		return pick(g, pool4...)
+	}
+	return pick(g, pool6...)
+}
+
+func (g generator) target(four bool) netip.Addr {
+	n := g.IntN(len(interfaces))
+	if four {
+		return pick(g, pick(g, locals4, locals4, peers4, virtual4, []netip.Addr{own4(n, 1), own4(n, 2)})...)
+	}
+	return pick(g, pick(g, locals6, locals6, peers6, virtual6, []netip.Addr{own6(n, 1), own6(n, 2)})...)
 }

@@ -33,6 +33,7 @@ func newImage(p *ruleset.Program) *image {
 	}
 	im.program.Settings = p.Settings
 	maps.Copy(im.program.Endpoints, p.Endpoints)
+	maps.Copy(im.program.Workloads, p.Workloads)
 	maps.Copy(im.program.Policies, p.Policies)
 	maps.Copy(im.program.Profiles, p.Profiles)
 	t := im.touch()
@@ -68,11 +69,13 @@ func (im *image) apply(d *ruleset.Delta) []Change {
 			t.newMembers(id, set.New)
 		}
 	}
-	rest := ruleset.Delta{Settings: d.Settings, Endpoints: d.Endpoints, Policies: d.Policies, Profiles: d.Profiles}
+	rest := *d
+	rest.Sets = nil
 	im.program.Apply(&rest)
 	if len(renewed) > 0 || !rest.Empty() {
 		t.endpoints(func(key unitKey) bool {
-			return d.Settings != nil || hasKey(d.Endpoints, key.id) || im.units[key].uses(d, renewed)
+			return d.Settings != nil || hasKey(d.Endpoints, key.id) || hasKey(d.Workloads, key.id) ||
+				key.base && len(d.Endpoints)+len(d.Workloads) > 0 || im.units[key].uses(d, renewed)
 		})
 	}
 	changes = append(changes, t.changes()...)
@@ -144,23 +147,27 @@ func (t *touch) dropMembers(id ruleset.SetID) {
 // endpoint owns no interface any more.
 func (t *touch) endpoints(stale func(unitKey) bool) {
 	t.owners = ownersOf(t.program)
-	active := t.owners.active()
 	made := map[unitKey]*unit{}
-	for id, ep := range active {
-		for _, dir := range []ruleset.Direction{ruleset.Ingress, ruleset.Egress} {
-			if key := (unitKey{id: id, dir: dir}); t.units[key] == nil || stale(key) {
-				b := t.builder()
-				b.endpoint(ep, dir)
-				made[key] = b.unit
-			}
+	build := func(key unitKey, f func(*builder)) {
+		if t.units[key] == nil || stale(key) {
+			b := t.builder(key)
+			f(b)
+			made[key] = b.unit
 		}
 	}
-	b := t.builder()
-	b.base(t.owners)
-	made[unitKey{base: true}] = b.unit
+	for _, dir := range []ruleset.Direction{ruleset.Ingress, ruleset.Egress} {
+		for id, ep := range t.owners.endpoints() {
+			build(unitKey{id: id, dir: dir}, func(b *builder) { b.host(ep, dir) })
+		}
+		for _, w := range t.owners.workloads {
+			build(unitKey{id: w.ID, dir: dir}, func(b *builder) { b.guest(w, dir) })
+		}
+	}
+	build(unitKey{base: true}, func(b *builder) { b.base(t.owners) })
+	active := t.owners.active()
 	var gone []*unit
 	for key, u := range t.units {
-		if !key.base && active[key.id] == nil || made[key] != nil {
+		if !key.base && !active[key.id] || made[key] != nil {
 			gone = append(gone, u)
 			delete(t.units, key)
 		}

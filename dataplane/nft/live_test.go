@@ -135,14 +135,14 @@ func TestReadLog(t *testing.T) {
 	entries, result := make(chan LogEntry, 100), make(chan error, 1)
 	go func() { result <- ReadLog(ctx, Options{NetNS: w.fd}, func(e LogEntry) { entries <- e }) }()
 	want := []LogEntry{
-		{Prefix: "default|GlobalNetworkPolicy|open: ", In: "t0", Protocol: ruleset.UDP, SrcPort: 7000, DstPort: 53,
+		{Prefix: "default|gnp|open: ", In: "t0", Protocol: ruleset.UDP, SrcPort: 7000, DstPort: 53,
 			Src: netip.MustParseAddr("10.1.0.1"), Dst: netip.MustParseAddr("10.2.0.1")},
-		{Prefix: "default|GlobalNetworkPolicy|open: ", In: "t0", Protocol: ruleset.UDP, SrcPort: 7001, DstPort: 54,
+		{Prefix: "default|gnp|open: ", In: "t0", Protocol: ruleset.UDP, SrcPort: 7001, DstPort: 54,
 			Src: netip.MustParseAddr("fd01::1"), Dst: netip.MustParseAddr("fd02::1")},
 	}
 	for i := 0; i < len(want); {
 		e := want[i]
-		w.emit(t, &ruleset.Packet{Interface: "t0", Protocol: e.Protocol, Src: e.Src, Dst: e.Dst, SrcPort: e.SrcPort,
+		w.emit(t, &ruleset.Packet{In: "t0", Protocol: e.Protocol, Src: e.Src, Dst: e.Dst, SrcPort: e.SrcPort,
 			DstPort: e.DstPort}, uint16(i))
 		select {
 		case got := <-entries:
@@ -187,7 +187,7 @@ func TestReject(t *testing.T) {
 		{"udp6", ruleset.UDP, six, func(b []byte) bool { return b[6] == ruleset.ICMPv6 && b[40] == 1 && b[41] == 1 }},
 	}
 	for _, tt := range tests {
-		w.emit(t, &ruleset.Packet{Interface: "t0", Protocol: tt.protocol, Src: tt.addrs[0], Dst: tt.addrs[1], SrcPort: 5000,
+		w.emit(t, &ruleset.Packet{In: "t0", Protocol: tt.protocol, Src: tt.addrs[0], Dst: tt.addrs[1], SrcPort: 5000,
 			DstPort: 80}, 4)
 		if !w.reads(t, "t0", tt.answer) {
 			t.Errorf("%s: no answer", tt.name)

@@ -22,6 +22,9 @@ func tierRemark(tier string) string { return "end of tier " + tier }
 // noProfileRemark is the comment of the rule behind all profiles.
 const noProfileRemark = "no profile allows"
 
+// againRemark is in the comments of chains in which packets meet a stage a second time, which does not count.
+const againRemark = "untracked again"
+
 // profileID is how a profile is named where policies are.
 func profileID(name string) ruleset.PolicyID { return ruleset.PolicyID{Kind: "Profile", Name: name} }
 

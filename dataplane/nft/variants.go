@@ -31,7 +31,24 @@ func (w *writer) variants(sets setIndex, r *ruleset.Rule) []variant {
 		vs = x.entity(vs, w.to(), &r.Destination)
 		out = append(out, vs...)
 	}
-	return slices.DeleteFunc(out, func(v variant) bool { return v.protos.empty() })
+	out = slices.DeleteFunc(out, func(v variant) bool { return v.protos.empty() })
+	if w.beforeDNAT {
+		out = each(out, eachProtocol)
+	}
+	return out
+}
+
+// eachProtocol returns the same as v, each variant for one protocol, if v matches a port that connection tracking
+// remembers: nft(8) reads and prints such a port only where the protocol is known.
+func eachProtocol(v variant) []variant {
+	if !v.implies(func(t test) bool { return t.side == original && (t.port() || t.kind == testAddrPorts) }) {
+		return []variant{v}
+	}
+	var out []variant
+	for _, p := range v.protos.list() {
+		out = append(out, v.only(protocolsOf(p)))
+	}
+	return out
 }
 
 // families returns the families that a rule must be written for: any, when nothing in the rule depends on it.

@@ -1,0 +1,238 @@
+package nft
+
+import (
+	"maps"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"margay/ruleset"
+)
+
+// Names of what the base holds, and priorities; the package comment says what is where and why.
+const (
+	rejectChain    = "refuse" // reject is a word of nft(8)
+	untrackChain   = "untrack"
+	redirectsChain = "redirected"
+	guestsChain    = "from-workloads"
+
+	// loopback is the interface by which packets come in that connection tracking has seen going out.
+	loopback = "lo"
+
+	priority    = -10
+	rawPriority = -300
+)
+
+// base adds the base chains that are needed, what dispatches by interface, and what all endpoints share.
+func (u *builder) base(o owners) {
+	u.rawPrerouting(o)
+	u.rawOutput(o)
+	u.input(o)
+	u.forward(o)
+	u.output(o)
+	u.postrouting(o)
+	if u.settings.Reject && len(o.active()) > 0 {
+		u.unit.chains = append(u.unit.chains, reject())
+	}
+}
+
+func (u *builder) addChain(name, comment string, rules ...*Rule) {
+	u.unit.chains = append(u.unit.chains, &Chain{Name: name, Comment: remark(comment), Rules: rules})
+}
+
+func (u *builder) addBase(name string, hook uint32, priority int32, rules []*Rule) {
+	base := &Base{Type: "filter", Hook: hook, Priority: priority}
+	u.unit.chains = append(u.unit.chains, &Chain{Name: name, Base: base, Rules: rules})
+}
+
+// rawPrerouting keeps what the Untracked stage allows of what comes in away from connection tracking.
+func (u *builder) rawPrerouting(o owners) {
+	chains := map[string][]*Rule{}
+	for name, ep := range o.named {
+		if !u.has(ep, ruleset.Untracked, ruleset.Ingress) {
+			continue
+		}
+		chains[name] = []*Rule{jumpRule("goto", endpointChain(ep.ID, ruleset.Ingress, "raw"))}
+		if name == loopback {
+			chains[name] = views(ep, "raw")
+		}
+	}
+	if len(chains) > 0 {
+		u.addBase("raw-prerouting", unix.NF_INET_PRE_ROUTING, rawPriority,
+			[]*Rule{u.dispatch("raw-in", "untracked-in", wayIn(), chains)})
+	}
+	u.untrack(o)
+}
+
+// rawOutput is the same for what processes of this host send.
+func (u *builder) rawOutput(o owners) {
+	chains := map[string][]*Rule{}
+	for name, ep := range o.named {
+		if u.has(ep, ruleset.Untracked, ruleset.Egress) {
+			chains[name] = []*Rule{jumpRule("goto", endpointChain(ep.ID, ruleset.Egress, "raw"))}
+		}
+	}
+	if len(chains) > 0 {
+		u.addBase("raw-output", unix.NF_INET_LOCAL_OUT, rawPriority,
+			[]*Rule{u.dispatch("raw-out", "untracked-out", wayOut(), chains)})
+	}
+}
+
+// untrack adds the chain where packets are kept away from connection tracking.
+func (u *builder) untrack(o owners) {
+	for _, ep := range o.endpoints() {
+		if u.has(ep, ruleset.Untracked, ruleset.Ingress) || u.has(ep, ruleset.Untracked, ruleset.Egress) {
+			u.addChain(untrackChain, "", rule("notrack accept", "", code{}.notrack().verdict(nfAccept, "")))
+			return
+		}
+	}
+}
+
+// input judges what is delivered to processes of this host.
+func (u *builder) input(o owners) {
+	rules := []*Rule{u.noWorkload(wayIn()).and(ifKnown()).then(exit{verdict: nfAccept}, "")}
+	rules = append(rules, u.ifWorkload(wayIn(), func(c condition) *Rule {
+		if len(o.workloads) == 0 {
+			return c.counted(exit{}, "unknown workload interface")
+		}
+		return c.then(goTo(guestsChain), "")
+	})...)
+	chains := map[string][]*Rule{}
+	for name, ep := range o.named {
+		chains[name] = u.entry(ep, ruleset.Normal)
+	}
+	if len(chains) > 0 {
+		rules = append(rules, u.dispatch("in", "endpoints-in", wayIn(), chains), u.fellOut(wayIn(), o))
+	}
+	if o.all != nil {
+		rules = append(rules, always().jump(u.entryOfAll(o.all, ruleset.Normal)), nothingDecided())
+	}
+	u.addBase("input", unix.NF_INET_LOCAL_IN, priority, rules)
+	if len(o.workloads) > 0 {
+		u.fromWorkloads(o)
+	}
+}
+
+// fellOut denies what came back from the chain of an endpoint's interface without a verdict.
+func (u *builder) fellOut(w way, o owners) *Rule {
+	return u.isIn(w, slices.Sorted(maps.Keys(o.named))).counted(exit{}, "no verdict from the endpoint")
+}
+
+func nothingDecided() *Rule { return always().counted(exit{}, "no verdict from the endpoint") }
+
+// forward judges what is passed on. Every chain that is entered here returns when it lets a packet pass, so that the next
+// one is asked.
+func (u *builder) forward(o owners) {
+	stations := u.forwardIn(o)
+	if len(o.workloads) > 0 {
+		stations = append(stations, u.workloadPolicies(o)...)
+	}
+	stations = append(stations, u.forwardOut(o)...)
+	var rules []*Rule
+	if len(stations) > 0 {
+		rules = append(rules, u.noWorkload(wayIn()).and(u.noWorkload(wayOut())).and(ifKnown()).then(exit{verdict: nfAccept}, ""))
+	}
+	rules = append(rules, u.strangers(wayIn(), o)...)
+	rules = append(rules, u.strangers(wayOut(), o)...)
+	if len(o.workloads) > 0 {
+		rules = append(rules, u.sources(o), ifKnown().then(exit{verdict: nfAccept}, ""))
+	}
+	if rules = append(rules, stations...); len(rules) > 0 {
+		u.addBase("forward", unix.NF_INET_FORWARD, priority, rules)
+	}
+}
+
+// forwardIn returns the rules for the host endpoint that a packet comes in by.
+func (u *builder) forwardIn(o owners) []*Rule {
+	var rules []*Rule
+	chains := map[string][]*Rule{}
+	for name, ep := range o.named {
+		if u.hasEntry(ep, ruleset.Forward) {
+			chains[name] = u.entry(ep, ruleset.Forward)
+		}
+	}
+	if len(chains) > 0 {
+		rules = append(rules, u.dispatch("forward-in", "forward-in", wayIn(), chains))
+	}
+	if o.all != nil && u.hasEntry(o.all, ruleset.Forward) {
+		rules = append(rules, u.isNotIn(wayIn(), slices.Sorted(maps.Keys(o.named))).jump(u.entryOfAll(o.all, ruleset.Forward)))
+	}
+	return rules
+}
+
+// forwardOut returns the rules for the host endpoint that a packet leaves by.
+func (u *builder) forwardOut(o owners) []*Rule {
+	var rules []*Rule
+	chains := map[string][]*Rule{}
+	for name, ep := range o.named {
+		if u.has(ep, ruleset.Forward, ruleset.Egress) {
+			chains[name] = []*Rule{jumpRule("goto", endpointChain(ep.ID, ruleset.Egress, "forward"))}
+		}
+	}
+	if len(chains) > 0 {
+		rules = append(rules, u.dispatch("forward-out", "forward-out", wayOut(), chains))
+	}
+	if o.all != nil && u.has(o.all, ruleset.Forward, ruleset.Egress) {
+		rules = append(rules, u.isNotIn(wayOut(), slices.Sorted(maps.Keys(o.named))).
+			jump(endpointChain(o.all.ID, ruleset.Egress, "forward")))
+	}
+	return rules
+}
+
+// output judges what processes of this host send, if its destination is the one that they chose: then the interface that
+// the hook knows is the one that the packet leaves by.
+func (u *builder) output(o owners) {
+	rules := []*Rule{ifKnown().then(exit{verdict: nfAccept}, "")}
+	if len(o.endpoints()) > 0 {
+		rules = append(rules, ifTranslated().then(exit{verdict: nfAccept}, "judged where its interface is known, see "+redirectsChain))
+	}
+	chains := map[string][]*Rule{}
+	for name, ep := range o.named {
+		chains[name] = []*Rule{jumpRule("goto", u.egressEntry(ep))}
+	}
+	rules = append(rules, u.egress("out", "endpoints-out", chains, o, u.egressEntry)...)
+	u.addBase("output", unix.NF_INET_LOCAL_OUT, priority, rules)
+}
+
+// postrouting judges what processes of this host send to a destination that was translated: the kernel has chosen its
+// interface anew.
+func (u *builder) postrouting(o owners) {
+	if len(o.endpoints()) == 0 {
+		return
+	}
+	u.addBase("postrouting", unix.NF_INET_POST_ROUTING, priority, []*Rule{ifTranslated().then(goTo(redirectsChain), "")})
+	rules := []*Rule{
+		ifKnown().then(exit{verdict: nfAccept}, ""),
+		wayIn().exists().then(exit{verdict: nfAccept}, "passed on by this host"),
+	}
+	chains := map[string][]*Rule{}
+	for name, ep := range o.named {
+		chains[name] = []*Rule{jumpRule("goto", u.redirectedEntry(ep))}
+	}
+	rules = append(rules, u.egress("redirected", "redirected-out", chains, o, u.redirectedEntry)...)
+	u.addChain(redirectsChain, "what this host sends and was sent elsewhere", rules...)
+}
+
+// egress returns the rules that lead to the host endpoint that a packet leaves by.
+func (u *builder) egress(kind, table string, chains map[string][]*Rule, o owners, entry func(*ruleset.Endpoint) string) []*Rule {
+	var rules []*Rule
+	if len(chains) > 0 {
+		rules = append(rules, u.dispatch(kind, table, wayOut(), chains), u.fellOut(wayOut(), o))
+	}
+	if o.all != nil {
+		rules = append(rules, u.ifWorkload(wayOut(), func(c condition) *Rule {
+			return c.then(exit{verdict: nfAccept}, "host to own workload")
+		})...)
+		rules = append(rules, always().jump(entry(o.all)), nothingDecided())
+	}
+	return rules
+}
+
+// reject returns the chain that answers denied packets.
+func reject() *Chain {
+	c := code{}.meta(unix.NFT_META_L4PROTO, regFirst).cmp(unix.NFT_CMP_EQ, []byte{ruleset.TCP})
+	return &Chain{Name: rejectChain, Rules: []*Rule{
+		rule("meta l4proto tcp reject with tcp reset", "", c.rejectTCP()),
+		rule("reject with icmpx admin-prohibited", "", code{}.rejectProhibited()),
+	}}
+}

@@ -1,0 +1,311 @@
+package nft
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"margay/ruleset"
+)
+
+// isAll reports whether an endpoint is the one for all interfaces.
+func isAll(ep *ruleset.Endpoint) bool { return slices.Contains(ep.Interfaces, ruleset.AllInterfaces) }
+
+// has reports whether a host endpoint has chains for a stage and direction.
+func (u *builder) has(ep *ruleset.Endpoint, s ruleset.Stage, dir ruleset.Direction) bool {
+	policies := len(ep.Walk(s).Tiers(dir)) > 0
+	switch s {
+	case ruleset.Forward: // invalid packets are denied, with or without policy
+		return policies || !u.settings.AcceptInvalid
+	case ruleset.PreDNAT:
+		return policies && dir == ruleset.Ingress
+	case ruleset.Untracked:
+		return policies && !isAll(ep)
+	}
+	return true
+}
+
+// hasEarly reports whether a stage comes before Normal and Forward ingress.
+func (u *builder) hasEarly(ep *ruleset.Endpoint) bool {
+	return u.has(ep, ruleset.Untracked, ruleset.Ingress) || u.has(ep, ruleset.PreDNAT, ruleset.Ingress)
+}
+
+// hasEntry reports whether a packet that comes in by the endpoint, on its way to Normal or Forward, meets a chain of it.
+func (u *builder) hasEntry(ep *ruleset.Endpoint, s ruleset.Stage) bool {
+	return s == ruleset.Normal || u.hasEarly(ep) || u.has(ep, s, ruleset.Ingress)
+}
+
+// entry returns the rules with which the endpoint begins for a packet that comes in by it, on its way to Normal or
+// Forward.
+func (u *builder) entry(ep *ruleset.Endpoint, s ruleset.Stage) []*Rule {
+	switch {
+	case u.has(ep, ruleset.Untracked, ruleset.Ingress):
+		return views(ep, "untracked")
+	case u.has(ep, ruleset.PreDNAT, ruleset.Ingress):
+		return views(ep, "pre-dnat")
+	case s == ruleset.Forward:
+		return []*Rule{jumpRule("goto", endpointChain(ep.ID, ruleset.Ingress, "forward"))}
+	}
+	return []*Rule{jumpRule("goto", endpointChain(ep.ID, ruleset.Ingress))}
+}
+
+// views returns the rules that lead to a stage before destination NAT, which has chains for packets that were sent to
+// where they are going and others for those that were not.
+func views(ep *ruleset.Endpoint, stage string) []*Rule {
+	return []*Rule{
+		ifTranslated().then(goTo(endpointChain(ep.ID, ruleset.Ingress, stage, "original")), ""),
+		jumpRule("goto", endpointChain(ep.ID, ruleset.Ingress, stage)),
+	}
+}
+
+// entryOfAll returns the chain with which the endpoint for all interfaces begins.
+func (u *builder) entryOfAll(ep *ruleset.Endpoint, s ruleset.Stage) string {
+	switch {
+	case u.hasEarly(ep):
+		return endpointChain(ep.ID, ruleset.Ingress, "early")
+	case s == ruleset.Forward:
+		return endpointChain(ep.ID, ruleset.Ingress, "forward")
+	}
+	return endpointChain(ep.ID, ruleset.Ingress)
+}
+
+// egressEntry returns the chain with which an endpoint begins for what this host sends.
+func (u *builder) egressEntry(ep *ruleset.Endpoint) string {
+	if u.has(ep, ruleset.Untracked, ruleset.Egress) {
+		return endpointChain(ep.ID, ruleset.Egress, "untracked")
+	}
+	return endpointChain(ep.ID, ruleset.Egress)
+}
+
+// redirectedEntry returns the chain for what this host sends and was sent elsewhere.
+func (u *builder) redirectedEntry(ep *ruleset.Endpoint) string {
+	if u.settings.Reject {
+		return endpointChain(ep.ID, ruleset.Egress, "redirected")
+	}
+	return endpointChain(ep.ID, ruleset.Egress)
+}
+
+// host adds the chains of a host endpoint in one direction.
+func (u *builder) host(ep *ruleset.Endpoint, dir ruleset.Direction) {
+	p := &part{builder: u, id: ep.ID, dir: dir}
+	p.normal(ep, u.denial())
+	if u.has(ep, ruleset.Forward, dir) {
+		p.forward(ep)
+	}
+	if u.has(ep, ruleset.Untracked, dir) {
+		p.raw(ep)
+		if dir == ruleset.Ingress && slices.Contains(ep.Interfaces, loopback) {
+			p.beforeDNAT = true
+			p.raw(ep, "original")
+			p.beforeDNAT = false
+		}
+	}
+	switch {
+	case dir == ruleset.Egress:
+		p.egress(ep)
+	case u.hasEarly(ep):
+		p.early(ep)
+	}
+}
+
+// A part is an endpoint in one direction.
+type part struct {
+	*builder
+	id  ruleset.EndpointID
+	dir ruleset.Direction
+}
+
+// chain returns the name of a chain of the part.
+func (p *part) chain(path ...string) string { return endpointChain(p.id, p.dir, path...) }
+
+// A place is where a list of stages is used.
+type place struct {
+	path  []string // appended to the endpoint's chain name
+	about string   // what chains say of it: see readPlace
+}
+
+func (p *part) at(s ruleset.Stage, path ...string) place {
+	about := p.id.String() + " " + p.dir.String()
+	if s != ruleset.Normal {
+		about += " " + s.String()
+	}
+	return place{path, about}
+}
+
+// again is a place of the Untracked stage where packets meet it a second time.
+func (p *part) again(path ...string) place {
+	at := p.at(ruleset.Normal, path...)
+	at.about += " " + againRemark
+	return at
+}
+
+// add adds the chain in which a list of stages begins: head are its first rules, exits those of the last stage.
+func (p *part) add(at place, head []*Rule, stages []stage, x exits) {
+	first := p.stages(at, stages, x)
+	p.addChain(p.chain(at.path...), at.about, append(head, always().then(first, ""))...)
+}
+
+func (p *part) checkValid() []*Rule {
+	if p.settings.AcceptInvalid {
+		return nil
+	}
+	return []*Rule{ifInvalid().counted(exit{}, "invalid")}
+}
+
+// normal adds the chains of the Normal stage.
+func (p *part) normal(ep *ruleset.Endpoint, denied exit, path ...string) {
+	head := append(p.checkValid(), p.failsafes(p.dir, p.to(), exit{verdict: nfAccept})...)
+	stages := append(p.flatten(ruleset.Normal, &ep.Normal, p.dir), p.profiles(ep.Profiles, p.dir))
+	p.add(p.at(ruleset.Normal, path...), head, stages, exits{deny: denied, accept: exit{verdict: nfAccept}})
+}
+
+// forward adds the chains of the Forward stage. They return when they let a packet pass.
+func (p *part) forward(ep *ruleset.Endpoint) {
+	back := exit{verdict: unix.NFT_RETURN}
+	p.add(p.at(ruleset.Forward, "forward"), p.checkValid(), p.flatten(ruleset.Forward, &ep.Forward, p.dir),
+		exits{deny: p.denial(), accept: back, next: back})
+}
+
+// raw adds the chains of the Untracked stage before connection tracking. No connection is known there to which an answer
+// would belong, so denied packets are dropped.
+func (p *part) raw(ep *ruleset.Endpoint, path ...string) {
+	back := exit{verdict: unix.NFT_RETURN}
+	p.add(p.at(ruleset.Untracked, append([]string{"raw"}, path...)...), p.untrackedFailsafes(back),
+		p.flatten(ruleset.Untracked, &ep.Untracked, p.dir), exits{accept: goTo(untrackChain), next: back})
+}
+
+// untrackedFailsafes returns the rules that keep failsafe ports and their replies out of the Untracked stage.
+func (p *part) untrackedFailsafes(x exit) []*Rule {
+	return append(p.failsafes(p.dir, p.to(), x), p.failsafes(1-p.dir, source, x)...)
+}
+
+// egress adds the chains that only egress has. That the Untracked stage allowed a packet is not remembered but found out
+// again: others keep packets away from connection tracking, too.
+func (p *part) egress(ep *ruleset.Endpoint) {
+	if p.has(ep, ruleset.Untracked, p.dir) {
+		normal := goTo(p.chain())
+		p.add(p.again("untracked"), p.untrackedFailsafes(normal),
+			p.flatten(ruleset.Untracked, &ep.Untracked, p.dir), exits{accept: exit{verdict: nfAccept}, next: normal})
+	}
+	if p.settings.Reject { // there is no answering after routing
+		p.normal(ep, exit{}, "redirected")
+	}
+}
+
+// early adds the chains of Untracked and PreDNAT, which come before Normal and Forward ingress. They are walked in the
+// same hooks as these, and not before destination NAT, so that what they allow need not be remembered and a packet
+// meets one generation of rules.
+//
+//	untracked --none--> pre-dnat --none--> late --> Normal, or Forward, which for a workload's packets to this host is nothing
+//	    |                   |
+//	  allow               allow
+//	    +------> passed <---+              done with this host endpoint
+func (p *part) early(ep *ruleset.Endpoint) {
+	for _, before := range []bool{false, true} {
+		p.beforeDNAT = before
+		var view []string
+		if before {
+			view = []string{"original"}
+		}
+		after := goTo(p.chain("late"))
+		if p.has(ep, ruleset.PreDNAT, ruleset.Ingress) {
+			path := append([]string{"pre-dnat"}, view...)
+			head := append(p.checkValid(), p.failsafes(p.dir, p.to(), after)...)
+			p.add(p.at(ruleset.PreDNAT, path...), head, p.flatten(ruleset.PreDNAT, &ep.PreDNAT, p.dir),
+				exits{deny: p.denial(), accept: goTo(p.chain("passed")), next: after})
+			after = goTo(p.chain(path...))
+		}
+		if p.has(ep, ruleset.Untracked, ruleset.Ingress) {
+			p.add(p.again(append([]string{"untracked"}, view...)...), p.untrackedFailsafes(after),
+				p.flatten(ruleset.Untracked, &ep.Untracked, p.dir), exits{accept: goTo(p.chain("passed")), next: after})
+		}
+	}
+	p.beforeDNAT = false
+	p.afterEarly(ep)
+}
+
+// afterEarly adds the chains that tell by the interfaces which hook the packet is at.
+func (p *part) afterEarly(ep *ruleset.Endpoint) {
+	back := exit{verdict: unix.NFT_RETURN}
+	forward := back
+	if p.has(ep, ruleset.Forward, p.dir) {
+		forward = goTo(p.chain("forward"))
+	}
+	late := []*Rule{wayOut().exists().then(forward, "")}
+	passed := []*Rule{wayOut().exists().then(back, "")}
+	if isAll(ep) {
+		p.addChain(p.chain("early"), p.id.String()+" early", p.entry(ep, ruleset.Normal)...)
+		toHost := p.ifWorkload(wayIn(), func(c condition) *Rule { return c.then(back, "") })
+		late, passed = append(late, toHost...), append(passed, toHost...)
+	}
+	p.addChain(p.chain("late"), p.id.String()+" after the stages before NAT", append(late, jumpRule("goto", p.chain()))...)
+	p.addChain(p.chain("passed"), p.id.String()+" allowed before NAT",
+		append(passed, always().then(exit{verdict: nfAccept}, ""))...)
+}
+
+// failsafes returns the rules for the failsafe ports of a direction, by the networks that they are limited to. They match
+// the port at one end; the address is that of the part's peer.
+func (p *part) failsafes(list ruleset.Direction, at side, x exit) []*Rule {
+	peer := source
+	if p.dir == ruleset.Egress {
+		peer = p.to()
+	}
+	ports := map[netip.Prefix][]ruleset.Failsafe{}
+	for _, f := range p.settings.Failsafes(list) {
+		net := f.Net
+		if net.IsValid() {
+			net = net.Masked()
+		}
+		ports[net] = append(ports[net], f)
+	}
+	var rules []*Rule
+	for _, net := range slices.SortedFunc(maps.Keys(ports), comparePrefix) {
+		v := variant{protos: allProtocols}
+		if net.IsValid() {
+			v.family = ruleset.FamilyOf(net.Addr())
+			v.tests = []test{{kind: testPrefix, side: peer, prefix: net}}
+		}
+		for _, c := range p.services(v, at, ports[net]) {
+			rules = append(rules, c.counted(x, "failsafe"))
+		}
+	}
+	return rules
+}
+
+// services returns v restricted to protocols and ports: by one look-up for both, or, where that does not list, by one for
+// each protocol.
+func (p *part) services(v variant, at side, list []ruleset.Failsafe) []condition {
+	if at != original {
+		var elements []Element
+		for _, f := range list {
+			elements = append(elements, Element{Key: serviceKey(f.Protocol, f.Port)})
+		}
+		set := p.constant("failsafes", typeService, elements)
+		text, c := p.match(v)
+		c = at.loadPort(c.meta(unix.NFT_META_L4PROTO, regFirst), regWord1).lookup(set, false)
+		return []condition{{text + "meta l4proto . " + at.port("th") + " @" + set + " ", c}}
+	}
+	var out []condition
+	for _, proto := range []uint8{ruleset.TCP, ruleset.UDP} {
+		var ranges []ruleset.PortRange
+		for _, f := range list {
+			if f.Protocol == proto {
+				ranges = append(ranges, ruleset.PortRange{First: f.Port, Last: f.Port})
+			}
+		}
+		if len(ranges) > 0 {
+			text, c := p.match(v.only(protocolsOf(proto)).with(p.portsTest(original, mergeRanges(ranges))))
+			out = append(out, condition{text, c})
+		}
+	}
+	return out
+}
+
+func comparePrefix(a, b netip.Prefix) int {
+	if c := a.Addr().Compare(b.Addr()); c != 0 {
+		return c
+	}
+	return a.Bits() - b.Bits()
+}

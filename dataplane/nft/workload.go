@@ -1,0 +1,158 @@
+package nft
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"margay/ruleset"
+)
+
+// strangers returns the rules that deny what comes from or goes to a workload that is not known, be its flow known or not.
+func (u *builder) strangers(w way, o owners) []*Rule {
+	names := slices.Sorted(maps.Keys(o.workloads))
+	return u.ifWorkload(w, func(c condition) *Rule {
+		if len(names) > 0 {
+			c = c.and(u.isNotIn(w, names))
+		}
+		return c.counted(exit{}, "unknown workload interface")
+	})
+}
+
+// fromWorkloads adds the chain for what workloads send to their own host.
+func (u *builder) fromWorkloads(o owners) {
+	rules := append(u.strangers(wayIn(), o), u.sources(o), ifKnown().then(exit{verdict: nfAccept}, ""))
+	if o.all != nil && u.hasEarly(o.all) {
+		rules = append(rules, always().jump(endpointChain(o.all.ID, ruleset.Ingress, "early")))
+	}
+	for _, types := range [][2]byte{{130, 133}, {135, 136}} { // ruleset: PodDiscovery
+		rules = append(rules, discovery(types[0], types[1]))
+	}
+	rules = append(rules, u.workloadEgress(o))
+	if u.settings.EndpointToHost == ruleset.HostDrop {
+		rules = append(rules, always().counted(exit{}, "endpoint to host: Drop"))
+	} else {
+		rules = append(rules, always().counted(exit{verdict: nfAccept}, "endpoint to host: "+u.settings.EndpointToHost.String()))
+	}
+	u.addChain(guestsChain, "what workloads send to this host", rules...)
+}
+
+// discovery returns the rule that accepts what a workload needs to find its host.
+func discovery(first, last byte) *Rule {
+	c := code{}.meta(unix.NFT_META_NFPROTO, regFirst).cmp(unix.NFT_CMP_EQ, []byte{nfprotoIPv6})
+	c = c.meta(unix.NFT_META_L4PROTO, regFirst).cmp(unix.NFT_CMP_EQ, []byte{ruleset.ICMPv6})
+	c = c.payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, regFirst).
+		cmp(unix.NFT_CMP_GTE, []byte{first}).cmp(unix.NFT_CMP_LTE, []byte{last})
+	text := "icmpv6 type " + portText(ruleset.PortRange{First: uint16(first), Last: uint16(last)}) + " "
+	return condition{text, c}.counted(exit{verdict: nfAccept}, "neighbour discovery of a workload")
+}
+
+// sources adds the chains that deny what a workload sends from addresses that are not its own, and returns the rule that
+// leads there. They are shared by two hooks.
+func (u *builder) sources(o owners) *Rule {
+	chains := map[string][]*Rule{}
+	for name, w := range o.workloads {
+		chains[name] = u.ownSource(w)
+	}
+	return u.dispatchShared("source", "workload-sources", wayIn(), chains)
+}
+
+// ownSource returns the rules that deny what w may not send from, see ruleset: maySend.
+func (u *builder) ownSource(w *ruleset.Workload) []*Rule {
+	var own []netip.Prefix
+	for _, a := range w.Addrs {
+		if a.IsValid() && a.Zone() == "" {
+			own = append(own, netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
+	if u.settings.AllowSpoofing {
+		own = append(own, w.Spoofable...)
+	}
+	link := netip.MustParsePrefix("fe80::/10")
+	rules := u.notFrom(ruleset.IPv4, own)
+	own = append(own, link)
+	unspecified := netip.PrefixFrom(netip.IPv6Unspecified(), 128)
+	if slices.ContainsFunc(ofFamily(own, ruleset.IPv6), func(p netip.Prefix) bool { return p.Contains(unspecified.Addr()) }) {
+		return append(rules, u.notFrom(ruleset.IPv6, own)...)
+	}
+	rules = append(rules, u.notFrom(ruleset.IPv6, append(own, unspecified))...)
+	probe := variant{family: ruleset.IPv6, protos: allProtocols, tests: []test{{kind: testPrefix, prefix: unspecified}}}
+	near := u.netsTest(destination, []netip.Prefix{link, netip.MustParsePrefix("ff00::/8")})
+	near.not = true
+	return append(rules, u.spoofed(probe.only(protocolsOf(ruleset.ICMPv6).not())), u.spoofed(probe.with(near)))
+}
+
+// notFrom returns the rule that denies what comes from no address of a family but these.
+func (u *builder) notFrom(f ruleset.Family, own []netip.Prefix) []*Rule {
+	v := variant{family: f, protos: allProtocols}
+	disjoint := maximal(ofFamily(own, f))
+	switch {
+	case len(disjoint) > 0 && disjoint[0].Bits() == 0:
+		return nil
+	case len(disjoint) > 0:
+		t := u.netsTest(source, disjoint)
+		t.not = true
+		v = v.with(t)
+	}
+	return []*Rule{u.spoofed(v)}
+}
+
+func (u *builder) spoofed(v variant) *Rule {
+	text, c := u.match(v)
+	return condition{text, c}.counted(exit{}, "source is not the workload's")
+}
+
+// workloadPolicies returns the rules that lead to the policies at both ends of what is passed on.
+func (u *builder) workloadPolicies(o owners) []*Rule {
+	chains := map[string][]*Rule{}
+	for name, w := range o.workloads {
+		chains[name] = []*Rule{jumpRule("goto", endpointChain(w.ID, ruleset.Ingress))}
+	}
+	return []*Rule{u.workloadEgress(o), u.dispatch("to", "workloads-to", wayOut(), chains)}
+}
+
+// workloadEgress adds the chains that lead to the policies for what workloads send, and returns the rule that leads there.
+func (u *builder) workloadEgress(o owners) *Rule {
+	chains := map[string][]*Rule{}
+	for name, w := range o.workloads {
+		chains[name] = []*Rule{jumpRule("goto", endpointChain(w.ID, ruleset.Egress))}
+	}
+	return u.dispatchShared("from", "workloads-from", wayIn(), chains)
+}
+
+// dispatchShared is dispatch for what more than one hook leads to.
+func (u *builder) dispatchShared(kind, table string, w way, chains map[string][]*Rule) *Rule {
+	if u.unit.sets[table] != nil {
+		return dispatchRule(table, w)
+	}
+	return u.dispatch(kind, table, w, chains)
+}
+
+// guest adds the chains of a workload in one direction. They return when they allow a packet, to whatever is next on its
+// way.
+func (u *builder) guest(w *ruleset.Workload, dir ruleset.Direction) {
+	p := &part{builder: u, id: w.ID, dir: dir}
+	head := p.checkValid()
+	if dir == ruleset.Egress {
+		head = append(head, p.tunnels()...)
+	}
+	stages := append(p.flatten(ruleset.Normal, &w.Normal, dir), p.profiles(w.Profiles, dir))
+	p.add(p.at(ruleset.Normal), head, stages, exits{deny: p.denial(), accept: exit{verdict: unix.NFT_RETURN}})
+}
+
+// tunnels returns the rules that keep workloads from sending packets in which policy does not see the real ones.
+func (p *part) tunnels() []*Rule {
+	var rules []*Rule
+	if !p.settings.AllowVXLAN {
+		v := variant{protos: protocolsOf(ruleset.UDP)}
+		text, c := p.match(v.with(test{kind: testPorts, side: destination, ports: ruleset.PortRange{First: 4789, Last: 4789}}))
+		rules = append(rules, condition{text, c}.counted(p.denial(), "VXLAN from a workload"))
+	}
+	if !p.settings.AllowIPIP {
+		text, c := p.match(variant{protos: protocolsOf(unix.IPPROTO_IPIP)})
+		rules = append(rules, condition{text, c}.counted(p.denial(), "IPIP from a workload"))
+	}
+	return rules
+}
