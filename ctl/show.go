@@ -104,7 +104,10 @@ func showText(w io.Writer, list []shownCounter) error {
 	last := ""
 	for i := range list {
 		s := &list[i]
-		title := stageText(s.Stage, s.Direction, orText(s.Endpoint, "several endpoints"))
+		title := stageText(s.Stage, s.Direction, s.Endpoint)
+		if s.Endpoint == "" {
+			title += ", of no single endpoint"
+		}
 		if title != last {
 			if last != "" {
 				fmt.Fprintln(tw)
@@ -116,13 +119,6 @@ func showText(w io.Writer, list []shownCounter) error {
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%d\n", orDash(s.Tier), s.what(), s.ruleText(), s.Action, s.Packets, s.Bytes)
 	}
 	return tw.Flush()
-}
-
-func orText(s, instead string) string {
-	if s == "" {
-		return instead
-	}
-	return s
 }
 
 // what is the policy, or in brackets what is no policy.

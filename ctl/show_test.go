@@ -66,7 +66,7 @@ TIER   POLICY                          RULE   ACTION   PACKETS   BYTES
 -      Profile(x)                      2      Allow    0         0
 -      (profile missing: Profile(y))   -      Deny     0         0
 
-forward ingress of several endpoints
+forward ingress, of no single endpoint
 TIER   POLICY            RULE   ACTION   PACKETS   BYTES
 -      (something new)   -      Deny     0         0
 `

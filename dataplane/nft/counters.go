@@ -316,8 +316,10 @@ func (v *view) place(name string, below []string) ruleset.Counter {
 
 // readPlace reads the comment of a chain: Kind(name) stage ingress tier name. ok is false when it names no endpoint.
 func readPlace(comment string) (at ruleset.Counter, ok bool) {
-	words := strings.Fields(comment)
-	for i, word := range words {
+	before, tier, _ := strings.Cut(comment, " tier ")
+	at.Tier = tier
+	words := strings.Fields(before)
+	for _, word := range words {
 		switch word {
 		case ruleset.Egress.String():
 			at.Direction = ruleset.Egress
@@ -327,10 +329,6 @@ func readPlace(comment string) (at ruleset.Counter, ok bool) {
 			at.Stage = ruleset.PreDNAT
 		case ruleset.Untracked.String():
 			at.Stage = ruleset.Untracked
-		case "tier":
-			if i+1 < len(words) {
-				at.Tier = words[i+1]
-			}
 		}
 	}
 	if len(words) == 0 {
@@ -359,15 +357,39 @@ func (r *viewRule) subject(at ruleset.Counter) ruleset.Counter {
 		s.Reason, s.Tier = ruleset.EndOfTier, tier
 	case missing:
 		s.Reason, s.Policy = ruleset.ProfileMissing, profileID(strings.TrimPrefix(profile, "profile "))
-	case r.comment == "failsafe":
-		s.Reason = ruleset.FailsafePort
-	case r.comment == "invalid":
-		s.Reason = ruleset.FlowInvalid
-	case r.comment == noProfileRemark:
 	default:
-		s.Note = cmp.Or(r.comment, "a rule without a comment")
+		var ok bool
+		if s.Reason, ok = readCause(r.comment); !ok {
+			s.Note = cmp.Or(r.comment, "a rule without a comment")
+		}
 	}
 	return s
+}
+
+// readCause reads the comments of rules that come from no policy. What is not among them is shown as it is.
+func readCause(comment string) (ruleset.Reason, bool) {
+	comment, _, _ = strings.Cut(comment, ": ")
+	switch comment {
+	case noProfileRemark:
+		return ruleset.NoProfile, true
+	case "failsafe":
+		return ruleset.FailsafePort, true
+	case "invalid":
+		return ruleset.FlowInvalid, true
+	case "source is not the workload's":
+		return ruleset.SpoofedSource, true
+	case "VXLAN from a workload", "IPIP from a workload":
+		return ruleset.TunnelPacket, true
+	case "unknown workload interface":
+		return ruleset.UnknownInterface, true
+	case "neighbour discovery of a workload":
+		return ruleset.PodDiscovery, true
+	case "host to own workload":
+		return ruleset.ToOwnWorkload, true
+	case "endpoint to host":
+		return ruleset.EndpointToHost, true
+	}
+	return ruleset.NoProfile, false
 }
 
 // action returns what a rule without a remark does.

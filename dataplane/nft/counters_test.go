@@ -181,7 +181,7 @@ func TestViewOfLoops(t *testing.T) {
 	v := &view{chains: map[string]*viewChain{
 		"a": {rules: []viewRule{{counts: true, target: "b"}}, parents: []string{"b"}},
 		"b": {rules: []viewRule{{counts: true, target: "a"}, {counts: true, target: "c"}}, parents: []string{"a"}},
-		"c": {comment: "tier x", rules: []viewRule{{counts: true}}, parents: []string{"b", "d"}},
+		"c": {comment: "shared tier x", rules: []viewRule{{counts: true}}, parents: []string{"b", "d"}},
 		"d": {comment: "HostEndpoint(h) forward egress tier y", rules: []viewRule{{target: "c"}}},
 	}}
 	v.order = slices.Sorted(maps.Keys(v.chains))
@@ -205,6 +205,8 @@ func TestReadPlace(t *testing.T) {
 		{"HostEndpoint(h) pre-DNAT ingress tier a", ruleset.Counter{Endpoint: h, Stage: ruleset.PreDNAT, Tier: "a"}, true},
 		{"HostEndpoint(h) untracked egress tier a", ruleset.Counter{Endpoint: h, Stage: ruleset.Untracked, Direction: ruleset.Egress, Tier: "a"}, true},
 		{"HostEndpoint(h) forward ingress tier a", ruleset.Counter{Endpoint: h, Stage: ruleset.Forward, Tier: "a"}, true},
+		{"HostEndpoint(h) ingress tier untracked", ruleset.Counter{Endpoint: h, Tier: "untracked"}, true},
+		{"HostEndpoint(h) ingress forward tier egress", ruleset.Counter{Endpoint: h, Stage: ruleset.Forward, Tier: "egress"}, true},
 		{"interface eth0", ruleset.Counter{}, false}, {"", ruleset.Counter{}, false},
 	}
 	for _, tt := range tests {
