@@ -102,7 +102,7 @@ func NewCommand(env Env) *cobra.Command {
 	flags.BoolVar(&c.allowMismatch, "allow-version-mismatch", false, "work on a datastore of another release")
 	root.AddCommand(c.createCommand(), c.applyCommand(), c.replaceCommand(), c.deleteCommand(), c.getCommand(),
 		c.patchCommand(), c.labelCommand(), c.validateCommand(), c.versionCommand(), c.statusCommand(), c.explainCommand(),
-		c.diffCommand(), c.datastoreCommand())
+		c.diffCommand(), c.datastoreCommand(), c.convertCommand())
 	return root
 }
 
