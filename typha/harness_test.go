@@ -33,6 +33,21 @@ func startServer(t testing.TB, s store.Store, cfg ServerConfig) *running {
 
 func startServerAt(t testing.TB, s store.Store, cfg ServerConfig, address string) *running {
 	t.Helper()
+	return startServerOn(t, s, cfg, func() (net.Listener, error) {
+		var listener net.Listener
+		err := error(nil)
+		for range 200 { // the port of a server that was stopped may take a moment
+			if listener, err = net.Listen("tcp", address); err == nil {
+				return listener, nil
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		return nil, err
+	})
+}
+
+func startServerOn(t testing.TB, s store.Store, cfg ServerConfig, listen func() (net.Listener, error)) *running {
+	t.Helper()
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	}
@@ -45,17 +60,12 @@ func startServerAt(t testing.TB, s store.Store, cfg ServerConfig, address string
 	listening := make(chan string, 1)
 	go func() {
 		defer close(r.stopped)
-		err := r.server.Run(ctx, func(ctx context.Context) (net.Listener, error) {
-			var listener net.Listener
-			err := error(nil)
-			for range 200 { // the port of a server that was stopped may take a moment
-				if listener, err = new(net.ListenConfig).Listen(ctx, "tcp", address); err == nil {
-					listening <- listener.Addr().String()
-					return listener, nil
-				}
-				time.Sleep(10 * time.Millisecond)
+		err := r.server.Run(ctx, func(context.Context) (net.Listener, error) {
+			listener, err := listen()
+			if err == nil {
+				listening <- listener.Addr().String()
 			}
-			return nil, err
+			return listener, err
 		})
 		if err != nil {
 			t.Errorf("server: %v", err)
@@ -69,6 +79,37 @@ func startServerAt(t testing.TB, s store.Store, cfg ServerConfig, address string
 	}
 	return r
 }
+
+// pipes is a listener whose connections have no buffers: what is written waits for who reads it.
+type pipes struct {
+	conns chan net.Conn
+	once  sync.Once
+}
+
+func newPipes() *pipes { return &pipes{conns: make(chan net.Conn)} }
+
+// connect returns a stranger's end of a connection.
+func (p *pipes) connect(t testing.TB) *stranger {
+	theirs, ours := net.Pipe()
+	p.conns <- theirs
+	t.Cleanup(func() { ours.Close() })
+	return &stranger{t, ours}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	conn, ok := <-p.conns
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return conn, nil
+}
+
+func (p *pipes) Close() error {
+	p.once.Do(func() { close(p.conns) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
 
 // client returns a client of the server.
 func (f *running) client(t testing.TB, node string) *Client {

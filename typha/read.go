@@ -19,15 +19,21 @@ func (c *Client) List(ctx context.Context, namespace string, kinds ...v3.Kind) (
 	if err := ctx.Err(); err != nil {
 		return nil, c.fail(ctx, op, err)
 	}
-	s, err := c.stream(ctx)
-	if err != nil {
-		return nil, c.fail(ctx, op, err)
-	}
-	if err := checkKinds("list", s.kinds, kinds); err != nil {
-		s.release()
-		return nil, err
-	}
-	state, at, err := c.snapshot(ctx, s)
+	var s *session
+	var state map[v3.Key]record
+	var at cursor
+	err := elsewhere(func() (*session, error) {
+		var err error
+		if s, err = c.stream(ctx); err != nil {
+			return nil, err
+		}
+		if err := checkKinds("list", s.kinds, kinds); err != nil {
+			s.release()
+			return s, err
+		}
+		state, at, err = c.snapshot(ctx, s)
+		return s, err
+	})
 	if err != nil {
 		return nil, c.fail(ctx, op, err)
 	}
@@ -46,6 +52,15 @@ func (c *Client) List(ctx context.Context, namespace string, kinds ...v3.Kind) (
 	sortList(list, kinds)
 	c.park(s, at)
 	return list, nil
+}
+
+// elsewhere does something over a connection, and once more if the server sent the client away meanwhile.
+func elsewhere(do func() (*session, error)) error {
+	s, err := do()
+	if err != nil && s != nil && !s.alive() && s.away != "" {
+		_, err = do()
+	}
+	return err
 }
 
 // snapshot receives the whole state. On an error the session is of no more use, but after a refusal.
@@ -210,11 +225,14 @@ func (c *Client) call(ctx context.Context, op string, r request) (reply, error) 
 	}
 	waiting, cancel := c.bounded(ctx)
 	defer cancel()
-	s, err := c.session(waiting)
-	if err != nil {
-		return reply{}, c.fail(ctx, op, err)
-	}
-	answer, err := s.call(waiting, r)
+	var answer reply
+	err := elsewhere(func() (*session, error) {
+		s, err := c.session(waiting)
+		if err == nil {
+			answer, err = s.call(waiting, r)
+		}
+		return s, err
+	})
 	if err != nil {
 		return reply{}, c.fail(ctx, op, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	v3 "margay/api/v3"
 	"margay/store"
@@ -28,36 +29,31 @@ func (c *Client) Create(ctx context.Context, r v3.Resource) (v3.Resource, error)
 	return c.resource(ctx, "create", request{Op: opRegister, Key: key, Value: value})
 }
 
-// maxFaults bounds how many faults a status that is reported through typha names.
-const maxFaults = 100
-
-// ReportStatus implements store.Store for the host that the client is for. Of many faults the first ones are reported,
-// and how many there are.
+// ReportStatus implements store.Store for the host that the client is for. Of a long status the first faults are
+// reported, and how many there are.
 func (c *Client) ReportStatus(ctx context.Context, s store.NodeStatus) error {
 	key := v3.Key{Kind: v3.KindNode, Name: s.Node}
 	if s.Node != c.cfg.Node {
 		return unsupported("report status of", key)
 	}
-	s.Detail = cut(s.Detail, maxClient/8)
-	if n := len(s.Faults); n > maxFaults {
-		s.Faults = append(append([]string{}, s.Faults[:maxFaults]...), fmt.Sprintf("and %d more", n-maxFaults))
-	}
-	for size, i := 0, 0; i < len(s.Faults); i++ {
-		if size += len(s.Faults[i]); size > maxClient/4 {
-			s.Faults = append(append([]string{}, s.Faults[:i]...), fmt.Sprintf("and %d more", len(s.Faults)-i))
-			break
-		}
-	}
+	shorten(&s)
 	_, err := c.call(ctx, "report status of", request{Op: opReport, Key: key, Status: &s})
 	return err
 }
 
-// cut shortens a text; JSON may need six bytes for one of it.
-func cut(text string, limit int) string {
-	if len(text) <= limit {
-		return text
+// shorten makes a status fit into a frame. JSON takes up to six bytes for one of a text.
+func shorten(s *store.NodeStatus) {
+	const maxDetail, maxFaults = maxClient / 16, maxClient / 4
+	if len(s.Detail) > maxDetail {
+		s.Detail = s.Detail[:maxDetail] + "..."
 	}
-	return text[:limit] + "..."
+	size := 0
+	for i, fault := range s.Faults {
+		if size += len(mustJSON(fault)); size > maxFaults {
+			s.Faults = append(slices.Clone(s.Faults[:i]), fmt.Sprintf("and %d more", len(s.Faults)-i))
+			return
+		}
+	}
 }
 
 func unsupported(op string, key v3.Key) error {

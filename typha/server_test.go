@@ -1,0 +1,813 @@
+package typha
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	v3 "margay/api/v3"
+	"margay/store"
+)
+
+// filled returns a store with n objects.
+func filled(n int) *memory {
+	m := newMemory()
+	for i := range n {
+		m.put(set(fmt.Sprintf("s%04d", i), fmt.Sprintf("10.%d.%d.0/24", i/256, i%256)))
+	}
+	return m
+}
+
+// breakAll breaks the connections of a client, as a network might.
+func (c *Client) breakAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for s := range c.sessions {
+		_ = s.conn.Close()
+	}
+}
+
+// TestManyClients follows random changes with several clients whose connections break again and again, and expects each to
+// end with the state of the store, to have seen every change once, and to have needed one snapshot.
+func TestManyClients(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	m := filled(300)
+	fan := startServer(t, m, ServerConfig{})
+	const n = 8
+	clients, followers := make([]*Client, n), make([]*follower, n)
+	for i := range n {
+		clients[i] = fan.client(t, fmt.Sprintf("n%d", i))
+		followers[i] = follows(t, clients[i])
+	}
+	for _, f := range followers {
+		f.same(t, m)
+	}
+	const changes = 2000
+	for i := range changes {
+		name := fmt.Sprintf("s%04d", rnd.IntN(400))
+		key := v3.Key{Kind: v3.KindGlobalNetworkSet, Name: name}
+		switch _, is := lastOf(m, key); {
+		case is && rnd.IntN(3) == 0:
+			m.remove(key)
+		case rnd.IntN(10) == 0:
+			m.add(store.Event{Key: key, Fault: &store.Fault{Value: []byte("{"), Err: errors.New("does not decode")}})
+		default:
+			m.put(set(name, fmt.Sprintf("10.0.%d.0/24", i%256)))
+		}
+		if rnd.IntN(50) == 0 {
+			clients[rnd.IntN(n)].breakAll()
+		}
+	}
+	for i, f := range followers {
+		f.same(t, m)
+		if f.changes != changes {
+			t.Errorf("client %d saw %d changes of %d", i, f.changes, changes)
+		}
+	}
+	if made := value(t, fan.server.metrics.snapshotsMade) + value(t, fan.server.metrics.snapshotsReused); made != n {
+		t.Errorf("%v snapshots for %d clients", made, n)
+	}
+	if m.lists != 1 || m.watches != 1 {
+		t.Errorf("the store was listed %d times and watched %d times", m.lists, m.watches)
+	}
+}
+
+func lastOf(m *memory, key v3.Key) (store.Event, bool) {
+	state, _ := m.state()
+	e, ok := state[key]
+	return e, ok
+}
+
+// TestResume breaks a connection: as long as the change is held the client goes on behind it, else it gets a snapshot and
+// the difference.
+func TestResume(t *testing.T) {
+	m := filled(10)
+	fan := startServer(t, m, ServerConfig{MaxCrumbs: 20, Window: time.Microsecond})
+	c := fan.client(t, "n")
+	f := follows(t, c)
+	f.same(t, m)
+	hold := blockDial(c)
+	outage := func(changes int) {
+		release := hold()
+		c.breakAll()
+		eventually(t, "the client notices", func() bool { _, err, _ := f.get(); return err != nil })
+		for i := range changes {
+			last := m.put(set(fmt.Sprint("x", i)))
+			eventually(t, "typha has seen it", func() bool { return fan.tip().revision == last })
+		}
+		release()
+		f.same(t, m)
+	}
+	outage(10)
+	metrics := fan.server.metrics
+	if value(t, metrics.resumed) != 1 || value(t, metrics.snapshotsMade)+value(t, metrics.snapshotsReused) != 1 {
+		t.Errorf("resumed %v times, %v snapshots", value(t, metrics.resumed), value(t, metrics.snapshotsMade))
+	}
+	outage(25)
+	if value(t, metrics.resumed) != 1 || value(t, metrics.snapshotsMade)+value(t, metrics.snapshotsReused) != 2 {
+		t.Errorf("resumed %v times, %v snapshots", value(t, metrics.resumed), value(t, metrics.snapshotsMade))
+	}
+	if f.changes != 35 {
+		t.Errorf("%d changes", f.changes)
+	}
+}
+
+// tip returns the newest crumb.
+func (f *running) tip() *crumb {
+	f.server.cache.mu.Lock()
+	defer f.server.cache.mu.Unlock()
+	return f.server.cache.trail.tip
+}
+
+// blockDial makes a client's attempts to connect fail between hold and release.
+func blockDial(c *Client) (hold func() (release func())) {
+	blocked := make(chan struct{}, 1)
+	dial := c.cfg.Dial
+	c.cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		select {
+		case blocked <- struct{}{}:
+			<-blocked
+			return dial(ctx, network, address)
+		default:
+			return nil, errors.New("no way")
+		}
+	}
+	return func() func() {
+		blocked <- struct{}{}
+		return func() { <-blocked }
+	}
+}
+
+// TestLargeChange: a change of many objects at once is cut into several crumbs and arrives as one.
+func TestLargeChange(t *testing.T) {
+	m := filled(10)
+	fan := startServer(t, m, ServerConfig{})
+	watching := fan.client(t, "n")
+	list, err := watching.List(t.Context(), "", v3.AgentKinds()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := watching.Watch(t.Context(), list.Revision, v3.AgentKinds()...)
+	defer w.Close()
+	if events, err := w.Next(t.Context()); len(events) > 0 || err != nil {
+		t.Fatal(events, err)
+	}
+	m.mu.Lock() // so that it comes as one
+	const n = 2000
+	for i := range n {
+		s := set(fmt.Sprintf("large%d", i))
+		s.Annotations = map[string]string{"text": strings.Repeat(fmt.Sprint(i), 200)}
+		s.ResourceVersion = fmt.Sprint(11 + i)
+		m.history = append(m.history, store.Event{Key: v3.KeyOf(s), Revision: store.Revision(s.ResourceVersion), Resource: s})
+	}
+	m.wake()
+	m.mu.Unlock()
+	var events []store.Event
+	for len(events) == 0 {
+		if events, err = w.Next(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(events) != n || w.Revision() != "2010" {
+		t.Errorf("%d events up to %s", len(events), w.Revision())
+	}
+	if seq := fan.tip().seq; seq < 4 {
+		t.Errorf("it was %d crumbs", seq-1)
+	}
+	follows(t, fan.client(t, "late")).same(t, m)
+}
+
+// TestSlowClient: one that reads nothing is cut off, and the others do not notice.
+func TestSlowClient(t *testing.T) {
+	m := filled(100)
+	fan := startServer(t, m, ServerConfig{WriteTimeout: 500 * time.Millisecond, PongTimeout: time.Minute})
+	quick := follows(t, fan.client(t, "quick"))
+	quick.same(t, m)
+	slow := fan.introduced(t)
+	slow.send(frameFollow, follow{Mode: modeSnapshot})
+	cutOff := fan.server.metrics.cut.WithLabelValues(errTooSlow.Error())
+	var worst time.Duration
+	for i := 0; value(t, cutOff) == 0; i++ {
+		if i > 2000 {
+			t.Fatal("it is not cut off")
+		}
+		s := set("big")
+		s.Annotations = map[string]string{"text": randomText(64 << 10)}
+		start := time.Now()
+		quick.awaitRevision(t, m.put(s))
+		worst = max(worst, time.Since(start))
+	}
+	if worst > time.Second {
+		t.Errorf("another client waited %v", worst)
+	}
+	if at, err, losses := quick.get(); losses > 0 {
+		t.Errorf("another client lost its connection at %s: %v", at, err)
+	}
+	slow.wantEnd()
+}
+
+// randomText returns letters that do not compress well.
+func randomText(n int) string {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte('A' + rand.IntN(58))
+	}
+	return string(b)
+}
+
+// TestFallsBehind: a client that reads, but not enough, is cut off when what it waits for is not held any more, or too old.
+func TestFallsBehind(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		cfg  ServerConfig
+	}{
+		{"not held", ServerConfig{MaxCrumbBytes: 1 << 20, Grace: time.Nanosecond}},
+		{"too old", ServerConfig{MaxFallBehind: 100 * time.Millisecond, Grace: time.Nanosecond}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := filled(100)
+			c.cfg.PongTimeout, c.cfg.Window = time.Minute, time.Microsecond
+			listener := newPipes()
+			fan := startServerOn(t, m, c.cfg, func() (net.Listener, error) { return listener, nil })
+			slow := listener.connect(t)
+			slow.send(frameHello, clientHello{Protocol: protocol, Node: "slow"})
+			slow.want(frameHello)
+			slow.send(frameFollow, follow{Mode: modeSnapshot})
+			slow.want(frameAccepted)
+			slow.want(frameChunk)
+			cutOff := fan.server.metrics.cut.WithLabelValues(errFellBehind.Error())
+			for i := 0; value(t, cutOff) == 0; i++ {
+				if i > 500 {
+					t.Fatal("it is not cut off")
+				}
+				s := set("big")
+				s.Annotations = map[string]string{"text": randomText(64 << 10)}
+				revision := m.put(s)
+				eventually(t, "typha has seen it", func() bool { return m.Reached(fan.tip().revision, revision) })
+				if i%10 != 9 {
+					continue
+				}
+				if _, _, err := readFrame(slow, maxServer); err != nil {
+					break // it was cut off
+				}
+			}
+			slow.wantEnd()
+		})
+	}
+}
+
+// TestGrace: after its snapshot a client may be behind for a time.
+func TestGrace(t *testing.T) {
+	m := filled(100)
+	fan := startServer(t, m, ServerConfig{MaxCrumbs: 1, Grace: time.Minute, Window: time.Microsecond})
+	p := &peer{server: fan.server, at: fan.tip(), grace: true, graceEnd: time.Now().Add(time.Minute)}
+	for i := range 3 {
+		revision := m.put(set(fmt.Sprint("x", i)))
+		eventually(t, "typha has seen it", func() bool { return fan.tip().revision == revision })
+	}
+	if err := p.keepsUp(time.Now()); err != nil {
+		t.Errorf("within the grace period: %v", err)
+	}
+	if value(t, fan.server.metrics.graceUsed) != 1 {
+		t.Error("not counted")
+	}
+	if err := p.keepsUp(p.graceEnd.Add(1)); !errors.Is(err, errFellBehind) {
+		t.Errorf("after it: %v", err)
+	}
+	p.at = fan.tip()
+	if err := p.keepsUp(time.Now()); err != nil || p.grace {
+		t.Errorf("caught up: %v, grace %v", err, p.grace)
+	}
+}
+
+// TestStrangers does what no client does, again and again, and expects that clients do not notice.
+func TestStrangers(t *testing.T) {
+	m := filled(10)
+	fan := startServer(t, m, ServerConfig{HandshakeTimeout: 300 * time.Millisecond, MaxHandshakes: 50, PongTimeout: 500 * time.Millisecond, PingInterval: 100 * time.Millisecond})
+	f := follows(t, fan.client(t, "n"))
+	f.same(t, m)
+	for _, c := range []struct {
+		name string
+		do   func(*stranger)
+	}{
+		{"says nothing", func(*stranger) {}},
+		{"closes at once", func(s *stranger) { s.Close() }},
+		{"speaks HTTP", func(s *stranger) { io.WriteString(s, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n") }},
+		{"half a header", func(s *stranger) { s.Write([]byte{0, 0}) }},
+		{"half a hello", func(s *stranger) { s.Write([]byte{0, 0, 1, 0, 1, '{'}) }},
+		{"4 GiB", func(s *stranger) { s.Write([]byte{0xff, 0xff, 0xff, 0xff, 1}) }},
+		{"a large hello", func(s *stranger) { s.Write(appendFrame(nil, frameHello, make([]byte, maxHello+1))) }},
+		{"no JSON", func(s *stranger) { s.Write(appendFrame(nil, frameHello, []byte("{"))) }},
+		{"no node", func(s *stranger) { s.send(frameHello, clientHello{Protocol: protocol}) }},
+		{"other protocol", func(s *stranger) { s.send(frameHello, clientHello{Protocol: 99, Node: "x"}) }},
+		{"no hello", func(s *stranger) { s.send(frameFollow, follow{Mode: modeSnapshot}) }},
+		{"oversized after hello", func(s *stranger) {
+			s.send(frameHello, clientHello{Protocol: protocol, Node: "x"})
+			s.Write([]byte{0x7f, 0, 0, 0, byte(frameRequest)})
+		}},
+		{"a server's frame", func(s *stranger) {
+			s.send(frameHello, clientHello{Protocol: protocol, Node: "x"})
+			s.Write(appendFrame(nil, frameChunk, []byte("x")))
+		}},
+		{"an odd pong", func(s *stranger) {
+			s.send(frameHello, clientHello{Protocol: protocol, Node: "x"})
+			s.Write(appendFrame(nil, framePong, []byte("x")))
+		}},
+		{"never a pong", func(s *stranger) { s.send(frameHello, clientHello{Protocol: protocol, Node: "x"}) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := fan.stranger(t)
+			c.do(s)
+			f.awaitRevision(t, m.put(set("during")))
+			if c.name != "closes at once" {
+				s.wantEnd()
+			}
+		})
+	}
+	// As many stalled handshakes as there may be, and more: whoever comes gets in.
+	for range 200 {
+		fan.stranger(t)
+	}
+	fan.introduced(t)
+	follows(t, fan.client(t, "late")).same(t, m)
+	if _, err, losses := f.get(); err != nil || losses > 0 {
+		t.Errorf("%v, %d losses", err, losses)
+	}
+	eventually(t, "nothing is left of them", func() bool { return value(t, fan.server.metrics.active) == 2 })
+}
+
+func TestOtherProtocolIsTold(t *testing.T) {
+	fan := startServer(t, filled(1), ServerConfig{})
+	s := fan.stranger(t)
+	s.send(frameHello, clientHello{Protocol: 99, Node: "x"})
+	if b := read[bye](t, s.want(frameBye)); !strings.Contains(b.Reason, "same release") {
+		t.Errorf("%+v", b)
+	}
+}
+
+// TestUnknownFollow: a mode of a later release is refused, and the connection goes on.
+func TestUnknownFollow(t *testing.T) {
+	fan := startServer(t, filled(1), ServerConfig{})
+	s := fan.introduced(t)
+	s.send(frameFollow, follow{Mode: "sideways"})
+	if a := read[accepted](t, s.want(frameAccepted)); a.Code != codeNotSupported {
+		t.Errorf("%+v", a)
+	}
+	s.send(frameFollow, follow{Mode: modeResume, Generation: "another", Seq: 1})
+	if a := read[accepted](t, s.want(frameAccepted)); a.Code != codeCompacted {
+		t.Errorf("%+v", a)
+	}
+	s.send(frameFollow, follow{Mode: modeSnapshot})
+	if a := read[accepted](t, s.want(frameAccepted)); a.Code != "" || a.Chunks != 1 {
+		t.Errorf("%+v", a)
+	}
+	s.want(frameChunk)
+}
+
+func TestMaxClients(t *testing.T) {
+	m := filled(1)
+	fan := startServer(t, m, ServerConfig{MaxClients: 2})
+	a, b := fan.introduced(t), fan.introduced(t)
+	third := fan.client(t, "n")
+	if _, err := third.List(t.Context(), "", v3.KindGlobalNetworkSet); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("a third client: %v", err)
+	}
+	a.Close()
+	eventually(t, "there is room again", func() bool {
+		_, err := third.List(t.Context(), "", v3.KindGlobalNetworkSet)
+		return err == nil
+	})
+	b.Close()
+}
+
+// TestLostStore: clients learn that typha has lost its store, keep what they have, get no snapshot meanwhile, and go on
+// without gap.
+func TestLostStore(t *testing.T) {
+	m := filled(10)
+	fan := startServer(t, m, ServerConfig{})
+	c := fan.client(t, "n")
+	f := follows(t, c)
+	f.same(t, m)
+	m.setDown(&store.Error{Err: store.ErrUnavailable, Cause: errors.New("etcd is on holiday")})
+	eventually(t, "the client knows", func() bool {
+		_, err, _ := f.get()
+		return errors.Is(err, store.ErrUnavailable) && strings.Contains(err.Error(), "etcd is on holiday")
+	})
+	if ready, detail := fan.server.Ready(); ready || !strings.Contains(detail, "holiday") {
+		t.Errorf("ready %v: %s", ready, detail)
+	}
+	late := fan.client(t, "late")
+	if _, err := late.List(t.Context(), "", v3.KindGlobalNetworkSet); !errors.Is(err, store.ErrUnavailable) || !strings.Contains(err.Error(), "holiday") {
+		t.Errorf("a new client: %v", err)
+	}
+	hold := blockDial(c)
+	release := hold()
+	c.breakAll() // who comes back is told, too
+	eventually(t, "the connection is lost", func() bool { _, err, _ := f.get(); return strings.Contains(fmt.Sprint(err), "no way") })
+	release()
+	eventually(t, "the client knows again", func() bool { _, err, _ := f.get(); return strings.Contains(fmt.Sprint(err), "holiday") })
+	m.put(set("meanwhile"))
+	m.setDown(nil)
+	f.same(t, m)
+	if ready, detail := fan.server.Ready(); !ready {
+		t.Error(detail)
+	}
+	m.put(set("after"))
+	f.same(t, m)
+	if f.changes != 2 {
+		t.Errorf("%d changes", f.changes)
+	}
+	follows(t, late).same(t, m)
+}
+
+// TestStoreGoesBack: when the store is replaced by an older one, clients get the difference, and nobody resumes from what
+// was before.
+func TestStoreGoesBack(t *testing.T) {
+	m := filled(10)
+	fan := startServer(t, m, ServerConfig{})
+	c := fan.client(t, "n")
+	f := follows(t, c)
+	f.same(t, m)
+	away := fan.client(t, "away")
+	g := follows(t, away)
+	g.same(t, m)
+	release := blockDial(away)()
+	away.breakAll()
+	eventually(t, "the client notices", func() bool { _, err, _ := g.get(); return err != nil })
+	m.mu.Lock()
+	m.history, m.first = m.history[:3], 0
+	m.history = append(m.history, store.Event{Key: v3.Key{Kind: v3.KindGlobalNetworkSet, Name: "s0000"}, Revision: "4"})
+	m.wake()
+	m.mu.Unlock()
+	f.same(t, m)
+	for i := range 20 { // past the old revision: what it names now is another state
+		m.put(set(fmt.Sprint("new", i)))
+	}
+	f.same(t, m)
+	release()
+	g.same(t, m)
+	if value(t, fan.server.metrics.resumed) != 0 {
+		t.Error("somebody resumed")
+	}
+}
+
+// TestNotOlder: a client that comes from an instance that is further gets no older state.
+func TestNotOlder(t *testing.T) {
+	ahead, behind := filled(20), filled(10)
+	first, second := startServer(t, ahead, ServerConfig{}), startServer(t, behind, ServerConfig{})
+	second.server.cache.catchUp = time.Minute
+	at := first.address
+	c := dialWith(t, ClientConfig{Addresses: func(context.Context) ([]string, error) { return []string{at}, nil }})
+	if _, err := c.List(t.Context(), "", v3.KindGlobalNetworkSet); err != nil {
+		t.Fatal(err)
+	}
+	c.breakAll()
+	at = second.address
+	eventually(t, "the connection has ended", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return len(c.sessions) == 0 })
+	result := make(chan *store.List, 1)
+	go func() {
+		list, _ := c.List(t.Context(), "", v3.KindGlobalNetworkSet)
+		result <- list
+	}()
+	eventually(t, "it has asked", func() bool { return value(t, second.server.metrics.active) == 1 })
+	for i := range 10 {
+		select {
+		case list := <-result:
+			t.Fatalf("it got revision %s with %d", list.Revision, i)
+		default:
+		}
+		behind.put(set(fmt.Sprint("more", i)))
+	}
+	if list := <-result; list == nil || list.Revision != "20" {
+		t.Errorf("it got %+v", list)
+	}
+	// A store that went back is not waited for for ever.
+	second.server.cache.catchUp = time.Millisecond
+	c.has("1000")
+	if list, err := c.List(t.Context(), "", v3.KindGlobalNetworkSet); err != nil || list.Revision != "20" {
+		t.Errorf("%v, %v", list, err)
+	}
+}
+
+func TestConnectionLimit(t *testing.T) {
+	for _, c := range []struct{ nodes, instances, want int }{
+		{0, 0, 10000}, {5000, 0, 10000}, {5000, 1, 10000}, {0, 3, 10000},
+		{100, 3, 400}, {1000, 3, 601}, {1000, 2, 1201}, {5000, 3, 3001}, {50000, 2, 10000}, {1, 2, 400},
+	} {
+		if got := ConnectionLimit(c.nodes, c.instances, 400, 10000); got != c.want {
+			t.Errorf("%d nodes, %d instances: %d, want %d", c.nodes, c.instances, got, c.want)
+		}
+	}
+}
+
+// TestRebalancing: an instance that has too many clients sends some away; they go to the other and notice nothing.
+func TestRebalancing(t *testing.T) {
+	m := filled(10)
+	for i := range 5 {
+		info, _ := v3.Lookup(v3.KindNode)
+		node := info.New()
+		node.SetName(fmt.Sprint("node", i))
+		m.put(node)
+	}
+	cfg := ServerConfig{
+		Instances:  func(context.Context) (int, error) { return 2, nil },
+		LowerLimit: 1, UpperLimit: 100, PollInterval: 10 * time.Millisecond, DropInterval: 5 * time.Millisecond,
+	}
+	crowded, other := startServer(t, m, cfg), startServer(t, m, ServerConfig{})
+	var followers []*follower
+	for i := range 20 {
+		c := dialWith(t, ClientConfig{Node: fmt.Sprint("n", i), Addresses: func(context.Context) ([]string, error) {
+			return []string{crowded.address, other.address}, nil
+		}})
+		followers = append(followers, follows(t, c))
+	}
+	const limit = 1 + 5*120/100
+	eventually(t, "they are spread", func() bool {
+		n, l := crowded.server.count()
+		rest, _ := other.server.count()
+		return l == limit && n == limit && rest == 20-limit
+	})
+	m.put(set("after"))
+	for i, f := range followers {
+		f.same(t, m)
+		if _, _, losses := f.get(); losses > 0 {
+			t.Errorf("client %d lost its connection", i)
+		}
+	}
+	if got := value(t, crowded.server.metrics.dropped); got != 20-limit {
+		t.Errorf("%v were dropped", got)
+	}
+}
+
+// TestDrain: a server that stops accepts nobody and lets its clients go one by one, which serves them meanwhile.
+func TestDrain(t *testing.T) {
+	m := filled(10)
+	stopping := startServer(t, m, ServerConfig{DrainTimeout: 10 * time.Second, DrainInterval: 20 * time.Millisecond})
+	other := startServer(t, m, ServerConfig{})
+	var followers []*follower
+	for i := range 10 {
+		c := dialWith(t, ClientConfig{Node: fmt.Sprint("n", i), Addresses: func(context.Context) ([]string, error) {
+			return []string{stopping.address, other.address}, nil
+		}})
+		followers = append(followers, follows(t, c))
+	}
+	for _, f := range followers {
+		f.same(t, m)
+	}
+	go stopping.stop()
+	eventually(t, "it is not ready", func() bool { ready, _ := stopping.server.Ready(); return !ready })
+	for i := range 20 {
+		m.put(set(fmt.Sprint("during", i)))
+		for _, f := range followers {
+			f.same(t, m)
+		}
+	}
+	<-stopping.stopped
+	if n, _ := other.server.count(); n != len(followers) {
+		t.Errorf("%d clients have moved", n)
+	}
+	for i, f := range followers {
+		f.same(t, m)
+		if _, _, losses := f.get(); losses > 0 || f.changes != 20 {
+			t.Errorf("client %d: %d losses, %d changes", i, losses, f.changes)
+		}
+	}
+}
+
+// TestRestart: clients find a server that was started again, and get the difference only.
+func TestRestart(t *testing.T) {
+	m := filled(10)
+	fan := startServer(t, m, ServerConfig{})
+	f := follows(t, fan.client(t, "n"))
+	f.same(t, m)
+	fan.stop()
+	m.put(set("meanwhile"))
+	again := startServerAt(t, m, ServerConfig{}, fan.address)
+	f.same(t, m)
+	if f.changes != 1 {
+		t.Errorf("%d changes", f.changes)
+	}
+	_ = again
+}
+
+// TestBehindClient: an agent that takes nothing in does not use more memory than it may; when it comes back it misses nothing.
+func TestBehindClient(t *testing.T) {
+	m := filled(10)
+	fan := startServer(t, m, ServerConfig{Window: time.Microsecond})
+	c := dialWith(t, ClientConfig{Addresses: Fixed(fan.address), MaxBehind: 2000})
+	list, err := c.List(t.Context(), "", v3.AgentKinds()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := c.Watch(t.Context(), list.Revision, v3.AgentKinds()...)
+	defer w.Close()
+	var last store.Revision
+	for i := range 500 {
+		s := set(fmt.Sprint("x", i))
+		s.Annotations = map[string]string{"text": randomText(200)}
+		if last = m.put(s); i%100 == 0 { // several crumbs
+			eventually(t, "typha has seen it", func() bool { return m.Reached(fan.tip().revision, last) })
+		}
+	}
+	eventually(t, "the connection is given up", func() bool { return value(t, fan.server.metrics.active) == 0 })
+	seen, losses := 0, 0
+	for w.Revision() != last {
+		events, err := w.Next(t.Context())
+		if err != nil {
+			losses++
+		}
+		seen += len(events)
+	}
+	if seen != 500 || losses == 0 {
+		t.Errorf("%d changes, %d losses", seen, losses)
+	}
+}
+
+// TestRequests does what an agent asks of typha beside reading, and what it must not ask.
+func TestRequests(t *testing.T) {
+	m := filled(3)
+	fan := startServer(t, m, ServerConfig{})
+	c := fan.client(t, "n")
+	ctx := t.Context()
+	if err := c.Initialise(ctx); err != nil {
+		t.Error(err)
+	}
+	info, _ := v3.Lookup(v3.KindNode)
+	node := info.New()
+	node.SetName("n")
+	if r, err := c.Create(ctx, node); err != nil || r.GetResourceVersion() != "4" {
+		t.Errorf("%v, %v", r, err)
+	}
+	if err := c.ReportStatus(ctx, store.NodeStatus{Node: "n", Ready: true}); err != nil || len(m.statuses) != 1 || !m.statuses[0].Ready {
+		t.Errorf("%v, %+v", err, m.statuses)
+	}
+	many := store.NodeStatus{Node: "n", Detail: strings.Repeat("x", maxClient)}
+	for i := range 1000 {
+		many.Faults = append(many.Faults, fmt.Sprintf("fault %d: %s", i, strings.Repeat("<", 500)))
+	}
+	if err := c.ReportStatus(ctx, many); err != nil || !strings.HasPrefix(m.statuses[1].Faults[len(m.statuses[1].Faults)-1], "and ") {
+		t.Errorf("a long status: %v", err)
+	}
+	eventually(t, "typha has the Node", func() bool { _, err := c.Get(ctx, v3.KeyOf(node)); return err == nil })
+	if _, err := c.Get(ctx, v3.KeyOf(set("no"))); !errors.Is(err, store.ErrNotFound) || err.Error() != "resource does not exist: GlobalNetworkSet(no) with error: key not found" {
+		t.Errorf("what does not exist: %v", err)
+	}
+	node.SetName("other")
+	pool := v3.Key{Kind: v3.KindIPPool, Name: "x"}
+	for name, err := range map[string]error{
+		"another node":     second(c.Create(ctx, node)),
+		"a policy":         second(c.Create(ctx, set("x"))),
+		"update":           second(c.Update(ctx, set("s0000"))),
+		"delete":           second(c.Delete(ctx, v3.KeyOf(set("s0000")), "")),
+		"another's status": c.ReportStatus(ctx, store.NodeStatus{Node: "other"}),
+		"write all":        c.WriteAll(ctx, store.Commit, []store.Write{{Resource: set("x")}})[0].Err,
+		"statuses":         second(c.Statuses(ctx)),
+		"last change":      second(c.LastChange(ctx)),
+		"other kinds":      second(c.List(ctx, "", v3.KindIPPool)),
+		"get other kinds":  second(c.Get(ctx, pool)),
+	} {
+		if !errors.Is(err, store.ErrNotSupported) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// What a client does not ask, a stranger might.
+	s := fan.introduced(t)
+	for i, r := range []request{
+		{Op: opRegister, Value: mustJSON(node)}, {Op: opReport, Status: &store.NodeStatus{Node: "n"}}, {Op: opReport}, {Op: "drop"},
+		{Op: opRegister, Value: mustJSON(set("stranger"))},
+	} {
+		r.ID = uint64(i)
+		s.send(frameRequest, r)
+		if a := read[reply](t, s.want(frameReply)); a.ID != r.ID || a.Code != codeForbidden && a.Code != codeNotSupported {
+			t.Errorf("%s: %+v", r.Op, a)
+		}
+	}
+	if len(m.created) != 1 || len(m.statuses) != 2 {
+		t.Errorf("created %v, %d statuses", m.created, len(m.statuses))
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// TestUnreadReplies: a client that asks and never reads the answers holds a few of them and no worker.
+func TestUnreadReplies(t *testing.T) {
+	m := newMemory()
+	large := set("large")
+	large.Annotations = map[string]string{"text": strings.Repeat("x", 1<<20)}
+	m.put(large)
+	fan := startServer(t, m, ServerConfig{WriteTimeout: 20 * time.Second})
+	greedy := fan.introduced(t)
+	go func() {
+		for i := range uint64(500) {
+			if _, err := greedy.Write(messageFrame(frameRequest, request{ID: i, Op: opGet, Key: v3.KeyOf(large)})); err != nil {
+				return
+			}
+		}
+	}()
+	c := fan.client(t, "n")
+	for range 100 {
+		start := time.Now()
+		if _, err := c.Get(t.Context(), v3.KeyOf(large)); err != nil || time.Since(start) > 5*time.Second {
+			t.Fatal(err, time.Since(start))
+		}
+	}
+	fan.server.mu.Lock()
+	defer fan.server.mu.Unlock()
+	for p := range fan.server.peers {
+		p.mu.Lock()
+		if n := len(p.box.replies); n > maxRequests {
+			t.Errorf("%d replies wait", n)
+		}
+		p.mu.Unlock()
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	c := dialWith(t, ClientConfig{Addresses: Fixed("127.0.0.1:1")})
+	_, err := c.List(t.Context(), "", v3.KindTier)
+	if !errors.Is(err, store.ErrUnavailable) || !strings.Contains(err.Error(), "127.0.0.1:1") {
+		t.Error(err)
+	}
+	// A server that accepts and says nothing.
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	c = dialWith(t, ClientConfig{Addresses: Fixed(listener.Addr().String()), DialTimeout: 100 * time.Millisecond})
+	if _, err := c.Get(t.Context(), v3.KeyOf(set("a"))); !errors.Is(err, store.ErrUnavailable) {
+		t.Error(err)
+	}
+}
+
+// TestSilentServer: a server that stops to answer without closing its connections is given up.
+func TestSilentServer(t *testing.T) {
+	m := filled(1)
+	fan := startServer(t, m, ServerConfig{PingInterval: time.Hour})
+	c := dialWith(t, ClientConfig{Addresses: Fixed(fan.address), ReadTimeout: 200 * time.Millisecond})
+	f := follows(t, c)
+	f.awaitRevision(t, "1")
+	eventually(t, "the client notices", func() bool { _, err, _ := f.get(); return errors.Is(err, store.ErrUnavailable) })
+	m.put(set("x"))
+	f.same(t, m)
+}
+
+// TestMetrics: the names that the incumbent has.
+func TestMetrics(t *testing.T) {
+	m := filled(3)
+	fan := startServer(t, m, ServerConfig{PingInterval: 10 * time.Millisecond})
+	f := follows(t, fan.client(t, "n"))
+	f.same(t, m)
+	m.put(set("x"))
+	f.same(t, m)
+	var body string
+	eventually(t, "a ping was answered", func() bool {
+		w := httptest.NewRecorder()
+		fan.server.metrics.handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+		body = w.Body.String()
+		return !strings.Contains(body, "typha_ping_latency_count{syncer=\"felix\"} 0\n")
+	})
+	for _, line := range []string{
+		"typha_connections_accepted 1", "typha_connections_active 1", `typha_connections_streaming{syncer="felix"} 1`, "typha_connections_dropped 0",
+		`typha_snapshots_generated{syncer="felix"} 1`, `typha_cache_size{syncer="felix"} 4`, `typha_breadcrumb_seq_number{syncer="felix"} 2`,
+		`typha_updates_total{syncer="felix"} 4`, `typha_updates_skipped{syncer="felix"} 0`, `typha_client_snapshot_send_secs_count{syncer="felix"} 1`,
+		`typha_client_latency_secs_count{syncer="felix"} 1`, `typha_client_write_latency_secs_count{syncer="felix"} 1`, `typha_kvs_per_msg_sum{syncer="felix"} 1`,
+		`typha_breadcrumb_block{syncer="felix"} 1`, `typha_connections_grace_used{syncer="felix"} 0`, "typha_log_errors 0",
+	} {
+		if !strings.Contains(body, "\n"+line+"\n") {
+			t.Errorf("%s is not in the metrics", line)
+		}
+	}
+	if t.Failed() {
+		t.Log(body)
+	}
+}
+
+// TestPing: the server asks, and whoever answers stays.
+func TestPing(t *testing.T) {
+	fan := startServer(t, filled(1), ServerConfig{PingInterval: 20 * time.Millisecond, PongTimeout: time.Second})
+	s := fan.introduced(t)
+	for range 80 {
+		payload := s.want(framePing)
+		if len(payload) != 8 || binary.BigEndian.Uint64(payload) == 0 {
+			t.Fatalf("%x", payload)
+		}
+		if _, err := s.Write(appendFrame(nil, framePong, payload)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.wantEnd()
+	if got := value(t, fan.server.metrics.cut.WithLabelValues(errSilent.Error())); got != 1 {
+		t.Errorf("%v were cut off", got)
+	}
+}
