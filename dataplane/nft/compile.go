@@ -78,20 +78,40 @@ func ifaceChain(dir ruleset.Direction, iface string) string {
 	return ident("in", iface)
 }
 
-// stages adds the chains of stages that follow each other and returns how a packet gets to the first. The exits are those
-// of the last one, and of all for what decides.
-func (p *part) stages(at place, stages []stage, x exits) (first exit) {
-	after := x[next]
-	for _, s := range slices.Backward(stages) {
-		name, comment := p.chain(append(slices.Clone(at.path), s.name...)...), at.about
-		for _, word := range s.name {
-			comment += " " + word
+// stages adds the chains of stages that follow each other and returns the rules that lead there. The exits are those of
+// the last one, and of all for what decides.
+//
+// A table must not lead a packet through more than 16 chains, returns not counted. So the stages are called one after
+// the other, and return to go on with the next one. But where returning means that the packet is allowed, each leads to the
+// next itself, and many stages do not fit.
+func (p *part) stages(at place, stages []stage, x exits) []*Rule {
+	back := exit{verdict: unix.NFT_RETURN}
+	if x[accept] == back {
+		for _, s := range slices.Backward(stages) {
+			x[next] = goTo(p.stage(at, s, x))
 		}
-		x[next] = after
-		p.unit.chains = append(p.unit.chains, p.linear(name, remark(comment), s.lines, x))
-		after = goTo(name)
+		return []*Rule{always().then(x[next], "")}
 	}
-	return after
+	var rules []*Rule
+	for i, s := range stages {
+		if i == len(stages)-1 {
+			return append(rules, jumpRule("goto", p.stage(at, s, x)))
+		}
+		called := x
+		called[next] = back
+		rules = append(rules, always().jump(p.stage(at, s, called)))
+	}
+	return []*Rule{always().then(x[next], "")}
+}
+
+// stage adds the chains of a stage and returns the name of the first.
+func (p *part) stage(at place, s stage, x exits) string {
+	name, comment := p.chain(append(slices.Clone(at.path), s.name...)...), at.about
+	for _, word := range s.name {
+		comment += " " + word
+	}
+	p.unit.chains = append(p.unit.chains, p.linear(name, remark(comment), s.lines, x))
+	return name
 }
 
 // linear lays the lines of a stage out in one chain, one after the other.

@@ -14,7 +14,9 @@ const (
 	rejectChain    = "refuse" // reject is a word of nft(8)
 	untrackChain   = "untrack"
 	redirectsChain = "redirected"
-	guestsChain    = "from-workloads"
+	guestsChain    = "guests"          // what workloads send to this host
+	sentChain      = "workload-allows" // what the policy of a workload lets it send
+	arrivesChain   = "to-workloads"    // what is passed on, and only the workload that gets it was not asked yet
 
 	// loopback is the interface by which packets come in that connection tracking has seen going out.
 	loopback = "lo"
@@ -99,17 +101,20 @@ func (u *builder) input(o owners) {
 	})...)
 	chains := map[string][]*Rule{}
 	for name, ep := range o.named {
-		chains[name] = u.entry(ep, ruleset.Normal)
+		chains[name] = u.entry(ep)
 	}
 	if len(chains) > 0 {
 		rules = append(rules, u.dispatch("in", "endpoints-in", wayIn(), chains), u.fellOut(wayIn(), o))
 	}
 	if o.all != nil {
-		rules = append(rules, always().jump(u.entryOfAll(o.all, ruleset.Normal)), nothingDecided())
+		if u.hasEarly(o.all) {
+			rules = append(rules, always().jump(endpointChain(o.all.ID, ruleset.Ingress, "early")))
+		}
+		rules = append(rules, always().jump(endpointChain(o.all.ID, ruleset.Ingress)), nothingDecided())
 	}
 	u.addBase("input", unix.NF_INET_LOCAL_IN, priority, rules)
 	if len(o.workloads) > 0 {
-		u.fromWorkloads(o)
+		u.guests(o)
 	}
 }
 
@@ -120,14 +125,13 @@ func (u *builder) fellOut(w way, o owners) *Rule {
 
 func nothingDecided() *Rule { return always().counted(exit{}, "no verdict from the endpoint") }
 
-// forward judges what is passed on. Every chain that is entered here returns when it lets a packet pass, so that the next
-// one is asked.
+// forward judges what is passed on. The chains of host endpoints return when they let a packet pass, so that others are
+// asked, too. The workloads come last, whatever the order on the packet's way: falling out of their chains denies.
 func (u *builder) forward(o owners) {
-	stations := u.forwardIn(o)
+	stations := append(u.forwardIn(o), u.forwardOut(o)...)
 	if len(o.workloads) > 0 {
 		stations = append(stations, u.workloadPolicies(o)...)
 	}
-	stations = append(stations, u.forwardOut(o)...)
 	var rules []*Rule
 	if len(stations) > 0 {
 		rules = append(rules, u.noWorkload(wayIn()).and(u.noWorkload(wayOut())).and(ifKnown()).then(exit{verdict: nfAccept}, ""))
@@ -147,15 +151,19 @@ func (u *builder) forwardIn(o owners) []*Rule {
 	var rules []*Rule
 	chains := map[string][]*Rule{}
 	for name, ep := range o.named {
-		if u.hasEntry(ep, ruleset.Forward) {
-			chains[name] = u.entry(ep, ruleset.Forward)
+		if entry := u.forwardEntry(ep); entry != nil {
+			chains[name] = entry
 		}
 	}
 	if len(chains) > 0 {
 		rules = append(rules, u.dispatch("forward-in", "forward-in", wayIn(), chains))
 	}
-	if o.all != nil && u.hasEntry(o.all, ruleset.Forward) {
-		rules = append(rules, u.isNotIn(wayIn(), slices.Sorted(maps.Keys(o.named))).jump(u.entryOfAll(o.all, ruleset.Forward)))
+	if o.all == nil {
+		return rules
+	}
+	if entry := u.forwardEntry(o.all); entry != nil {
+		u.addChain("forward-in", "interfaces that no endpoint names", entry...)
+		rules = append(rules, u.isNotIn(wayIn(), slices.Sorted(maps.Keys(o.named))).jump("forward-in"))
 	}
 	return rules
 }

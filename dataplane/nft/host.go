@@ -32,43 +32,35 @@ func (u *builder) hasEarly(ep *ruleset.Endpoint) bool {
 	return u.has(ep, ruleset.Untracked, ruleset.Ingress) || u.has(ep, ruleset.PreDNAT, ruleset.Ingress)
 }
 
-// hasEntry reports whether a packet that comes in by the endpoint, on its way to Normal or Forward, meets a chain of it.
-func (u *builder) hasEntry(ep *ruleset.Endpoint, s ruleset.Stage) bool {
-	return s == ruleset.Normal || u.hasEarly(ep) || u.has(ep, s, ruleset.Ingress)
+// entry returns the rules with which the endpoint begins for a packet that comes in by it to a process.
+func (u *builder) entry(ep *ruleset.Endpoint) []*Rule {
+	var rules []*Rule
+	if u.hasEarly(ep) {
+		rules = append(rules, always().jump(endpointChain(ep.ID, ruleset.Ingress, "early")))
+	}
+	return append(rules, jumpRule("goto", endpointChain(ep.ID, ruleset.Ingress)))
 }
 
-// entry returns the rules with which the endpoint begins for a packet that comes in by it, on its way to Normal or
-// Forward.
-func (u *builder) entry(ep *ruleset.Endpoint, s ruleset.Stage) []*Rule {
+// forwardEntry returns the rules with which the endpoint begins for a packet that comes in by it and is passed on; none, if
+// the endpoint lets all of those pass.
+func (u *builder) forwardEntry(ep *ruleset.Endpoint) []*Rule {
 	switch {
 	case u.has(ep, ruleset.Untracked, ruleset.Ingress):
-		return views(ep, "untracked")
+		return views(ep, "forward", "untracked")
 	case u.has(ep, ruleset.PreDNAT, ruleset.Ingress):
-		return views(ep, "pre-dnat")
-	case s == ruleset.Forward:
+		return views(ep, "forward", "pre-dnat")
+	case u.has(ep, ruleset.Forward, ruleset.Ingress):
 		return []*Rule{jumpRule("goto", endpointChain(ep.ID, ruleset.Ingress, "forward"))}
 	}
-	return []*Rule{jumpRule("goto", endpointChain(ep.ID, ruleset.Ingress))}
+	return nil
 }
 
 // views returns the rules that lead to a stage before destination NAT, which has chains for packets that were sent to
 // where they are going and others for those that were not.
-func views(ep *ruleset.Endpoint, stage string) []*Rule {
-	return []*Rule{
-		ifTranslated().then(goTo(endpointChain(ep.ID, ruleset.Ingress, stage, "original")), ""),
-		jumpRule("goto", endpointChain(ep.ID, ruleset.Ingress, stage)),
-	}
-}
-
-// entryOfAll returns the chain with which the endpoint for all interfaces begins.
-func (u *builder) entryOfAll(ep *ruleset.Endpoint, s ruleset.Stage) string {
-	switch {
-	case u.hasEarly(ep):
-		return endpointChain(ep.ID, ruleset.Ingress, "early")
-	case s == ruleset.Forward:
-		return endpointChain(ep.ID, ruleset.Ingress, "forward")
-	}
-	return endpointChain(ep.ID, ruleset.Ingress)
+func views(ep *ruleset.Endpoint, path ...string) []*Rule {
+	name := endpointChain(ep.ID, ruleset.Ingress, path...)
+	original := endpointChain(ep.ID, ruleset.Ingress, append(path, "original")...)
+	return []*Rule{ifTranslated().then(goTo(original), ""), jumpRule("goto", name)}
 }
 
 // egressEntry returns the chain with which an endpoint begins for what this host sends.
@@ -96,17 +88,18 @@ func (u *builder) host(ep *ruleset.Endpoint, dir ruleset.Direction) {
 	}
 	if u.has(ep, ruleset.Untracked, dir) {
 		p.raw(ep)
-		if dir == ruleset.Ingress && slices.Contains(ep.Interfaces, loopback) {
-			p.beforeDNAT = true
-			p.raw(ep, "original")
-			p.beforeDNAT = false
-		}
 	}
-	switch {
-	case dir == ruleset.Egress:
+	if dir == ruleset.Egress {
 		p.egress(ep)
-	case u.hasEarly(ep):
+		return
+	}
+	if u.hasEarly(ep) {
 		p.early(ep)
+		p.beforeDNAT = true
+		p.early(ep, "original")
+		if u.has(ep, ruleset.Untracked, dir) && slices.Contains(ep.Interfaces, loopback) {
+			p.raw(ep, "original")
+		}
 	}
 }
 
@@ -134,17 +127,9 @@ func (p *part) at(s ruleset.Stage, path ...string) place {
 	return place{path, about}
 }
 
-// again is a place of the Untracked stage where packets meet it a second time.
-func (p *part) again(path ...string) place {
-	at := p.at(ruleset.Normal, path...)
-	at.about += " " + againRemark
-	return at
-}
-
 // add adds the chain in which a list of stages begins: head are its first rules, exits those of the last stage.
 func (p *part) add(at place, head []*Rule, stages []stage, x exits) {
-	first := p.stages(at, stages, x)
-	p.addChain(p.chain(at.path...), at.about, append(head, always().then(first, ""))...)
+	p.addChain(p.chain(at.path...), at.about, append(head, p.stages(at, stages, x)...)...)
 }
 
 func (p *part) checkValid() []*Rule {
@@ -181,13 +166,10 @@ func (p *part) untrackedFailsafes(x exit) []*Rule {
 	return append(p.failsafes(p.dir, p.to(), x), p.failsafes(1-p.dir, source, x)...)
 }
 
-// egress adds the chains that only egress has. That the Untracked stage allowed a packet is not remembered but found out
-// again: others keep packets away from connection tracking, too.
+// egress adds the chains that only egress has.
 func (p *part) egress(ep *ruleset.Endpoint) {
 	if p.has(ep, ruleset.Untracked, p.dir) {
-		normal := goTo(p.chain())
-		p.add(p.again("untracked"), p.untrackedFailsafes(normal),
-			p.flatten(ruleset.Untracked, &ep.Untracked, p.dir), exits{accept: exit{verdict: nfAccept}, next: normal})
+		p.untracked(ep, []string{"untracked"}, exits{accept: exit{verdict: nfAccept}, next: goTo(p.chain())})
 	}
 	if p.settings.Reject { // there is no answering after routing
 		p.normal(ep, exit{}, "redirected")
@@ -196,53 +178,56 @@ func (p *part) egress(ep *ruleset.Endpoint) {
 
 // early adds the chains of Untracked and PreDNAT, which come before Normal and Forward ingress. They are walked in the
 // same hooks as these, and not before destination NAT, so that what they allow need not be remembered and a packet
-// meets one generation of rules.
-//
-//	untracked --none--> pre-dnat --none--> late --> Normal, or Forward, which for a workload's packets to this host is nothing
-//	    |                   |
-//	  allow               allow
-//	    +------> passed <---+              done with this host endpoint
-func (p *part) early(ep *ruleset.Endpoint) {
-	for _, before := range []bool{false, true} {
-		p.beforeDNAT = before
-		var view []string
-		if before {
-			view = []string{"original"}
-		}
-		after := goTo(p.chain("late"))
-		if p.has(ep, ruleset.PreDNAT, ruleset.Ingress) {
-			path := append([]string{"pre-dnat"}, view...)
-			head := append(p.checkValid(), p.failsafes(p.dir, p.to(), after)...)
-			p.add(p.at(ruleset.PreDNAT, path...), head, p.flatten(ruleset.PreDNAT, &ep.PreDNAT, p.dir),
-				exits{deny: p.denial(), accept: goTo(p.chain("passed")), next: after})
-			after = goTo(p.chain(path...))
-		}
-		if p.has(ep, ruleset.Untracked, ruleset.Ingress) {
-			p.add(p.again(append([]string{"untracked"}, view...)...), p.untrackedFailsafes(after),
-				p.flatten(ruleset.Untracked, &ep.Untracked, p.dir), exits{accept: goTo(p.chain("passed")), next: after})
-		}
+// meets one generation of rules. Allowed packets leave for good where nothing else is asked (in the input hook); what
+// comes after them is asked in another place, so they are there twice; for packets of workloads a third time.
+func (p *part) early(ep *ruleset.Endpoint, view ...string) {
+	back, accepted := exit{verdict: unix.NFT_RETURN}, exit{verdict: nfAccept}
+	path := func(words ...string) []string { return append(words, view...) }
+	untracked, before := p.has(ep, ruleset.Untracked, ruleset.Ingress), p.has(ep, ruleset.PreDNAT, ruleset.Ingress)
+
+	var start []*Rule
+	if view == nil {
+		start = append(start, ifTranslated().then(goTo(p.chain("early", "original")), ""))
 	}
-	p.beforeDNAT = false
-	p.afterEarly(ep)
+	if untracked {
+		p.untracked(ep, path("untracked"), exits{accept: accepted, next: back})
+		start = append(start, always().jump(p.chain(path("untracked")...)))
+	}
+	if before {
+		p.preDNAT(ep, path("pre-dnat"), exits{accept: accepted, next: back})
+		start = append(start, always().jump(p.chain(path("pre-dnat")...)))
+	}
+	p.addChain(p.chain(path("early")...), p.id.String()+" before NAT", start...)
+	if isAll(ep) {
+		p.preDNAT(ep, path("guest", "pre-dnat"), exits{accept: back, next: back})
+	}
+
+	after := back
+	if p.has(ep, ruleset.Forward, p.dir) {
+		after = goTo(p.chain("forward"))
+	}
+	if before {
+		p.preDNAT(ep, path("forward", "pre-dnat"), exits{accept: back, next: after})
+		after = goTo(p.chain(path("forward", "pre-dnat")...))
+	}
+	if untracked {
+		p.untracked(ep, path("forward", "untracked"), exits{accept: back, next: after})
+	}
 }
 
-// afterEarly adds the chains that tell by the interfaces which hook the packet is at.
-func (p *part) afterEarly(ep *ruleset.Endpoint) {
-	back := exit{verdict: unix.NFT_RETURN}
-	forward := back
-	if p.has(ep, ruleset.Forward, p.dir) {
-		forward = goTo(p.chain("forward"))
-	}
-	late := []*Rule{wayOut().exists().then(forward, "")}
-	passed := []*Rule{wayOut().exists().then(back, "")}
-	if isAll(ep) {
-		p.addChain(p.chain("early"), p.id.String()+" early", p.entry(ep, ruleset.Normal)...)
-		toHost := p.ifWorkload(wayIn(), func(c condition) *Rule { return c.then(back, "") })
-		late, passed = append(late, toHost...), append(passed, toHost...)
-	}
-	p.addChain(p.chain("late"), p.id.String()+" after the stages before NAT", append(late, jumpRule("goto", p.chain()))...)
-	p.addChain(p.chain("passed"), p.id.String()+" allowed before NAT",
-		append(passed, always().then(exit{verdict: nfAccept}, ""))...)
+// preDNAT adds the chains of the PreDNAT stage in one place.
+func (p *part) preDNAT(ep *ruleset.Endpoint, path []string, x exits) {
+	x[deny] = p.denial()
+	head := append(p.checkValid(), p.failsafes(p.dir, p.to(), x[next])...)
+	p.add(p.at(ruleset.PreDNAT, path...), head, p.flatten(ruleset.PreDNAT, &ep.PreDNAT, p.dir), x)
+}
+
+// untracked adds the chains of the Untracked stage in one place after connection tracking. That the stage allowed a packet
+// is not remembered but found out again: others keep packets away from connection tracking, too.
+func (p *part) untracked(ep *ruleset.Endpoint, path []string, x exits) {
+	at := p.at(ruleset.Normal, path...)
+	at.about += " " + againRemark
+	p.add(at, p.untrackedFailsafes(x[next]), p.flatten(ruleset.Untracked, &ep.Untracked, p.dir), x)
 }
 
 // failsafes returns the rules for the failsafe ports of a direction, by the networks that they are limited to. They match

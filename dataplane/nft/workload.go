@@ -21,21 +21,17 @@ func (u *builder) strangers(w way, o owners) []*Rule {
 	})
 }
 
-// fromWorkloads adds the chain for what workloads send to their own host.
-func (u *builder) fromWorkloads(o owners) {
+// guests adds the chain for what workloads send to their own host.
+func (u *builder) guests(o owners) {
 	rules := append(u.strangers(wayIn(), o), u.sources(o), ifKnown().then(exit{verdict: nfAccept}, ""))
-	if o.all != nil && u.hasEarly(o.all) {
-		rules = append(rules, always().jump(endpointChain(o.all.ID, ruleset.Ingress, "early")))
+	if o.all != nil && u.has(o.all, ruleset.PreDNAT, ruleset.Ingress) {
+		u.addChain(guestsChain+"-early", "", views(o.all, "guest", "pre-dnat")...)
+		rules = append(rules, always().jump(guestsChain+"-early"))
 	}
 	for _, types := range [][2]byte{{130, 133}, {135, 136}} { // ruleset: PodDiscovery
 		rules = append(rules, discovery(types[0], types[1]))
 	}
-	rules = append(rules, u.workloadEgress(o))
-	if u.settings.EndpointToHost == ruleset.HostDrop {
-		rules = append(rules, always().counted(exit{}, "endpoint to host: Drop"))
-	} else {
-		rules = append(rules, always().counted(exit{verdict: nfAccept}, "endpoint to host: "+u.settings.EndpointToHost.String()))
-	}
+	rules = append(rules, u.workloadEgress(o), always().counted(exit{}, "no verdict from the workload"))
 	u.addChain(guestsChain, "what workloads send to this host", rules...)
 }
 
@@ -104,13 +100,26 @@ func (u *builder) spoofed(v variant) *Rule {
 	return condition{text, c}.counted(exit{}, "source is not the workload's")
 }
 
-// workloadPolicies returns the rules that lead to the policies at both ends of what is passed on.
+// workloadPolicies returns the rules that lead to the policies at both ends of what is passed on, the last to be asked.
 func (u *builder) workloadPolicies(o owners) []*Rule {
+	noVerdict := func(c condition) *Rule { return c.counted(exit{}, "no verdict from the workload") }
+	rules := append([]*Rule{u.workloadEgress(o)}, u.ifWorkload(wayIn(), noVerdict)...)
+
 	chains := map[string][]*Rule{}
 	for name, w := range o.workloads {
 		chains[name] = []*Rule{jumpRule("goto", endpointChain(w.ID, ruleset.Ingress))}
 	}
-	return []*Rule{u.workloadEgress(o), u.dispatch("to", "workloads-to", wayOut(), chains)}
+	arrives := append([]*Rule{u.dispatch("to", "workloads-to", wayOut(), chains)}, u.ifWorkload(wayOut(), noVerdict)...)
+	accepted := exit{verdict: nfAccept}
+	u.addChain(arrivesChain, "what is passed on", append(arrives, always().then(accepted, ""))...)
+
+	host := exit{}
+	if u.settings.EndpointToHost != ruleset.HostDrop {
+		host = accepted
+	}
+	u.addChain(sentChain, "what workloads may send", wayOut().exists().then(goTo(arrivesChain), ""),
+		always().counted(host, "endpoint to host: "+u.settings.EndpointToHost.String()))
+	return append(rules, jumpRule("goto", arrivesChain))
 }
 
 // workloadEgress adds the chains that lead to the policies for what workloads send, and returns the rule that leads there.
@@ -130,8 +139,7 @@ func (u *builder) dispatchShared(kind, table string, w way, chains map[string][]
 	return u.dispatch(kind, table, w, chains)
 }
 
-// guest adds the chains of a workload in one direction. They return when they allow a packet, to whatever is next on its
-// way.
+// guest adds the chains of a workload in one direction.
 func (u *builder) guest(w *ruleset.Workload, dir ruleset.Direction) {
 	p := &part{builder: u, id: w.ID, dir: dir}
 	head := p.checkValid()
@@ -139,7 +147,11 @@ func (u *builder) guest(w *ruleset.Workload, dir ruleset.Direction) {
 		head = append(head, p.tunnels()...)
 	}
 	stages := append(p.flatten(ruleset.Normal, &w.Normal, dir), p.profiles(w.Profiles, dir))
-	p.add(p.at(ruleset.Normal), head, stages, exits{deny: p.denial(), accept: exit{verdict: unix.NFT_RETURN}})
+	allowed := exit{verdict: nfAccept}
+	if dir == ruleset.Egress {
+		allowed = goTo(sentChain)
+	}
+	p.add(p.at(ruleset.Normal), head, stages, exits{deny: p.denial(), accept: allowed})
 }
 
 // tunnels returns the rules that keep workloads from sending packets in which policy does not see the real ones.
