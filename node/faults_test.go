@@ -24,7 +24,8 @@ func named(s store.NodeStatus, name string) bool {
 	return slices.ContainsFunc(s.Faults, func(f string) bool { return strings.HasPrefix(f, name+": ") })
 }
 
-func files(t *testing.T, dir string) int {
+// files returns how many objects are kept. Nobody else may read anything of the directory.
+func files(t *testing.T, dir string) (kept int) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	check(t, err)
@@ -37,8 +38,11 @@ func files(t *testing.T, dir string) int {
 		if info.Mode().Perm() != 0o600 {
 			t.Errorf("%s has mode %v", e.Name(), info.Mode())
 		}
+		if e.Name() != SocketName {
+			kept++
+		}
 	}
-	return len(entries)
+	return kept
 }
 
 // The last good version stays in force while the stored value is faulty; everybody is told; the rest goes on.
