@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -11,6 +12,16 @@ import (
 	"testing"
 	"time"
 )
+
+// useProduct builds margay as it is delivered, for the processes that are started from now on. The test itself is larger.
+func (w *world) useProduct(b *testing.B) {
+	w.binary = filepath.Join(w.dir, "margay")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", w.binary, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		b.Fatalf("go build: %v\n%s", err, out)
+	}
+}
 
 // report shows a figure and what it must not exceed.
 func report(b *testing.B, unit string, is, target float64) {
@@ -42,10 +53,14 @@ func quantile(values []time.Duration, percent int) time.Duration {
 // metric returns the sum of what the agent shows under a name.
 func (w *world) metric(name string) float64 {
 	w.Helper()
-	code, body := get(w.host, "http://127.0.0.1:9091/metrics")
-	if code != http.StatusOK {
-		w.Fatalf("metrics: %d %s", code, body)
-	}
+	var body string
+	w.eventually(20*time.Second, "metrics", func() error {
+		code, text := get(w.host, "http://127.0.0.1:9091/metrics")
+		if body = text; code != http.StatusOK {
+			return fmt.Errorf("%d %s", code, text)
+		}
+		return nil
+	})
 	sum, found := 0.0, false
 	for line := range strings.Lines(body) {
 		fields := strings.Fields(line)

@@ -56,6 +56,7 @@ type world struct {
 	lab                            *lab.Lab
 	storeHost, host, friend, other *lab.Host
 	storeProcess, agent            *process
+	binary                         string // that new processes run; "" for this one
 	store                          store.Store
 	raw                            *clientv3.Client // writes what the store would refuse
 }
@@ -310,9 +311,12 @@ type process struct {
 // start runs margay. Its log is shown if the test fails.
 func (w *world) start(on *lab.Host, env []string, args ...string) *process {
 	w.Helper()
-	self, err := os.Executable()
+	program, err := w.binary, error(nil)
+	if program == "" {
+		program, err = os.Executable()
+	}
 	w.must(err)
-	p := &process{Cmd: exec.Command(self, args...), log: &buffer{}, done: make(chan struct{})}
+	p := &process{Cmd: exec.Command(program, args...), log: &buffer{}, done: make(chan struct{})}
 	p.Env = append(append(os.Environ(), "MARGAY_TEST_RUN=1"), env...)
 	p.Stdout, p.Stderr = p.log, p.log
 	w.must(on.Start(p.Cmd))
