@@ -46,10 +46,12 @@ type Calc struct {
 	tiers    map[string]*v3.TierSpec
 	policies map[ruleset.PolicyID]*policy
 	locals   map[v3.Key]*endpoint // endpoints of this node
-	sets     map[ruleset.SetID]*set
-	ifaces   map[string][]netip.Addr
-	hosts    map[string]struct{} // names of Nodes
-	services map[serviceKey][]ServiceEndpoint
+	// endpoints counts those of all nodes.
+	endpoints int
+	sets      map[ruleset.SetID]*set
+	ifaces    map[string][]netip.Addr
+	hosts     map[string]struct{} // names of Nodes
+	services  map[serviceKey][]ServiceEndpoint
 
 	toldEndpoints map[v3.Key]*ruleset.Endpoint
 	toldWorkloads map[v3.Key]*ruleset.Workload
@@ -102,6 +104,12 @@ func (c *Calc) Update(key v3.Key, r v3.Resource) {
 	case v3.KindProfile:
 		c.updateProfile(key.Name, r)
 	case v3.KindHostEndpoint, v3.KindWorkloadEndpoint:
+		if c.items[key] != nil {
+			c.endpoints--
+		}
+		if r != nil {
+			c.endpoints++
+		}
 		c.updateItem(key, r)
 		c.updateEndpoint(key, r)
 	case v3.KindGlobalNetworkSet, v3.KindNetworkSet:
@@ -155,9 +163,14 @@ func (c *Calc) Flush() *ruleset.Delta {
 	return d
 }
 
+// flushSettings tells the settings. As long as the datastore has no endpoint at all, no interface counts as an unknown
+// workload's: whoever starts Margay beside something that owns such interfaces loses nothing by it.
 func (c *Calc) flushSettings(d *ruleset.Delta) {
-	if !reflect.DeepEqual(c.settings, c.toldSettings) {
-		told := c.settings
+	told := c.settings
+	if c.endpoints == 0 {
+		told.WorkloadPrefixes = nil
+	}
+	if !reflect.DeepEqual(told, c.toldSettings) {
 		d.Settings, c.toldSettings = &told, told
 	}
 }

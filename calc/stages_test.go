@@ -230,3 +230,32 @@ func TestPodToPod(t *testing.T) {
 		}
 	}
 }
+
+// TestNothingIsFilteredBeforeAnEndpointExists: interfaces of unknown workloads are closed from the first endpoint of the
+// datastore on, until the last one goes.
+func TestNothingIsFilteredBeforeAnEndpointExists(t *testing.T) {
+	c, p := New("here"), ruleset.NewProgram()
+	c.SetSettings(ruleset.Settings{WorkloadPrefixes: []string{"cali"}})
+	fromWorkload := &ruleset.Packet{In: "cali1", Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"), Protocol: ruleset.TCP, DstPort: 80}
+	check := func(when string, allowed bool) {
+		t.Helper()
+		p.Apply(c.Flush())
+		if v := ruleset.Eval(p, fromWorkload); v.Allowed != allowed {
+			t.Errorf("%s: %+v", when, v)
+		}
+	}
+	check("no endpoint", true)
+	key := v3.Key{Kind: v3.KindHostEndpoint, Name: "h"}
+	h := &v3.HostEndpoint{Spec: v3.HostEndpointSpec{Node: "there", InterfaceName: "eth0"}}
+	c.Update(key, h)
+	c.SetInterface("cali1", nil)
+	c.SetInterface("eth0", nil)
+	check("an endpoint of another node", false)
+	if w := c.Warnings(); len(w) != 1 || w[0].Key.Name != "here" || !strings.Contains(w[0].Text, "for cali1, by name") {
+		t.Errorf("warnings %v", w)
+	}
+	c.Update(key, h)
+	c.Update(key, nil)
+	c.Update(key, nil)
+	check("it is gone", true)
+}

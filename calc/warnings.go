@@ -3,6 +3,7 @@ package calc
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -49,10 +50,26 @@ func (c *Calc) Warnings() []Warning {
 	for key, ep := range c.locals {
 		warn(key, c.endpointWarnings(ep)...)
 	}
+	if unknown := c.unknownWorkloads(); len(unknown) > 0 {
+		warn(v3.Key{Kind: v3.KindNode, Name: c.node}, "no WorkloadEndpoint is for "+strings.Join(unknown, ", ")+", by name interfaces of workloads, so all traffic there is denied (create one, or set InterfacePrefix to what the names of your workloads' interfaces begin with)")
+	}
 	slices.SortFunc(list, func(a, b Warning) int {
 		return cmp.Or(compareKeys(a.Key, b.Key), cmp.Compare(a.Text, b.Text))
 	})
 	return slices.Compact(list)
+}
+
+// unknownWorkloads returns, in order, the interfaces that are closed because nobody says whose they are.
+func (c *Calc) unknownWorkloads() []string {
+	var unknown []string
+	for name := range c.ifaces {
+		known := func(key v3.Key) bool { return slices.Contains(c.locals[key].interfaces, name) }
+		if c.endpoints > 0 && c.settings.IsWorkload(name) && !slices.ContainsFunc(slices.Collect(maps.Keys(c.locals)), known) {
+			unknown = append(unknown, name)
+		}
+	}
+	slices.Sort(unknown)
+	return unknown
 }
 
 // policyWarnings returns the warnings of a policy that selects a local endpoint.
