@@ -27,6 +27,8 @@ type cache struct {
 	metrics *metrics
 	log     *slog.Logger
 
+	published func() // called after a crumb was added
+
 	oldest  atomic.Uint64 // number of the oldest crumb held
 	synced  chan struct{} // closed when there is a complete state
 	changed chan struct{} // capacity 1: something is pending
@@ -137,6 +139,7 @@ func (c *cache) publishAll(ctx context.Context) {
 		c.mu.Lock()
 		c.publish(time.Now())
 		c.mu.Unlock()
+		c.published()
 		timer.Reset(c.window)
 	}
 }

@@ -14,9 +14,9 @@
 // # Crumbs
 //
 // What the store delivers is gathered for at most [ServerConfig.Window] and becomes a crumb: one frame of bytes, made
-// once, in a linked list. A client is a pointer into the list; those that wait at its end wait on one channel. A client
-// that cannot keep up finds several crumbs when it comes back and gets them in one write, so that the server does less
-// work per change when there is more to do. Crumbs are held up to a number and a size. A client that comes back after a
+// once, in a linked list. A client is a pointer into the list; those at its end are called when there is another. A client
+// whose turn comes late finds several crumbs and gets them in one write, so that the server does less work per change when
+// there is more to do. Crumbs are held up to a number and a size. A client that comes back after a
 // broken connection names the last crumb it has and goes on behind it if that is still held, without a snapshot.
 //
 // # Transport
@@ -24,9 +24,10 @@
 // Frames are a length of four bytes, a type and a payload, on one TCP connection, with TLS or without (see frame.go for the
 // types). gRPC, which the store's client uses, was considered: a stream costs the server three goroutines and two buffers
 // of 32 KiB for each client, its flow control and framing are per client work where here the same bytes go to all, and
-// what is needed of it (deadlines, cancellation, many streams) is not needed here. This transport takes two goroutines and
-// no buffer: the figures are those of `make bench`. It is not the incumbent's protocol, which is Go's gob of its internal
-// types: agents of one make need the typha of the same make.
+// what it is good at (deadlines, cancellation, many streams) is not needed here. This transport takes one goroutine, which
+// reads, and no buffer; writing is done in turns (turns.go), in the order in which clients were called, by one goroutine
+// for each processor that never waits for a socket. `make bench` has the figures. It is not the incumbent's protocol, which
+// is Go's gob of its internal types: agents of one make need the typha of the same make.
 //
 // # What is refused
 //

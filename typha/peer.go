@@ -10,24 +10,30 @@ import (
 	"time"
 )
 
-// A peer is one client of a server: a goroutine that reads and one that writes. What others want of it is put in its
-// mail; nobody ever waits for it.
+// A peer is one client of a server. A goroutine reads; what is to be written is written in turns, see turns, and apart
+// from them what may take long. What others want of it is put in its box; nobody ever waits for it.
 type peer struct {
 	server *Server
 	conn   net.Conn
-	node   string // as the client introduced itself
+	outlet *outlet // below conn
+	node   string  // as the client introduced itself
+	number int     // of this server's clients
 
-	mail chan struct{} // capacity 1: there is something in it
 	mu   sync.Mutex
 	box  box
 	slot chan struct{} // holds a token for each request under way
 
-	// Of the writing goroutine:
+	place place // guarded by turns
+	index int   // in turns.idle
+
+	left chan struct{} // closed when err is set
+	err  error         // why it was let go
+
+	// Of the one who steps it:
 	at         *crumb    // the last that the client has; nil: it follows nothing
 	grace      bool      // it has not caught up since its snapshot
 	graceEnd   time.Time // zero: the snapshot is under way
 	graceUsed  bool
-	deadline   time.Time // set on the connection for writes
 	lastSample time.Time
 }
 
@@ -35,6 +41,7 @@ type peer struct {
 type box struct {
 	follow  *follow
 	replies [][]byte // frames
+	ping    bool     // one is due
 	away    error    // why it is sent away
 	gone    error    // why nothing is read any more
 }
@@ -42,14 +49,15 @@ type box struct {
 // maxRequests is how many requests of one client are under way at once. Further ones wait on the client's side.
 const maxRequests = 4
 
-// gather is how many bytes of crumbs go into one write at least, if there are as many.
+// gather is how many bytes of crumbs go into one write at most, one crumb excepted.
 const gather = 64 << 10
 
-// buffers hold crumbs that go out in one write.
+// buffers hold frames that go out in one write.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, gather); return &b }}
 
-func newPeer(s *Server, conn net.Conn, node string) *peer {
-	return &peer{server: s, conn: conn, node: node, mail: make(chan struct{}, 1), slot: make(chan struct{}, maxRequests)}
+func newPeer(s *Server, conn net.Conn, out *outlet, node string) *peer {
+	out.prompt = true
+	return &peer{server: s, conn: conn, outlet: out, node: node, slot: make(chan struct{}, maxRequests), left: make(chan struct{})}
 }
 
 // put puts something into the peer's box.
@@ -57,7 +65,7 @@ func (p *peer) put(change func(*box)) {
 	p.mu.Lock()
 	change(&p.box)
 	p.mu.Unlock()
-	kick(p.mail)
+	p.server.turns.call(p)
 }
 
 // tell sends the client away.
@@ -75,7 +83,7 @@ func (p *peer) take() box {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	b := p.box
-	p.box.follow, p.box.replies = nil, nil
+	p.box.follow, p.box.replies, p.box.ping = nil, nil, false
 	return b
 }
 
@@ -89,24 +97,35 @@ var (
 
 // run serves the client until that is over, and says why it is.
 func (p *peer) run(ctx context.Context) error {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer p.conn.Close()
+	p.server.turns.enter(p)
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
-	wg.Go(func() {
-		err := p.read(reading)
-		p.put(func(b *box) { b.gone = err })
-	})
-	defer p.follows(nil)
-	err := p.write(ctx)
+	end := context.AfterFunc(ctx, func() { _ = p.outlet.Close() }) // ends what is under way
+	defer end()
+	err := p.read(reading)
+	_ = p.outlet.Close() // nobody waits for a write any more
+	p.put(func(b *box) { b.gone = err })
+	select {
+	case <-p.left:
+		return p.err
+	case <-ctx.Done():
+		return ctx.Err() // nobody has turns any more
+	}
+}
+
+// leave ends the client's turns. It is called by the one who steps it.
+func (p *peer) leave(err error) {
 	for _, reason := range []error{errFellBehind, errSilent, errProtocol, errTooSlow} {
 		if errors.Is(err, reason) {
 			p.server.metrics.cut.WithLabelValues(reason.Error()).Inc()
 			p.server.log.Info("client is cut off", "node", p.node, "client", p.conn.RemoteAddr().String(), "reason", err)
 		}
 	}
-	return err
+	p.follows(nil)
+	_ = p.conn.Close() // ends the reading
+	p.server.turns.leave(p)
+	p.err = err
+	close(p.left)
 }
 
 // read takes what the client sends until that ends.
@@ -175,35 +194,38 @@ func (p *peer) answer(r reply) {
 	p.put(func(b *box) { b.replies = append(b.replies, messageFrame(frameReply, r)) })
 }
 
-// write sends what there is to send until that ends.
-func (p *peer) write(ctx context.Context) error {
-	ping := time.NewTicker(p.server.cfg.PingInterval)
-	defer ping.Stop()
-	for {
-		var ready <-chan struct{} // nil, for never: the client follows nothing
-		if p.at != nil {
-			ready = p.at.ready
-		}
-		var err error
-		select {
-		case <-ready:
-			err = p.sendCrumbs()
-		case <-p.mail:
-			err = p.deal(ctx)
-		case now := <-ping.C:
-			err = p.send(appendFrame(nil, framePing, binary.BigEndian.AppendUint64(nil, uint64(now.UnixNano()))))
-		case <-ctx.Done():
-			err = ctx.Err()
-		}
-		if err != nil {
-			return err
-		}
+// step does what there is to do for the client, but nothing that waits.
+func (p *peer) step(ctx context.Context) {
+	b := p.take()
+	if b.gone != nil || b.away != nil || b.follow != nil || len(b.replies) > 0 {
+		go p.apart(func() error { return p.deal(ctx, b) })
+		return
+	}
+	err := p.stream(b.ping)
+	switch {
+	case err != nil:
+		p.leave(err)
+	case p.outlet.full():
+		go p.apart(func() error { return errors.Join(p.flush(), p.keepsUp(time.Now())) })
+	default:
+		p.server.turns.back(p)
 	}
 }
 
-// deal does what is in the box.
-func (p *peer) deal(ctx context.Context) error {
-	b := p.take()
+// apart does something that may wait, and comes back into line.
+func (p *peer) apart(do func() error) {
+	if err := do(); err != nil {
+		p.leave(err)
+		return
+	}
+	p.server.turns.back(p)
+}
+
+// deal does what was in the box.
+func (p *peer) deal(ctx context.Context, b box) error {
+	if b.gone != nil {
+		return b.gone
+	}
 	for _, frame := range b.replies {
 		if err := p.send(frame); err != nil {
 			return err
@@ -214,25 +236,22 @@ func (p *peer) deal(ctx context.Context) error {
 	case b.away != nil:
 		_ = p.send(messageFrame(frameBye, bye{b.away.Error()})) // it goes in any case
 		return b.away
-	case b.gone != nil:
-		return b.gone
 	case b.follow != nil:
 		return p.begin(ctx, *b.follow)
 	}
 	return nil
 }
 
-// send writes frames, and allows the time for it. Setting a deadline has its price, so it is renewed only when a quarter
-// of it is gone.
+// send writes frames, and waits until they are written.
 func (p *peer) send(frames []byte) error {
-	timeout := p.server.cfg.WriteTimeout
-	if now := time.Now(); p.deadline.Sub(now) < timeout*3/4 {
-		p.deadline = now.Add(timeout)
-		if err := p.conn.SetWriteDeadline(p.deadline); err != nil {
-			return err
-		}
+	if _, err := p.conn.Write(frames); err != nil {
+		return err
 	}
-	_, err := p.conn.Write(frames)
+	return p.flush()
+}
+
+func (p *peer) flush() error {
+	err := p.outlet.flush(p.server.cfg.WriteTimeout)
 	var expired net.Error
 	if errors.As(err, &expired) && expired.Timeout() {
 		return fmt.Errorf("%w: %w", errTooSlow, err)
@@ -278,22 +297,32 @@ func (p *peer) follows(at *crumb) {
 	p.at = at
 }
 
-// sendCrumbs sends the crumbs that are there, but not more than fits into one write.
-func (p *peer) sendCrumbs() error {
-	first := p.at.next
-	last, frames := first, first.frame
-	if isReady(first) && len(first.frame) < gather {
+// stream writes the crumbs that are there, but not more than fits into one write, and a ping if that is due.
+func (p *peer) stream(ping bool) error {
+	if p.at == nil || !isReady(p.at) {
+		if !ping {
+			return nil
+		}
+		_, err := p.conn.Write(pingFrame(time.Now()))
+		return err
+	}
+	last := p.at.next
+	frames := last.frame
+	if ping || isReady(last) && len(frames) < gather {
 		buffer := buffers.Get().(*[]byte)
 		defer buffers.Put(buffer)
-		*buffer = append((*buffer)[:0], first.frame...)
+		*buffer = append((*buffer)[:0], frames...)
 		for isReady(last) && len(*buffer)+len(last.next.frame) <= gather {
 			last = last.next
 			*buffer = append(*buffer, last.frame...)
 		}
+		if ping {
+			*buffer = append(*buffer, pingFrame(time.Now())...)
+		}
 		frames = *buffer
 	}
 	start := time.Now()
-	if err := p.send(frames); err != nil {
+	if _, err := p.conn.Write(frames); err != nil {
 		return err
 	}
 	p.at = last
@@ -303,6 +332,10 @@ func (p *peer) sendCrumbs() error {
 		p.server.metrics.sampled(last, now.Sub(start), now)
 	}
 	return p.keepsUp(now)
+}
+
+func pingFrame(now time.Time) []byte {
+	return appendFrame(nil, framePing, binary.BigEndian.AppendUint64(nil, uint64(now.UnixNano())))
 }
 
 func isReady(c *crumb) bool {
@@ -316,6 +349,9 @@ func isReady(c *crumb) bool {
 
 // keepsUp cuts the client off if it has fallen too far behind. It may be so after its snapshot, for a time.
 func (p *peer) keepsUp(now time.Time) error {
+	if p.at == nil {
+		return nil
+	}
 	if !isReady(p.at) {
 		p.server.metrics.blocked.Inc()
 		p.grace = false
@@ -327,7 +363,7 @@ func (p *peer) keepsUp(now time.Time) error {
 	if behind <= p.server.cfg.MaxFallBehind && held {
 		return nil
 	}
-	if p.grace && now.Before(p.graceEnd) {
+	if p.grace && (p.graceEnd.IsZero() || now.Before(p.graceEnd)) {
 		if !p.graceUsed {
 			p.graceUsed = true
 			p.server.metrics.graceUsed.Inc()

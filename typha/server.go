@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"sync"
 	"time"
 
@@ -39,7 +40,8 @@ type ServerConfig struct {
 	// PongTimeout is gone [60 s].
 	WriteTimeout, PingInterval, PongTimeout time.Duration
 	// HandshakeTimeout bounds a handshake from accept to hello [10 s]; there are at most MaxHandshakes at once, of which
-	// the oldest makes room for the next [1,000]. MaxClients bounds the clients [20,000].
+	// the oldest makes room for the next when it has had a fifth of that time [1,000]. MaxClients bounds the clients
+	// [20,000].
 	HandshakeTimeout          time.Duration
 	MaxHandshakes, MaxClients int
 
@@ -97,12 +99,14 @@ type Server struct {
 	cache   *cache
 	gate    gate
 	jobs    chan job
+	turns   *turns
 
 	hello       []byte // the frame that answers a client's
 	initialised initialised
 
 	mu       sync.Mutex
 	peers    map[*peer]struct{}
+	joined   int // peers so far
 	draining bool
 	limit    int // of peers, by rebalancing
 }
@@ -112,10 +116,11 @@ func NewServer(s store.Store, cfg ServerConfig) *Server {
 	cfg.defaults()
 	m := newMetrics()
 	server := &Server{
-		cfg: cfg, log: cfg.Log, metrics: m, cache: newCache(s, &cfg, m), gate: gate{limit: cfg.MaxHandshakes},
-		jobs: make(chan job), peers: map[*peer]struct{}{}, limit: cfg.UpperLimit,
+		cfg: cfg, log: cfg.Log, metrics: m, cache: newCache(s, &cfg, m), gate: gate{limit: cfg.MaxHandshakes, fair: cfg.HandshakeTimeout / 5, room: make(chan struct{}, 1)},
+		jobs: make(chan job), turns: newTurns(), peers: map[*peer]struct{}{}, limit: cfg.UpperLimit,
 		hello: messageFrame(frameHello, serverHello{protocol, cfg.Version, cfg.Kinds}),
 	}
+	server.cache.published = server.turns.callAll
 	if cfg.TLS.Enabled() {
 		server.tls = (&reader{files: cfg.TLS}).server()
 	}
@@ -130,10 +135,7 @@ func (s *Server) Run(ctx context.Context, listen func(context.Context) (net.List
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer stop()
-	wg.Go(func() { s.cache.run(serving) })
-	for range maxJobs {
-		wg.Go(func() { s.work(serving) })
-	}
+	s.start(serving, &wg)
 	select {
 	case <-s.cache.synced:
 	case <-ctx.Done():
@@ -156,6 +158,19 @@ func (s *Server) Run(ctx context.Context, listen func(context.Context) (net.List
 	_ = listener.Close() // ends accept
 	s.drain()
 	return nil
+}
+
+// start starts everything but what accepts clients.
+func (s *Server) start(ctx context.Context, wg *sync.WaitGroup) {
+	wg.Go(func() { s.cache.run(ctx) })
+	for range maxJobs {
+		wg.Go(func() { s.work(ctx) })
+	}
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() { s.turns.run(ctx) })
+	}
+	context.AfterFunc(ctx, s.turns.stop)
+	wg.Go(func() { s.pingAll(ctx) })
 }
 
 // Ready reports whether new clients can be served, and why not.
@@ -203,7 +218,11 @@ func (s *Server) accept(ctx context.Context, listener net.Listener) {
 		}
 		pause = firstAcceptPause
 		s.metrics.accepted.Inc()
-		at := s.gate.enter(conn)
+		at, err := s.gate.enter(ctx, conn)
+		if err != nil {
+			_ = conn.Close()
+			return
+		}
 		wg.Go(func() {
 			s.metrics.active.Inc()
 			defer s.metrics.active.Dec()
@@ -213,7 +232,7 @@ func (s *Server) accept(ctx context.Context, listener net.Listener) {
 }
 
 // serve serves one connection until it ends.
-func (s *Server) serve(ctx context.Context, conn net.Conn, at *place) {
+func (s *Server) serve(ctx context.Context, conn net.Conn, at *ticket) {
 	remote := conn.RemoteAddr().String()
 	p, err := s.handshake(ctx, conn)
 	evicted := s.gate.leave(at)
@@ -263,6 +282,8 @@ func (s *Server) handshake(ctx context.Context, conn net.Conn) (*peer, error) {
 	if err := conn.SetDeadline(time.Now().Add(s.cfg.HandshakeTimeout)); err != nil {
 		return nil, err
 	}
+	out := newOutlet(conn)
+	conn = out
 	if s.tls != nil {
 		secured := tls.Server(conn, s.tls)
 		if err := secured.HandshakeContext(ctx); err != nil {
@@ -291,7 +312,7 @@ func (s *Server) handshake(ctx context.Context, conn net.Conn) (*peer, error) {
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
-	return newPeer(s, conn, hello.Node), nil
+	return newPeer(s, conn, out, hello.Node), nil
 }
 
 // join makes a peer one of those that are served.
@@ -301,6 +322,8 @@ func (s *Server) join(p *peer) error {
 	if len(s.peers) >= s.cfg.MaxClients {
 		return errFull
 	}
+	s.joined++
+	p.number = s.joined
 	s.peers[p] = struct{}{}
 	if s.draining {
 		p.tell(errStopping)
@@ -312,6 +335,20 @@ func (s *Server) leave(p *peer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.peers, p)
+}
+
+// pingAll pings every client once in the interval, some of them at a time.
+func (s *Server) pingAll(ctx context.Context) {
+	const parts = 10
+	for i := 0; pause(ctx, s.cfg.PingInterval/parts) == nil; i++ {
+		s.mu.Lock()
+		for p := range s.peers {
+			if p.number%parts == i%parts {
+				p.put(func(b *box) { b.ping = true })
+			}
+		}
+		s.mu.Unlock()
+	}
 }
 
 // Why a client is sent away.
@@ -350,41 +387,69 @@ func (s *Server) dropOne(reason error) bool {
 	return true
 }
 
-// A gate bounds the handshakes that are under way. When there are too many the oldest is closed: an honest one is over
-// long before it is the oldest, so that stalled ones keep nobody out.
+// A gate bounds the handshakes that are under way. When there are too many, the next waits for one to end, or for the
+// oldest to have had the time that an honest one needs; that is closed. So stalled handshakes keep nobody out, and many
+// clients that come at once do not push each other out.
 type gate struct {
 	limit int
+	fair  time.Duration // what a handshake may take before it can be closed for another
+	room  chan struct{} // capacity 1: one has ended
 
 	mu      sync.Mutex
-	waiting list.List // of *place, oldest first
+	waiting list.List // of *ticket, oldest first
 }
 
-// A place is that of one connection in the gate.
-type place struct {
+// A ticket is that of one connection in the gate.
+type ticket struct {
 	conn    net.Conn
+	since   time.Time
 	element *list.Element // nil: it had to make room
 }
 
-func (g *gate) enter(conn net.Conn) *place {
+// enter returns when the connection may begin its handshake.
+func (g *gate) enter(ctx context.Context, conn net.Conn) (*ticket, error) {
+	for {
+		t, wait := g.try(conn)
+		if t != nil {
+			return t, nil
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-g.room:
+		case <-timer.C:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		timer.Stop()
+	}
+}
+
+// try lets a connection in, or says how long the oldest may take yet.
+func (g *gate) try(conn net.Conn) (*ticket, time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.waiting.Len() >= g.limit {
-		oldest := g.waiting.Remove(g.waiting.Front()).(*place)
+		oldest := g.waiting.Front().Value.(*ticket)
+		if wait := g.fair - time.Since(oldest.since); wait > 0 {
+			return nil, wait
+		}
+		g.waiting.Remove(oldest.element)
 		oldest.element = nil
 		_ = oldest.conn.Close() // its goroutine notices
 	}
-	p := &place{conn: conn}
-	p.element = g.waiting.PushBack(p)
-	return p
+	t := &ticket{conn: conn, since: time.Now()}
+	t.element = g.waiting.PushBack(t)
+	return t, 0
 }
 
 // leave reports whether the connection had to make room.
-func (g *gate) leave(p *place) (evicted bool) {
+func (g *gate) leave(t *ticket) (evicted bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if p.element == nil {
+	if t.element == nil {
 		return true
 	}
-	g.waiting.Remove(p.element)
+	g.waiting.Remove(t.element)
+	kick(g.room)
 	return false
 }
