@@ -72,7 +72,7 @@ func drawEntity(t *rapid.T) v3.EntityRule {
 	if rarely(t) {
 		e.Ports, e.NotPorts = some(t, portPool, 3), some(t, portPool, 1)
 	}
-	if rarely(t) && rarely(t) {
+	if seldom(t) {
 		e = v3.EntityRule{Services: &v3.ServiceMatch{Name: draw(t, []string{"s1", "s2", "s1", ""}), Namespace: draw(t, []string{"ns1", ""})}}
 	}
 	return e

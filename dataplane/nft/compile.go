@@ -70,14 +70,6 @@ func endpointChain(id ruleset.EndpointID, dir ruleset.Direction, suffix ...strin
 	return ident(append(append(parts, id.Name), suffix...)...)
 }
 
-// ifaceChain returns the name of the chain that a dispatch map leads to.
-func ifaceChain(dir ruleset.Direction, iface string) string {
-	if dir == ruleset.Egress {
-		return ident("out", iface)
-	}
-	return ident("in", iface)
-}
-
 // stages adds the chains of stages that follow each other and returns the rules that lead there. The exits are those of
 // the last one, and of all for what decides.
 //
