@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -93,6 +94,10 @@ func (l *loop) succeeded() {
 	}
 	first := !l.programmed
 	l.programmed, l.resync = true, false
+	if first {
+		l.collectGarbage()
+		go debug.FreeOSMemory() // much of what the snapshot took is not needed any more
+	}
 	l.retry.reset()
 	l.metrics.resyncState.Set(resyncDone)
 	l.health.set(componentDataplane, condition{ready: true})
@@ -101,6 +106,13 @@ func (l *loop) succeeded() {
 	// must not cause one another.
 	if first || l.changes > 0 {
 		kick(l.reported)
+	}
+}
+
+// collectGarbage makes the parameter effective. It is not before the first programming, which is not to wait for that.
+func (l *loop) collectGarbage() {
+	if l.programmed {
+		debug.SetGCPercent(l.settings.now.GoGCThreshold)
 	}
 }
 

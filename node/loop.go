@@ -260,6 +260,7 @@ func nameSome[T fmt.Stringer](what string, all []T) string {
 func (l *loop) configure() {
 	l.calc.SetSettings(l.settings.apply())
 	l.unflushed = true
+	l.collectGarbage()
 	kick(l.endpoints.kicked)
 	if l.all != nil {
 		l.compareInterfaces()

@@ -85,6 +85,9 @@ type Params struct {
 	EndpointReportingEnabled bool          `type:"bool" default:"false"`
 	EndpointReportingDelay   time.Duration `name:"EndpointReportingDelaySecs" type:"seconds" default:"1"`
 
+	// GoGCThreshold is how much garbage there may be for what is in use, in percent; -1 for any amount.
+	GoGCThreshold int `type:"percent" default:"40" required:""`
+
 	settings map[string]setting // by the parameter's name: what is in force, and from where
 }
 

@@ -188,6 +188,7 @@ func TestValues(t *testing.T) {
 		{"HealthPort", "-1", bad}, {"HealthPort", "none", "0"}, {"HealthPort", "NONE", "0"},
 		{"HealthHost", "::1", "::1"}, {"HealthHost", "a b", bad}, {"HealthHost", strings.Repeat("a", 65), bad},
 		{"LogSeverityScreen", "Debug", "DEBUG"}, {"LogSeverityScreen", "warn", bad}, {"LogSeverityScreen", "none", ""},
+		{"GoGCThreshold", "-1", "-1"}, {"GoGCThreshold", "0x10", "16"}, {"GoGCThreshold", "-2", bad}, {"GoGCThreshold", "none", bad},
 		{"DefaultEndpointToHostAction", "Return", "RETURN"}, {"DefaultEndpointToHostAction", "none", bad},
 		{"NftablesFilterDenyAction", "reject", "REJECT"}, {"NftablesFilterDenyAction", "Deny", bad},
 		{"DatastoreType", "kubernetes", "kubernetes"}, {"DatastoreType", "file", bad},
@@ -430,7 +431,8 @@ func TestStoredParametersGoThroughTheSpec(t *testing.T) {
 		iptablesFilterDenyAction: Reject, defaultEndpointToHostAction: Accept, disableConntrackInvalidCheck: true, logPrefix: x,
 		ipv6Support: false, interfacePrefix: w, interfaceExclude: z, reportingInterval: 1m30s, reportingTTL: 2500ms,
 		logActionRateLimit: 1/hour, logActionRateLimitBurst: 1, workloadSourceSpoofing: Any, allowVXLANPacketsFromWorkloads: true,
-		allowIPIPPacketsFromWorkloads: true, endpointReportingEnabled: true, endpointReportingDelay: 2s`, 0)}})
+		allowIPIPPacketsFromWorkloads: true, endpointReportingEnabled: true, endpointReportingDelay: 2s,
+		goGCThreshold: 50`, 0)}})
 	for _, f := range fields() {
 		if origin := p.Origin(f.name); !f.local && origin.Source != Cluster {
 			t.Errorf("%s is from %v", f.name, origin)

@@ -60,6 +60,8 @@ func parse(kind, arg, text string) (any, error) {
 		return parseRate(text)
 	case "burst":
 		return parseBurst(text)
+	case "percent":
+		return parsePercent(text)
 	}
 	panic("no parser for " + kind)
 }
@@ -123,6 +125,14 @@ func parseBurst(text string) (uint32, error) {
 		return 0, errors.New("must be a number from 0 to 9999")
 	}
 	return uint32(n), nil
+}
+
+func parsePercent(text string) (int, error) {
+	n, err := strconv.ParseInt(text, 0, 32)
+	if err != nil || n < -1 {
+		return 0, errors.New("must be a number from -1 on")
+	}
+	return int(n), nil
 }
 
 func parseOption(options []string, text string) (string, error) {
