@@ -5,7 +5,9 @@ COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 export CGO_ENABLED = 0
 
-.PHONY: build demo test bench lint
+FUZZ_TIME ?= 10m
+
+.PHONY: build demo test bench lint fuzz-kernel mutants
 
 build:                  ## one static binary: bin/margay
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/margay ./cmd/margay
@@ -18,6 +20,12 @@ test:                   ## all tests; kernel tests make their own namespaces
 
 bench:                  ## speed: store to kernel, messages per change, evaluator, calculation
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
+
+fuzz-kernel:            ## random programs and packets, evaluator against kernel, for FUZZ_TIME
+	MARGAY_FUZZ_TIME=$(FUZZ_TIME) $(GO) test -run '^TestVerdictsAreEvalsForLong$$' -v -count 1 -timeout 0 ./dataplane/nft
+
+mutants:                ## break the compiler on purpose: every fault must be caught
+	MARGAY_MUTANTS=1 $(GO) test -run '^TestMutants$$' -v -count 1 -timeout 0 -parallel 2 ./dataplane/nft
 
 lint:                   ## gofmt, go vet, staticcheck (pinned in go.mod)
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }

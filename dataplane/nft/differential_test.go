@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"testing"
+	"time"
 
 	"margay/ruleset"
 )
@@ -34,18 +35,23 @@ type tested struct {
 	states                 map[ruleset.ConnState]int
 }
 
-// compare programs random Programs and deltas and sends random packets, until more reports false.
-func (c *tested) compare(t testing.TB, seed uint64, more func() bool) {
-	w := newObservedWire(t, interfaces...)
+func newTested() *tested {
+	return &tested{stages: map[ruleset.Stage]int{}, reasons: map[ruleset.Reason]int{}, states: map[ruleset.ConnState]int{}}
+}
+
+// compare programs random Programs and deltas and sends random packets.
+func (c *tested) compare(t testing.TB, w *wire, seed uint64, programs int) {
 	d := w.open(t)
+	defer d.Close()
 	g := newGenerator(seed)
-	c.stages, c.reasons, c.states = map[ruleset.Stage]int{}, map[ruleset.Reason]int{}, map[ruleset.ConnState]int{}
-	for more() {
+	w.id = 0
+	for range programs {
 		p := g.program()
 		resync(t, d, p)
 		w.forget(t)
+		var old []probe
 		for range 3 {
-			c.packetsOf(t, w, g, p)
+			old = c.packetsOf(t, w, g, p, old)
 			delta := g.delta(p)
 			p.Apply(delta)
 			delta.Sets = ownedSets(delta.Sets)
@@ -59,22 +65,26 @@ func (c *tested) compare(t testing.TB, seed uint64, more func() bool) {
 	}
 }
 
-// packetsOf sends random packets, then answers to those that passed and errors about them, and then some of the first
-// again: each time it compares what becomes of them with what Eval says.
-func (c *tested) packetsOf(t testing.TB, w *wire, g generator, p *ruleset.Program) {
+// packetsOf sends packets of before, random packets, then answers to those that passed and errors about them, and then some
+// of the first again: each time it compares what becomes of them with what Eval says. It returns packets of flows that
+// are known now.
+func (c *tested) packetsOf(t testing.TB, w *wire, g generator, p *ruleset.Program, old []probe) (answered []probe) {
+	c.send(t, w, p, old)
 	probes := make([]probe, 40)
 	for i := range probes {
 		probes[i].Packet = g.packet()
 	}
 	passages := c.send(t, w, p, probes)
-	var answers []probe
+	var answers, again []probe
 	for i := range passages {
 		if passages[i].passed && len(answers) < 20 {
 			answers = append(answers, g.answer(&passages[i]))
+			again = append(again, probe{Packet: passages[i].sent})
 		}
 	}
 	c.send(t, w, p, answers)
-	c.send(t, w, p, probes[:10])
+	c.send(t, w, p, again[:min(10, len(again))])
+	return append(again, answers...)
 }
 
 func (c *tested) send(t testing.TB, w *wire, p *ruleset.Program, probes []probe) []passage {
@@ -121,9 +131,32 @@ func (c *tested) enough(t testing.TB) {
 func TestVerdictsAreEvals(t *testing.T) {
 	programs := 150
 	if testing.Short() {
-		programs = 30
+		programs = 50
 	}
-	var c tested
-	c.compare(t, seedOf(t), func() bool { programs--; return programs >= 0 })
+	c := newTested()
+	c.compare(t, newObservedWire(t, interfaces...), seedOf(t), programs)
+	c.enough(t)
+}
+
+// The same for as long as MARGAY_FUZZ_TIME says. Each round has a seed of its own, with which TestVerdictsAreEvals repeats it.
+func TestVerdictsAreEvalsForLong(t *testing.T) {
+	duration, err := time.ParseDuration(os.Getenv("MARGAY_FUZZ_TIME"))
+	if err != nil {
+		t.Skip("make fuzz-kernel runs this")
+	}
+	w := newObservedWire(t, interfaces...)
+	c := newTested()
+	seed := seedOf(t)
+	for end := time.Now().Add(duration); time.Now().Before(end); seed++ {
+		seed := seed
+		func() {
+			defer func() {
+				if t.Failed() {
+					t.Logf("the round with MARGAY_SEED=%d failed", seed)
+				}
+			}()
+			c.compare(t, w, seed, 30)
+		}()
+	}
 	c.enough(t)
 }

@@ -10,29 +10,58 @@
 //
 // # What a packet meets
 //
-//	base chain (hook input or output, policy accept, priority filter - 10)
-//	  ct state established,related accept      a known flow costs one match
-//	  iifname vmap @endpoints-in               -> jump in/eth0                    one chain per interface
-//	  iifname @ifaces-... drop                 falling out of in/eth0 denies
-//	  iifname "cali*" accept                   workloads are no host endpoints    only with an endpoint for "*"
-//	  jump ingress/HostEndpoint/all, drop      the endpoint for all interfaces    only with an endpoint for "*"
-//	in/eth0
-//	  goto ingress/HostEndpoint/name
-//	ingress/HostEndpoint/name
-//	  ct state invalid drop, failsafes accept
-//	  goto .../tier/first
-//	.../tier/first                             the policies of the tier, their rules in order
-//	  Allow: accept   Deny: drop   Pass: goto the next stage   Log: nflog
-//	  end of tier: drop
-//	.../profiles                               the last stage: the profiles, then drop
+//	raw-prerouting  -300  iifname vmap @untracked-in      Untracked of the endpoint: allow is notrack, deny is drop
+//	raw-output      -300  oifname vmap @untracked-out     the same for what this host sends
+//	input            -10  to a process
+//	  iifname != "cali*" ct state established,related accept      a known flow costs one match
+//	  iifname "cali*" goto guests                                 what workloads send to their host, see below
+//	  iifname vmap @endpoints-in                                  -> in/eth0, a chain per interface, to the endpoint's chains
+//	  iifname @interfaces-... drop                                falling out of in/eth0 denies
+//	  jump ingress/HostEndpoint/all, drop                         the endpoint for all interfaces
+//	forward          -10  passed on: all that are concerned must let it pass
+//	  iifname != "cali*" oifname != "cali*" ct state established,related accept
+//	  iifname, oifname "cali*" and not in @interfaces-... drop    unknown workloads, whatever the flow
+//	  iifname vmap @workload-sources                              -> source/cali1: drop what is not from the workload's addresses
+//	  ct state established,related accept
+//	  iifname vmap @forward-in, oifname vmap @forward-out         host endpoints: return when the packet may pass
+//	  iifname vmap @workloads-from                                -> from/cali1: the workload's egress, then to-workloads
+//	  goto to-workloads                                           oifname vmap @workloads-to: ingress, then accept
+//	output           -10  from a process
+//	  ct state established,related accept
+//	  ct status dnat accept                                       judged in postrouting
+//	  oifname vmap @endpoints-out ...                             as input
+//	postrouting      -10
+//	  ct status dnat goto redirected                              what a process sent and was sent elsewhere: as output
+//
+// guests checks the source as forward does, then: PreDNAT of the endpoint for all interfaces, neighbour discovery, the
+// workload's egress, EndpointToHost. HostReturn and HostAccept are the same here: other tables are asked anyway.
+//
+// An endpoint's chains are ingress/KIND/NAME and egress/KIND/NAME, and .../STAGE behind it for other stages than Normal.
+// They check what comes before policies (invalid packets, failsafes, tunnels) and call a chain per tier, .../tier/NAME,
+// and the last, .../profiles. A rule there allows (accept, or what the place needs), denies, returns for the next tier, or
+// reports. Base chains are there only if something needs them; their policy is accept because a host without an endpoint
+// is not filtered.
 //
 // The priority puts Margay before filters at the usual priority 0, so that what they accept was allowed here too and what
 // they log is not what was denied here, and after connection tracking (-200), mangling (-150) and destination NAT (-100),
-// so that policy sees the address and port of the process that answers. The policy of the base chains is accept because a
-// host without an endpoint is not filtered. The output hook knows the interface that was chosen before destination NAT.
+// so that policy sees the address and port of the process that answers. In postrouting it comes before source NAT (100).
+//
+// The stages before destination NAT, PreDNAT and Untracked, are walked there, too: connection tracking remembers where the
+// packet was sent to (ct original), so there are two sets of chains for them, one for each of translated or not. Whether
+// they allowed the packet is then known from the way that it takes through the chains, without a mark, and PreDNAT can
+// answer what it denies. Only Untracked has to act before connection tracking, where it is walked for the first time;
+// it is walked again because others keep packets away from connection tracking, too, and the kernel does with neighbour
+// discovery. What that costs is per new flow and packet of an untracked one.
+//
+// The output hook knows the interface that was chosen before destination NAT, also behind it; the one by which a packet
+// really leaves is known in postrouting, where denied packets cannot be answered and are dropped. So that is only for
+// packets whose destination was translated; a packet that another table sends another way by its mark is judged by the
+// interface that was chosen first. Packets that this host passes on have an incoming interface there (Linux 5.7).
 //
 // No packet mark is read or written. What does not fit into one nft rule (a negated port in a rule without a protocol,
-// addresses of two families) becomes several rules that do the same; see variants.
+// addresses of two families) becomes several rules that do the same; see variants. The kernel follows no more than 16
+// chains into each other and refuses a table that leads deeper (EMLINK): tiers of Normal are called one after the other, but
+// those of Forward, and of PreDNAT and Untracked for packets that are passed on, lead to each other, see stages.
 //
 // # Why a packet in flight is safe
 //
@@ -51,7 +80,12 @@
 //   - An interface ceases to be an endpoint: one transaction empties its chain and takes the interface out of the rule
 //     that denies what falls out; the element stays and a second transaction sweeps it. A packet with the old rules finds
 //     the old chain, one with the new rules finds the empty one and goes on.
-//   - Somebody flushes a chain of an endpoint: the packet falls out of it, back to the base chain, and is denied.
+//   - A workload becomes known: its name is in a constant set that the new rules name; the old rules still deny.
+//   - What Untracked decides early is decided again by the rules of the hook that gives the verdict: a packet that met old
+//     rules before connection tracking and new ones behind it gets the new verdict, or the old one if that was to drop it.
+//     No packet is judged in two other hooks: output leaves to postrouting what was translated.
+//   - Somebody flushes a chain of an endpoint: the packet falls out of it, back to the base chain, and is denied, except
+//     where returning means to go on: a tier, or a host endpoint in the forward hook, that is empty passes.
 //   - Lists of addresses, ports and interfaces are constant sets whose name is a hash of what they hold. A rule with
 //     another list names another set; the old rule keeps the old set, whose elements stay until no packet can see them.
 //   - No name gets new content in the transaction that retires the old, except when the table as a whole is replaced
@@ -72,6 +106,16 @@
 // google/nftables decodes expressions into structs and drops attributes that it does not know, so two rules that differ
 // may compare equal; it also asks for an acknowledgement of every message. Here a rule is the bytes that the kernel
 // reports for it (see canonical): equal bytes, equal rules.
+//
+// The sources of workloads could be checked before connection tracking. There, a hook more for every packet, and two
+// generations of rules; here, a workload that guesses the ports and sequence numbers of others' flows can disturb what is
+// remembered of them, but gets nothing through.
+//
+// PreDNAT could be walked before destination NAT. The stages after it would have to find out again whether it allowed the
+// packet, as with Untracked, or need a mark; and a change would show packets two generations of rules.
+//
+// Denied packets could be answered before connection tracking, too (Linux 5.9). But the answers are then part of no flow
+// that is known, and this host's own egress policy denies them.
 //
 // A deny rule behind the dispatch map that looks the interface up in a set with changing elements would lose packets of
 // an interface that just became an endpoint. An element that leads straight to the endpoint's chain would let a packet

@@ -38,7 +38,7 @@ var (
 	nets     = netsOf("10.1.0.0/16", "10.1.0.0/24", "10.1.0.1/32", "10.1.128.0/17", "10.2.0.0/15", "10.2.0.0/24",
 		"10.2.0.2/32", "0.0.0.0/0", "128.0.0.0/1", "10.1.255.255/32", "fd01::/16", "fd01::/64", "fd01::1/128",
 		"fd01:8000::/17", "fd00::/8", "fd02::/64", "fd02::2/128", "::/0", "8000::/1", "fd01::ffff/128",
-		"10.8.0.0/13", "10.13.0.1/32", "10.14.0.0/16", "10.3.0.0/16", "10.3.0.4/30", "10.11.0.0/16", "fd10::/12", "fd13::1/128",
+		"10.8.0.0/13", "10.13.0.1/32", "10.14.0.0/16", "10.3.0.0/16", "10.3.0.4/30", "10.3.0.1/32", "fd03::1/128", "fd03::2/127", "10.11.0.0/16", "fd10::/12", "fd13::1/128",
 		"fd14::/16", "fd03::/16", "fd03::4/126", "fd11::/16", "fe80::/10")
 	ports      = []uint16{0, 1, 22, 53, 79, 80, 81, 443, 4789, 9090, 9091, 9092, 65534, 65535}
 	protos     = []uint8{ruleset.TCP, ruleset.UDP, ruleset.ICMP, ruleset.ICMPv6, ruleset.SCTP, ruleset.UDPLite, 4, 47, 253}
@@ -194,7 +194,10 @@ func (g generator) endpointID() ruleset.EndpointID {
 func (g generator) endpoint(id ruleset.EndpointID) *ruleset.Endpoint {
 	ep := &ruleset.Endpoint{
 		ID: id, Normal: ruleset.Walk{Ingress: g.tiers(4), Egress: g.tiers(4)},
-		Profiles: list(g, 2, func() string { return pick(g, "f0", "f1", "none") }),
+		Profiles: list(g, 2, func() string { return pick(g, "f0", "f1", "open", "open", "none") }),
+	}
+	if g.one(3) {
+		ep.Normal = ruleset.Walk{}
 	}
 	if g.one(2) {
 		ep.Forward = ruleset.Walk{Ingress: g.tiers(3), Egress: g.tiers(3)}
@@ -222,11 +225,14 @@ func (g generator) workload(id ruleset.EndpointID) *ruleset.Workload {
 	n := int(id.Name[1]-'0') + 3 // its device
 	w := &ruleset.Workload{
 		ID: id, Interface: interfaces[n], Normal: ruleset.Walk{Ingress: g.tiers(3), Egress: g.tiers(3)},
-		Profiles: list(g, 2, func() string { return pick(g, "f0", "f1", "f1", "none") }),
+		Profiles: list(g, 2, func() string { return pick(g, "f0", "f1", "open", "open", "open", "none") }),
 		Addrs:    list(g, 3, func() netip.Addr { return pick(g, own4(n, 1), own4(n, 2), own6(n, 1), own6(n, 2)) }),
 	}
 	if g.one(3) {
 		w.Spoofable = list(g, 3, g.net)
+	}
+	if g.one(3) {
+		w.Normal = ruleset.Walk{}
 	}
 	switch g.IntN(12) {
 	case 0:
@@ -273,6 +279,8 @@ func (g generator) program() *ruleset.Program {
 	for _, name := range []string{"f0", "f1"} {
 		p.Profiles[name] = g.profile(name)
 	}
+	all := []ruleset.Rule{{Action: ruleset.Allow}}
+	p.Profiles["open"] = &ruleset.Profile{Name: "open", Ingress: all, Egress: all}
 	for range 5 {
 		id := g.endpointID()
 		p.Endpoints[id] = g.endpoint(id)
@@ -349,6 +357,12 @@ func (g generator) packet() ruleset.Packet {
 	}
 	four := !g.one(2)
 	p.Src, p.Dst = g.source(p.In, n, four), g.target(four)
+	if p.In == "" && g.one(3) {
+		p.Out, p.Dst = "", pick(g, virtual4...)
+		if !four {
+			p.Dst = pick(g, virtual6...)
+		}
+	}
 	if ruleset.HasPorts(p.Protocol) {
 		p.SrcPort, p.DstPort = pick(g, ports...), pick(g, ports...)
 		if g.one(2) {
@@ -363,7 +377,10 @@ func (g generator) packet() ruleset.Packet {
 	}
 	if !four && p.In != "" && g.one(6) { // to all nodes of the link
 		p.Dst = netip.MustParseAddr("ff02::1")
-		if g.one(2) {
+		switch g.IntN(6) {
+		case 0:
+			p.Src = netip.IPv6Unspecified()
+		case 1, 2, 3:
 			p.Protocol, p.ICMPType = ruleset.ICMPv6, uint8(129+g.IntN(9))
 		}
 	}

@@ -167,31 +167,92 @@ func TestReadLog(t *testing.T) {
 	}
 }
 
-// With Settings.Reject a denied packet is answered: a reset for TCP, an error of the family for the rest.
+// With Settings.Reject a denied packet is answered, in every stage but Untracked: a reset for TCP, an error of the family
+// for the rest.
 func TestReject(t *testing.T) {
-	w := newWire(t, "t0")
+	w := newWire(t, interfaces...)
+	if err := w.translate(); err != nil {
+		t.Fatal(err)
+	}
 	d := w.open(t)
-	p := programOf([]*ruleset.Endpoint{hostEndpoint("e", "t0")}, policyOf("deny", ruleset.Rule{Action: ruleset.Deny}))
-	p.Settings.Reject = true
-	resync(t, d, p)
-	four, six := []netip.Addr{peers4[0], locals4[0]}, []netip.Addr{peers6[0], locals6[0]}
+	answers := map[string]struct {
+		protocol uint8
+		is       func(b []byte) bool
+	}{
+		"tcp":  {ruleset.TCP, func(b []byte) bool { return b[0]>>4 == 4 && b[9] == ruleset.TCP && b[20+13]&4 != 0 }},
+		"tcp6": {ruleset.TCP, func(b []byte) bool { return b[0]>>4 == 6 && b[6] == ruleset.TCP && b[40+13]&4 != 0 }},
+		"udp":  {ruleset.UDP, func(b []byte) bool { return b[0]>>4 == 4 && b[9] == ruleset.ICMP && b[20] == 3 && b[21] == 13 }},
+		"udp6": {ruleset.UDP, func(b []byte) bool { return b[0]>>4 == 6 && b[6] == ruleset.ICMPv6 && b[40] == 1 && b[41] == 1 }},
+	}
+	deny := policyOf("deny", ruleset.Rule{Action: ruleset.Deny})
+	list := ruleset.Walk{Ingress: []ruleset.Tier{{Name: "default", Policies: []ruleset.PolicyID{deny.ID}}}}
 	tests := []struct {
 		name     string
-		protocol uint8
-		addrs    []netip.Addr
-		answer   func(b []byte) bool
+		set      func(*ruleset.Endpoint)
+		to4, to6 netip.Addr
 	}{
-		{"tcp", ruleset.TCP, four, func(b []byte) bool { return b[9] == ruleset.TCP && b[20+13]&4 != 0 }},
-		{"tcp6", ruleset.TCP, six, func(b []byte) bool { return b[6] == ruleset.TCP && b[40+13]&4 != 0 }},
-		{"udp", ruleset.UDP, four, func(b []byte) bool { return b[9] == ruleset.ICMP && b[20] == 3 && b[21] == 13 }},
-		{"udp6", ruleset.UDP, six, func(b []byte) bool { return b[6] == ruleset.ICMPv6 && b[40] == 1 && b[41] == 1 }},
+		{"normal", func(ep *ruleset.Endpoint) { ep.Normal = list }, locals4[0], locals6[0]},
+		{"forward", func(ep *ruleset.Endpoint) { ep.Forward = list }, own4(1, 1), own6(1, 1)},
+		{"pre-DNAT", func(ep *ruleset.Endpoint) { ep.PreDNAT = list }, locals4[0], locals6[0]},
+		{"pre-DNAT, translated", func(ep *ruleset.Endpoint) { ep.PreDNAT = list }, virtual4[0], virtual6[0]},
+		{"pre-DNAT, passed on", func(ep *ruleset.Endpoint) { ep.PreDNAT = list }, own4(1, 1), own6(1, 1)},
 	}
 	for _, tt := range tests {
-		w.emit(t, &ruleset.Packet{In: "t0", Protocol: tt.protocol, Src: tt.addrs[0], Dst: tt.addrs[1], SrcPort: 5000,
-			DstPort: 80}, 4)
-		if !w.reads(t, "t0", tt.answer) {
-			t.Errorf("%s: no answer", tt.name)
+		ep := hostEndpoint("e", "t0")
+		p := programOf([]*ruleset.Endpoint{ep}, deny)
+		ep.Normal = ruleset.Walk{}
+		tt.set(ep)
+		p.Settings.Reject = true
+		resync(t, d, p)
+		for name, answer := range answers {
+			p := &ruleset.Packet{In: "t0", Protocol: answer.protocol, Src: peers4[0], Dst: tt.to4, SrcPort: 5000, DstPort: 80}
+			if strings.HasSuffix(name, "6") {
+				p.Src, p.Dst = peers6[0], tt.to6
+			}
+			w.emit(t, p, 4)
+			if !w.reads(t, "t0", answer.is) {
+				t.Errorf("%s, %s: no answer", tt.name, name)
+			}
 		}
+	}
+}
+
+// The bound on reports holds for a Log rule, not for each of the nft rules that it becomes.
+func TestLogRate(t *testing.T) {
+	w := newWire(t, "t0")
+	d := w.open(t)
+	p := sample()
+	p.Settings.LogRate = ruleset.LogRate{Packets: 1, Per: time.Hour, Burst: 3}
+	p.Policies[ruleset.PolicyID{Kind: "GlobalNetworkPolicy", Name: "open"}].Ingress[0].Source.Nets = netsOf("10.0.0.0/8", "fd00::/8")
+	resync(t, d, p)
+	log, err := bindLog(Options{NetNS: w.fd}, LogGroup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.close()
+	if err := log.configure(LogGroup, attrU32(nil, logCfgThreshold, 1)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 {
+		for _, ends := range [][2]netip.Addr{{peers4[0], locals4[0]}, {peers6[0], locals6[0]}} {
+			w.emit(t, &ruleset.Packet{In: "t0", Protocol: ruleset.UDP, Src: ends[0], Dst: ends[1], SrcPort: uint16(5000 + i), DstPort: 80}, 4)
+		}
+	}
+	reports := 0
+	for {
+		list, err := log.receive(noWait)
+		if errors.Is(err, unix.EAGAIN) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range list {
+			reports += oneIf(list[i].typ == unix.NFNL_SUBSYS_ULOG<<8|logMsgPacket)
+		}
+	}
+	if reports != 3 {
+		t.Errorf("%d reports, want the 3 of the burst", reports)
 	}
 }
 

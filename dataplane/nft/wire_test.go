@@ -150,7 +150,7 @@ func (w *wire) addDevice(name string, number int) error {
 	four, six := behind(number)
 	for dst, metric := range map[netip.Prefix]int{
 		four: 1, six: 1, netip.MustParsePrefix("10.1.0.0/16"): number + 1, netip.MustParsePrefix("fd01::/16"): number + 1,
-		netip.MustParsePrefix("10.3.0.0/16"): 100 - number, netip.MustParsePrefix("fd03::/16"): 100 - number,
+		netip.MustParsePrefix("10.3.0.0/16"): 1 + (number+7)%8, netip.MustParsePrefix("fd03::/16"): 1 + (number+7)%8,
 	} {
 		if err := w.routes.RouteAdd(route(dst, link, metric)); err != nil {
 			return fmt.Errorf("route %s: %w", dst, err)
@@ -184,7 +184,8 @@ func (w *wire) addSockets(device string) error {
 }
 
 // translations are what is made of the addresses in virtual4 and virtual6, by their place there: the addresses of the
-// host or behind a device, and for some the port. They are behind the last device until they are translated.
+// host or behind a device, and for some the port. Until they are translated they are behind the second
+// device.
 var translations = []struct {
 	to4, to6 netip.Addr
 	port     uint16 // of TCP, UDP and SCTP; 0: as it was
