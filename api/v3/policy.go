@@ -227,4 +227,6 @@ func storedPolicy(c *check, r Resource, spec *PolicySpec) {
 	checkStoredSelector(c, "spec.selector", spec.Selector)
 	checkStoredSelector(c, "spec.serviceAccountSelector", spec.ServiceAccountSelector)
 	storedRules(c, spec.Ingress, spec.Egress)
+	// A rule is large, and encoding/json leaves room for up to as many again. The agent keeps all policies.
+	spec.Ingress, spec.Egress = slices.Clone(spec.Ingress), slices.Clone(spec.Egress)
 }
