@@ -65,8 +65,8 @@ type cli struct {
 	changes       bool
 }
 
-// NewCommand returns the root command with all verbs of calicoctl, and status. Run it with [Execute].
-func NewCommand(env Env) *cobra.Command {
+// newCLI returns what commands share, with everything that env leaves open.
+func newCLI(env Env) *cli {
 	if env.ConfigFile == "" {
 		env.ConfigFile = DefaultConfigFile
 	}
@@ -76,9 +76,14 @@ func NewCommand(env Env) *cobra.Command {
 	if env.AgentSocket == "" {
 		env.AgentSocket = DefaultAgentSocket
 	}
-	c := &cli{env: env, log: slog.New(slog.DiscardHandler)}
+	return &cli{env: env, log: slog.New(slog.DiscardHandler)}
+}
+
+// NewCommand returns the root command with all verbs of calicoctl, and status. Run it with [Execute].
+func NewCommand(env Env) *cobra.Command {
+	c := newCLI(env)
 	root := &cobra.Command{
-		Use:                        env.Name,
+		Use:                        c.env.Name,
 		Short:                      "Label-based network policy for Linux hosts",
 		Long:                       "Manage network policy: write resources to the datastore, read them, see what is in force.",
 		SilenceUsage:               true,
@@ -86,9 +91,9 @@ func NewCommand(env Env) *cobra.Command {
 		SuggestionsMinimumDistance: 2,
 		PersistentPreRunE:          func(*cobra.Command, []string) error { return c.startLog() },
 	}
-	root.SetIn(env.Stdin)
-	root.SetOut(env.Stdout)
-	root.SetErr(env.Stderr)
+	root.SetIn(c.env.Stdin)
+	root.SetOut(c.env.Stdout)
+	root.SetErr(c.env.Stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		err = fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())
 		if cmd.Name() == "diff" {
@@ -102,7 +107,7 @@ func NewCommand(env Env) *cobra.Command {
 	flags.BoolVar(&c.allowMismatch, "allow-version-mismatch", false, "work on a datastore of another release")
 	root.AddCommand(c.createCommand(), c.applyCommand(), c.replaceCommand(), c.deleteCommand(), c.getCommand(),
 		c.patchCommand(), c.labelCommand(), c.validateCommand(), c.versionCommand(), c.statusCommand(), c.explainCommand(),
-		c.diffCommand(), c.datastoreCommand(), c.convertCommand())
+		c.diffCommand(), c.datastoreCommand(), c.convertCommand(), c.clusterCommand())
 	return root
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -55,6 +56,7 @@ func TestScript(t *testing.T) {
 			"stored": stored,
 			"codes":  exitCode,
 			"second": secondStore,
+			"bundle": inBundle,
 			"expand": expand,
 		},
 	})
@@ -181,6 +183,20 @@ func exitCode(ts *testscript.TestScript, _ bool, args []string) {
 		code = strings.TrimPrefix(err.Error(), "exit status ")
 	}
 	ts.Check(ts.Exec("echo", code))
+}
+
+// inBundle checks that a file of the only bundle in the directory matches: bundle NAME REGEXP.
+func inBundle(ts *testscript.TestScript, _ bool, args []string) {
+	bundles, err := filepath.Glob(ts.MkAbs("calico-diagnostics-*.tar.gz"))
+	ts.Check(err)
+	if len(bundles) != 1 {
+		ts.Fatalf("%d bundles", len(bundles))
+	}
+	root := strings.TrimSuffix(filepath.Base(bundles[0]), ".tar.gz")
+	ts.Check(ts.Exec("tar", "-xzOf", bundles[0], root+"/"+args[0]))
+	if text := ts.ReadFile("stdout"); !regexp.MustCompile(args[1]).MatchString(text) {
+		ts.Fatalf("%s holds no %q:\n%s", args[0], args[1], text)
+	}
 }
 
 // expand replaces variables of the script's environment in a file: expand FILE.

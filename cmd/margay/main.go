@@ -33,13 +33,19 @@ func isTerminal(f *os.File) bool {
 
 // rootCommand returns the command for a program called name.
 func rootCommand(name string) *cobra.Command {
-	root := ctl.NewCommand(ctl.Env{
+	env := ctl.Env{
 		Name: name, Version: version, Commit: commit,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, TTY: isTerminal(os.Stdout),
 		Getenv: os.Getenv, OpenStore: openForCLI, Settings: settingsFor,
-	})
-	if name != "calicoctl" {
-		root.AddCommand(nodeCommand(), standaloneCommand(), storeCommand(), demoCommand())
 	}
+	root := ctl.NewCommand(env)
+	node := nodeCommand()
+	if name == "calicoctl" {
+		node = &cobra.Command{Use: "node", Short: "Find out about the agent of this host"}
+	} else {
+		root.AddCommand(standaloneCommand(), storeCommand(), demoCommand())
+	}
+	node.AddCommand(ctl.NewNodeCommands(env, ctl.Host{Counters: kernelCounters, Try: tryKernel})...)
+	root.AddCommand(node)
 	return root
 }

@@ -53,11 +53,14 @@ stops, the rules stay in force; --cleanup takes them away.`,
 		},
 	}
 	flags.add(cmd)
-	cmd.AddCommand(ctl.NewShowCommand(func(ctx context.Context) ([]ruleset.Counter, error) {
-		return nft.Counters(ctx, nft.Options{})
-	}))
+	cmd.AddCommand(ctl.NewShowCommand(kernelCounters))
 	cmd.Flags().BoolVar(&cleanup, "cleanup", false, "remove everything that the agent ever made on this host, and exit")
 	return cmd
+}
+
+// kernelCounters returns what the kernel of this host enforces and counts.
+func kernelCounters(ctx context.Context) ([]ruleset.Counter, error) {
+	return nft.Counters(ctx, nft.Options{})
 }
 
 // cleanUp removes the table and the agent's files: the host is open afterwards.
