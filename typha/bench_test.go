@@ -57,12 +57,12 @@ func benchServer(args []string) error {
 	if len(args) == 3 {
 		cfg.TLS = TLSFiles{CA: args[0], Cert: args[1], Key: args[2], PeerCN: "felix"}
 	}
-	server := NewServer(m, cfg)
+	server := NewServer(cfg)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	server.start(noEnd{}, new(sync.WaitGroup))
+	server.start(noEnd{}, m, new(sync.WaitGroup))
 	<-server.cache.synced
 	go server.accept(noEnd{}, listener)
 	fmt.Println(listener.Addr())
@@ -607,9 +607,11 @@ func BenchmarkTenThousand(b *testing.B) {
 		r := newBench(b, false)
 		empty := r.run(0)
 		start := time.Now()
+		changed := make(chan usageOf, 1)
+		go func() { changed <- r.run(rate) }()
 		r.connect(clients, 200)
 		b.ReportMetric(time.Since(start).Seconds(), "s-to-sync")
-		var after usageOf
+		after := <-changed
 		for range seconds {
 			after = r.run(rate)
 		}

@@ -21,7 +21,7 @@ import (
 // publishes them, peers read.
 type cache struct {
 	kinds   []v3.Kind
-	store   store.Store // for Reached
+	store   store.Store // set before run
 	window  time.Duration
 	catchUp time.Duration
 	metrics *metrics
@@ -29,6 +29,7 @@ type cache struct {
 
 	published func() // called after a crumb was added
 
+	busy    atomic.Int64  // since when a crumb is being made, in nanoseconds; 0: none is
 	oldest  atomic.Uint64 // number of the oldest crumb held
 	synced  chan struct{} // closed when there is a complete state
 	changed chan struct{} // capacity 1: something is pending
@@ -69,9 +70,9 @@ type change struct {
 // is not that late; a store that went back never reaches it.
 const defaultCatchUp = 10 * time.Second
 
-func newCache(s store.Store, cfg *ServerConfig, m *metrics) *cache {
+func newCache(cfg *ServerConfig, m *metrics) *cache {
 	return &cache{
-		kinds: cfg.Kinds, store: s, window: cfg.Window, catchUp: defaultCatchUp, metrics: m, log: cfg.Log,
+		kinds: cfg.Kinds, window: cfg.Window, catchUp: defaultCatchUp, metrics: m, log: cfg.Log,
 		synced: make(chan struct{}), changed: make(chan struct{}, 1), items: map[v3.Key]item{},
 		trail:  trail{maxCount: cfg.MaxCrumbs, maxSize: uint64(cfg.MaxCrumbBytes)},
 		deltas: newPacker(zstd.SpeedFastest),
@@ -136,10 +137,13 @@ func (c *cache) publishAll(ctx context.Context) {
 			return
 		case <-timer.C: // the window since the last crumb is over
 		}
+		now := time.Now()
+		c.busy.Store(now.UnixNano())
 		c.mu.Lock()
-		c.publish(time.Now())
+		c.publish(now)
 		c.mu.Unlock()
 		c.published()
+		c.busy.Store(0)
 		timer.Reset(c.window)
 	}
 }

@@ -54,13 +54,13 @@ func startServerOn(t testing.TB, s store.Store, cfg ServerConfig, listen func() 
 	if cfg.DrainTimeout == 0 {
 		cfg.DrainTimeout, cfg.DrainInterval = time.Second, time.Millisecond
 	}
-	r := &running{server: NewServer(s, cfg), stopped: make(chan struct{})}
+	r := &running{server: NewServer(cfg), stopped: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = func() { cancel(); <-r.stopped }
 	listening := make(chan string, 1)
 	go func() {
 		defer close(r.stopped)
-		err := r.server.Run(ctx, func(context.Context) (net.Listener, error) {
+		err := r.server.Run(ctx, s, func(context.Context) (net.Listener, error) {
 			listener, err := listen()
 			if err == nil {
 				listening <- listener.Addr().String()

@@ -115,6 +115,13 @@ func (m *metrics) runtime(golang, process bool) {
 	}
 }
 
+// build shows the version of the program.
+func (m *metrics) build(version string) {
+	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "margay_build_info", Help: "Always 1; the label is the version of this program."}, []string{"version"})
+	m.registry.MustRegister(g)
+	g.WithLabelValues(version).Set(1)
+}
+
 // published notes a crumb; tip is not nil.
 func (m *metrics) published(tip *crumb, events, objects int) {
 	m.sequence.Set(float64(tip.seq))

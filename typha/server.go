@@ -111,12 +111,12 @@ type Server struct {
 	limit    int // of peers, by rebalancing
 }
 
-// NewServer returns a server on a store. It starts nothing.
-func NewServer(s store.Store, cfg ServerConfig) *Server {
+// NewServer returns a server. It starts nothing.
+func NewServer(cfg ServerConfig) *Server {
 	cfg.defaults()
 	m := newMetrics()
 	server := &Server{
-		cfg: cfg, log: cfg.Log, metrics: m, cache: newCache(s, &cfg, m), gate: gate{limit: cfg.MaxHandshakes, fair: cfg.HandshakeTimeout / 5, room: make(chan struct{}, 1)},
+		cfg: cfg, log: cfg.Log, metrics: m, cache: newCache(&cfg, m), gate: gate{limit: cfg.MaxHandshakes, fair: cfg.HandshakeTimeout / 5, room: make(chan struct{}, 1)},
 		jobs: make(chan job), turns: newTurns(), peers: map[*peer]struct{}{}, limit: cfg.UpperLimit,
 		hello: messageFrame(frameHello, serverHello{protocol, cfg.Version, cfg.Kinds}),
 	}
@@ -128,14 +128,14 @@ func NewServer(s store.Store, cfg ServerConfig) *Server {
 }
 
 // Run follows the store, and serves what listen returns once there is a complete state. When the context ends it lets
-// the clients go one by one and returns nil. It fails only if listen does.
-func (s *Server) Run(ctx context.Context, listen func(context.Context) (net.Listener, error)) error {
+// the clients go one by one and returns nil. It fails only if listen does. A server runs once.
+func (s *Server) Run(ctx context.Context, from store.Store, listen func(context.Context) (net.Listener, error)) error {
 	// Those that are still connected are served while they are let go one by one.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer stop()
-	s.start(serving, &wg)
+	s.start(serving, from, &wg)
 	select {
 	case <-s.cache.synced:
 	case <-ctx.Done():
@@ -161,7 +161,8 @@ func (s *Server) Run(ctx context.Context, listen func(context.Context) (net.List
 }
 
 // start starts everything but what accepts clients.
-func (s *Server) start(ctx context.Context, wg *sync.WaitGroup) {
+func (s *Server) start(ctx context.Context, from store.Store, wg *sync.WaitGroup) {
+	s.cache.store = from
 	wg.Go(func() { s.cache.run(ctx) })
 	for range maxJobs {
 		wg.Go(func() { s.work(ctx) })
@@ -188,6 +189,15 @@ func (s *Server) Ready() (bool, string) {
 		return false, "waiting for the store"
 	}
 	return true, ""
+}
+
+// liveDeadline is how long it may take to make a crumb before the server counts as dead.
+const liveDeadline = time.Minute
+
+// Live reports whether changes are still handed on.
+func (s *Server) Live() bool {
+	since := s.cache.busy.Load()
+	return since == 0 || time.Since(time.Unix(0, since)) < liveDeadline
 }
 
 // Pauses after a failed accept, such as for want of file descriptors.

@@ -73,27 +73,43 @@ type material struct {
 }
 
 func (f TLSFiles) read() (*material, error) {
-	cert, err := readBounded(f.Cert, maxCertFile)
+	pair, err := readPair(f.Cert, f.Key)
 	if err != nil {
-		return nil, fmt.Errorf("read certificate: %w", err)
+		return nil, err
 	}
-	key, err := readBounded(f.Key, maxCertFile)
+	pool, err := readPool(f.CA)
 	if err != nil {
-		return nil, fmt.Errorf("read key: %w", err)
+		return nil, err
+	}
+	return &material{pair, pool}, nil
+}
+
+func readPair(certFile, keyFile string) (tls.Certificate, error) {
+	cert, err := readBounded(certFile, maxCertFile)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("read certificate: %w", err)
+	}
+	key, err := readBounded(keyFile, maxCertFile)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("read key: %w", err)
 	}
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
-		return nil, fmt.Errorf("use certificate %s with key %s: %w", f.Cert, f.Key, err)
+		return tls.Certificate{}, fmt.Errorf("use certificate %s with key %s: %w", certFile, keyFile, err)
 	}
-	ca, err := readBounded(f.CA, maxCertFile)
+	return pair, nil
+}
+
+func readPool(path string) (*x509.CertPool, error) {
+	ca, err := readBounded(path, maxCertFile)
 	if err != nil {
 		return nil, fmt.Errorf("read CA: %w", err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(ca) {
-		return nil, fmt.Errorf("read CA %s: it holds no certificate", f.CA)
+		return nil, fmt.Errorf("read CA %s: it holds no certificate", path)
 	}
-	return &material{pair, pool}, nil
+	return pool, nil
 }
 
 // readBounded reads a file that has at most limit bytes.
