@@ -34,6 +34,19 @@ type StoreConfig struct {
 	CAFile, CertFile, KeyFile string
 	// Username and Password as ETCD_USERNAME and ETCD_PASSWORD give them. They are for no log.
 	Username, Password string
+	// Typha is the way to the store that counts before all of the above; without an Address there is none.
+	Typha TyphaConfig
+}
+
+// A TyphaConfig says how to reach typha.
+type TyphaConfig struct {
+	// Address is host:port; "" for none.
+	Address string
+	// Node is the name of this host.
+	Node string
+	// TLS with typha, and the common name or the URI that its certificate must have.
+	CAFile, CertFile, KeyFile, CN, URISAN string
+	ReadTimeout, WriteTimeout             time.Duration
 }
 
 // settings keep the parameters that hold now and make them effective wherever they do not concern the rules. They belong to
@@ -231,6 +244,12 @@ func (s *settings) store() StoreConfig {
 		Type: s.now.DatastoreType, Endpoints: s.now.Endpoints(),
 		CAFile: s.now.EtcdCAFile, CertFile: s.now.EtcdCertFile, KeyFile: s.now.EtcdKeyFile,
 		Username: get("CALICO_ETCD_USERNAME"), Password: get("CALICO_ETCD_PASSWORD"),
+		Typha: TyphaConfig{
+			Address: s.now.TyphaAddr, Node: s.now.FelixHostname,
+			CAFile: s.now.TyphaCAFile, CertFile: s.now.TyphaCertFile, KeyFile: s.now.TyphaKeyFile,
+			CN: s.now.TyphaCN, URISAN: s.now.TyphaURISAN,
+			ReadTimeout: s.now.TyphaReadTimeout, WriteTimeout: s.now.TyphaWriteTimeout,
+		},
 	}
 	if c.Username == "" {
 		c.Username, c.Password = get("ETCD_USERNAME"), get("ETCD_PASSWORD")

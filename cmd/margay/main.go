@@ -43,7 +43,7 @@ func rootCommand(name string) *cobra.Command {
 	if name == "calicoctl" {
 		node = &cobra.Command{Use: "node", Short: "Find out about the agent of this host"}
 	} else {
-		root.AddCommand(standaloneCommand(), storeCommand(), demoCommand())
+		root.AddCommand(standaloneCommand(), storeCommand(), typhaCommand(), demoCommand())
 	}
 	node.AddCommand(ctl.NewNodeCommands(env, ctl.Host{Counters: kernelCounters, Try: tryKernel})...)
 	root.AddCommand(node)

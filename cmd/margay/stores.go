@@ -34,8 +34,12 @@ func settingsFor(node string, configs []*v3.FelixConfiguration, labels map[strin
 	return p.Settings()
 }
 
-// openForNode connects the agent to etcd; without endpoints, to the store of this host if there is one.
+// openForNode connects the agent to typha if it has its address, else to etcd; without endpoints, to the store of this
+// host if there is one.
 func openForNode(ctx context.Context, c node.StoreConfig) (store.Store, error) {
+	if c.Typha.Address != "" {
+		return openTypha(c.Typha)
+	}
 	if c.Type != "" && c.Type != ctl.TypeEtcd {
 		return nil, fmt.Errorf("datastore type %q is not supported by this build (use %s)", c.Type, ctl.TypeEtcd)
 	}

@@ -25,6 +25,17 @@ type Params struct {
 	EtcdCertFile  string   `type:"string" local:"" change:"restart"`
 	EtcdCAFile    string   `name:"EtcdCaFile" type:"string" local:"" change:"restart"`
 
+	// Typha instead of the store: host:port, where "" means none. TLS with it is off unless one of the files or names is
+	// given; the timeouts are of reading and of writing.
+	TyphaAddr         string        `type:"authority" local:"" change:"restart"`
+	TyphaCAFile       string        `type:"string" local:"" change:"restart"`
+	TyphaCertFile     string        `type:"string" local:"" change:"restart"`
+	TyphaKeyFile      string        `type:"string" local:"" change:"restart"`
+	TyphaCN           string        `type:"string" local:"" change:"restart"`
+	TyphaURISAN       string        `type:"string" local:"" change:"restart"`
+	TyphaReadTimeout  time.Duration `type:"seconds" default:"30" local:"" change:"restart"`
+	TyphaWriteTimeout time.Duration `type:"seconds" default:"10" local:"" change:"restart"`
+
 	// FelixHostname is what spec.node of host endpoints calls this host.
 	FelixHostname string `type:"hostname" local:"" required:"" change:"restart"`
 

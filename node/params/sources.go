@@ -268,8 +268,7 @@ func knownNames() map[string]string {
 	}
 	for _, name := range strings.Fields(`
 		CalicoVersion ClusterGUID ClusterType Variant
-		TyphaAddr TyphaCAFile TyphaCN TyphaCertFile TyphaK8sNamespace TyphaK8sServiceName TyphaKeyFile TyphaReadTimeout
-		TyphaURISAN TyphaWriteTimeout
+		TyphaK8sNamespace TyphaK8sServiceName
 		IpInIpTunnelAddr IPv4VXLANTunnelAddr IPv6VXLANTunnelAddr VXLANTunnelMACAddr VXLANTunnelMACAddrV6
 		DebugBPFCgroupV2 DebugCPUProfilePath DebugPanicAfter DebugSimulateDataRace`) {
 		known[strings.ToLower(name)] = ""
