@@ -80,10 +80,11 @@ func number(b []byte) uint32 {
 
 // Types of the records in user data, which is nft(8)'s own: type, length, value.
 const (
-	udataRuleComment  = 0
-	udataChainComment = 0
-	udataSetByteOrder = 0
-	udataSetComment   = 7
+	udataRuleComment    = 0
+	udataChainComment   = 0
+	udataElementComment = 0
+	udataSetByteOrder   = 0
+	udataSetComment     = 7
 )
 
 func udata(b []byte, typ byte, value []byte) []byte {

@@ -88,19 +88,21 @@ func wayIn() way { return way{"iifname", "iif", unix.NFT_META_IIFNAME, unix.NFT_
 
 func wayOut() way { return way{"oifname", "oif", unix.NFT_META_OIFNAME, unix.NFT_META_OIF} }
 
-// A condition is the beginning of a rule: text that ends in a space unless it is empty, and code.
+// A condition is the beginning of a rule: text that ends in a space unless it is empty, code, and the sets that the code
+// names.
 type condition struct {
 	text string
 	code code
+	uses []*Set
 }
 
 func (a condition) and(b condition) condition {
-	return condition{a.text + b.text, append(append(code{}, a.code...), b.code...)}
+	return condition{a.text + b.text, append(append(code{}, a.code...), b.code...), slices.Concat(a.uses, b.uses)}
 }
 
 // then returns the rule that leaves by an exit when a matches.
 func (a condition) then(x exit, comment string) *Rule {
-	return rule(a.text+x.String(), comment, append(code{}, a.code...).verdict(x.verdict, x.chain))
+	return rule(a.text+x.String(), comment, append(code{}, a.code...).verdict(x.verdict, x.chain), a.uses...)
 }
 
 // counted is then with a counter.
@@ -111,7 +113,7 @@ func (a condition) counted(x exit, comment string) *Rule {
 
 // jump returns the rule that enters a chain and goes on after it when that returns.
 func (a condition) jump(chain string) *Rule {
-	return rule(a.text+"jump "+chain, "", append(code{}, a.code...).verdict(unix.NFT_JUMP, chain))
+	return rule(a.text+"jump "+chain, "", append(code{}, a.code...).verdict(unix.NFT_JUMP, chain), a.uses...)
 }
 
 // always is no condition.
@@ -119,77 +121,80 @@ func always() condition { return condition{} }
 
 // ifKnown: the packet belongs to a flow that was allowed.
 func ifKnown() condition {
-	return condition{"ct state established,related ", code{}.ctState(ctEstablished | ctRelated)}
+	return condition{text: "ct state established,related ", code: code{}.ctState(ctEstablished | ctRelated)}
 }
 
 // ifInvalid: connection tracking calls the packet invalid.
-func ifInvalid() condition { return condition{"ct state invalid ", code{}.ctState(ctInvalid)} }
+func ifInvalid() condition {
+	return condition{text: "ct state invalid ", code: code{}.ctState(ctInvalid)}
+}
 
 // ifTranslated: the destination of the flow was translated. That is a test of one bit; others are set beside it.
-func ifTranslated() condition { return condition{"ct status dnat ", code{}.ctStatus(ctStatusDNAT)} }
+func ifTranslated() condition {
+	return condition{text: "ct status dnat ", code: code{}.ctStatus(ctStatusDNAT)}
+}
 
 // exists: the packet has this interface, at this hook.
 func (w way) exists() condition {
 	c := code{}.meta(w.metaIndex, regFirst).cmp(unix.NFT_CMP_NEQ, make([]byte, 4))
-	return condition{w.index + " != 0 ", c}
+	return condition{text: w.index + " != 0 ", code: c}
 }
 
 // begins: the name of the interface begins so.
 func (w way) begins(prefix string) condition {
 	c := code{}.meta(w.meta, regFirst).cmp(unix.NFT_CMP_EQ, []byte(prefix))
-	return condition{w.name + " " + strconv.Quote(prefix+"*") + " ", c}
+	return condition{text: w.name + " " + strconv.Quote(prefix+"*") + " ", code: c}
 }
 
 func (w way) beginsNot(prefix string) condition {
 	c := code{}.meta(w.meta, regFirst).cmp(unix.NFT_CMP_NEQ, []byte(prefix))
-	return condition{w.name + " != " + strconv.Quote(prefix+"*") + " ", c}
+	return condition{text: w.name + " != " + strconv.Quote(prefix+"*") + " ", code: c}
 }
 
 // isIn: the interface is one of those named, at least one. The set of them is constant: see the package comment.
-func (u *builder) isIn(w way, names []string) condition {
+func isIn(w way, names []string) condition {
 	if len(names) == 1 {
 		c := code{}.meta(w.meta, regFirst).cmp(unix.NFT_CMP_EQ, []byte(ifaceKey(names[0])))
-		return condition{w.name + " " + strconv.Quote(names[0]) + " ", c}
+		return condition{text: w.name + " " + strconv.Quote(names[0]) + " ", code: c}
 	}
-	set := u.interfaces(names)
-	return condition{w.name + " @" + set + " ", code{}.meta(w.meta, regFirst).lookup(set, false)}
+	set := interfaceSet(names)
+	return condition{w.name + " @" + set.Name + " ", code{}.meta(w.meta, regFirst).lookup(set.Name, false), []*Set{set}}
 }
 
 // isNotIn: the interface is none of those named. Every interface is none of none.
-func (u *builder) isNotIn(w way, names []string) condition {
+func isNotIn(w way, names []string) condition {
 	switch len(names) {
 	case 0:
 		return always()
 	case 1:
 		c := code{}.meta(w.meta, regFirst).cmp(unix.NFT_CMP_NEQ, []byte(ifaceKey(names[0])))
-		return condition{w.name + " != " + strconv.Quote(names[0]) + " ", c}
+		return condition{text: w.name + " != " + strconv.Quote(names[0]) + " ", code: c}
 	}
-	set := u.interfaces(names)
-	return condition{w.name + " != @" + set + " ", code{}.meta(w.meta, regFirst).lookup(set, true)}
+	set := interfaceSet(names)
+	return condition{w.name + " != @" + set.Name + " ", code{}.meta(w.meta, regFirst).lookup(set.Name, true), []*Set{set}}
 }
 
-func (u *builder) interfaces(names []string) string {
+func interfaceSet(names []string) *Set {
 	var keys []Element
 	for _, name := range names {
 		keys = append(keys, Element{Key: ifaceKey(name)})
 	}
-	return u.constant("interfaces", typeIfaces, keys)
+	return constant("interfaces", typeIfaces, keys)
 }
 
 // dispatch adds a chain per interface, named KIND/INTERFACE, and returns the rule that leads there.
 func (u *builder) dispatch(kind, table string, w way, chains map[string][]*Rule) *Rule {
-	m := newSet(table, typeDispatch)
+	elements := map[Element]struct{}{}
 	for name, rules := range chains {
 		chain := ident(kind, name)
-		m.Elements[Element{Key: ifaceKey(name), Jump: chain}] = struct{}{}
-		u.unit.chains = append(u.unit.chains, &Chain{Name: chain, Comment: remark("interface " + name), Rules: rules})
+		elements[Element{Key: ifaceKey(name), Verdict: jumpTo(chain)}] = struct{}{}
+		u.addChain(chain, "interface "+name, rules...)
 	}
-	u.unit.sets[m.Name] = m
-	return dispatchRule(m.Name, w)
+	return dispatchRule(u.fill(table, typeDispatch, elements), w)
 }
 
-func dispatchRule(table string, w way) *Rule {
-	return rule(w.name+" vmap @"+table, "", code{}.meta(w.meta, regFirst).vmap(table))
+func dispatchRule(m *Set, w way) *Rule {
+	return rule(w.name+" vmap @"+m.Name, "", code{}.meta(w.meta, regFirst).vmap(m.Name), m)
 }
 
 // prefixes returns the prefixes of the names of workload interfaces. One that is too long begins no name.

@@ -157,6 +157,9 @@ func (s *Set) encode(id uint32) []byte {
 		d = attrU32(d, unix.NFTA_SET_DATA_TYPE, unix.NFT_DATA_VERDICT)
 	}
 	d = attrU32(d, unix.NFTA_SET_ID, id)
+	if s.Counted {
+		d = attr(d, nftaSetExpr, attrString(nil, unix.NFTA_EXPR_NAME, counterExpr))
+	}
 	return attr(d, unix.NFTA_SET_USERDATA, s.userData())
 }
 
@@ -199,6 +202,9 @@ func (b *batch) elements(c *Change, msg, flags uint16) {
 		elements = elements[:0]
 	}
 	for _, e := range c.elements {
+		if msg == unix.NFT_MSG_DELSETELEM {
+			e.Verdict, e.Comment = "", ""
+		}
 		elements = e.encode(elements, c.set.Type.interval)
 		if len(elements) > maxElements {
 			flush()
@@ -212,8 +218,17 @@ func (b *batch) elements(c *Change, msg, flags uint16) {
 // encode appends an element as the kernel has it: an interval is two, its first key and, flagged, the key after its last.
 func (e Element) encode(b []byte, isInterval bool) []byte {
 	var data []byte
-	if e.Jump != "" {
-		data = attr(nil, unix.NFTA_SET_ELEM_DATA, verdictData(unix.NFT_JUMP, e.Jump))
+	switch e.Verdict {
+	case "":
+	case verdictAccept:
+		data = attr(data, unix.NFTA_SET_ELEM_DATA, verdictData(nfAccept, ""))
+	case verdictDrop:
+		data = attr(data, unix.NFTA_SET_ELEM_DATA, verdictData(nfDrop, ""))
+	default:
+		data = attr(data, unix.NFTA_SET_ELEM_DATA, verdictData(unix.NFT_JUMP, e.Verdict.chain()))
+	}
+	if e.Comment != "" {
+		data = attr(data, unix.NFTA_SET_ELEM_USERDATA, udataText(nil, udataElementComment, e.Comment))
 	}
 	var flags uint32
 	if e.End {

@@ -12,53 +12,80 @@ import (
 const LogGroup = 2080
 
 // Compile returns the table that enforces p.
-func Compile(p *ruleset.Program) *Table { return newImage(p).table }
+func Compile(p *ruleset.Program) *Table { return newImage(p, defaultLimits).table }
 
-// A unit is the part of the table that one endpoint has in one direction, or the base: what is compiled again as a whole
-// when something changes that it was made from.
+// A unit is the part of the table that one endpoint has in one direction, or the base: what is looked at again when
+// something changes that it was made from.
 type unit struct {
-	chains []*Chain
-	sets   map[string]*Set // constant sets, shared with other units that have equal ones, and dispatch maps
-
-	// What was looked up, found or not.
-	policies map[ruleset.PolicyID]struct{}
-	profiles map[string]struct{}
-	members  map[ruleset.SetID]struct{}
+	chains map[string]struct{}
+	sets   map[string]*Set   // maps with elements that only a build changes
+	groups map[string]*group // maps with elements that members change too
+	stages map[string]*stageState
+	ends   map[endKey]*chunk
+	tiers  map[tierKey]tierState
+	items  []*item
 }
 
-// A builder makes one unit.
+// A builder makes one unit, from what it was before.
 type builder struct {
-	*writer
+	*touch
 	unit     *unit
 	home     unitKey // of the unit
 	settings *ruleset.Settings
-	program  *ruleset.Program
-	sets     setIndex
+	// beforeDNAT: what rules call the destination is the one before destination NAT.
+	beforeDNAT bool
+
+	// What the unit has now.
+	chains map[string]*Chain
+	sets   map[string]bool
+	groups map[string]bool
+	staged map[string]bool
+	ends   map[endKey]*chunk
+	tiers  map[tierKey]tierState
+	used   []*item
+
+	grouped []string // groups in the order of use
 }
 
-func (im *image) builder(home unitKey) *builder {
-	u := &unit{
-		sets: map[string]*Set{}, policies: map[ruleset.PolicyID]struct{}{}, profiles: map[string]struct{}{},
-		members: map[ruleset.SetID]struct{}{},
+// to returns the side that rules call the destination.
+func (b *builder) to() side {
+	if b.beforeDNAT {
+		return original
 	}
-	return &builder{
-		writer: &writer{consts: u.sets}, unit: u, home: home, settings: &im.program.Settings, program: im.program, sets: im,
+	return destination
+}
+
+// peer returns the side where the other end is.
+func (b *builder) peer() side {
+	if b.home.dir == ruleset.Egress {
+		return b.to()
 	}
+	return source
 }
 
-func (u *builder) policy(id ruleset.PolicyID) *ruleset.Policy {
-	u.unit.policies[id] = struct{}{}
-	return u.program.Policies[id]
+// fill returns the set of a name with these elements.
+func (b *builder) fill(name string, typ *SetType, elements map[Element]struct{}) *Set {
+	s := b.keep(name, typ)
+	for e := range s.Elements {
+		if _, ok := elements[e]; !ok {
+			b.record.put(s, e, false)
+		}
+	}
+	for e := range elements {
+		b.record.put(s, e, true)
+	}
+	return s
 }
 
-func (u *builder) profile(name string) *ruleset.Profile {
-	u.unit.profiles[name] = struct{}{}
-	return u.program.Profiles[name]
-}
-
-func (u *builder) kind(id ruleset.SetID) (ruleset.SetKind, bool) {
-	u.unit.members[id] = struct{}{}
-	return u.sets.kind(id)
+// keep returns the set of a name with the elements that it has.
+func (b *builder) keep(name string, typ *SetType) *Set {
+	s := b.unit.sets[name]
+	if s == nil {
+		s = newSet(name, typ)
+		b.unit.sets[name] = s
+	}
+	b.sets[name] = true
+	return s
 }
 
 // endpointChain returns the name of the chain where an endpoint begins.
@@ -98,38 +125,35 @@ func (p *part) stages(at place, stages []stage, x exits) []*Rule {
 
 // stage adds the chains of a stage and returns the name of the first.
 func (p *part) stage(at place, s stage, x exits) string {
-	name, comment := p.chain(append(slices.Clone(at.path), s.name...)...), at.about
+	name, words := p.chain(append(slices.Clone(at.path), s.name...)...), ""
 	for _, word := range s.name {
-		comment += " " + word
+		words += " " + word
 	}
-	p.unit.chains = append(p.unit.chains, p.linear(name, remark(comment), s.lines, x))
+	b := &stageBuilder{builder: p.builder, stageState: p.stageState(name), name: name, about: at.about, stage: words, exits: x}
+	b.build(s.chunks)
 	return name
 }
 
-// linear lays the lines of a stage out in one chain, one after the other.
-func (u *builder) linear(name, comment string, lines []line, x exits) *Chain {
-	c := &Chain{Name: name, Comment: comment}
-	for _, l := range lines {
-		variants := []variant{{protos: allProtocols}}
-		if l.rule != nil {
-			variants = u.variants(u, l.rule)
-		}
-		for _, v := range variants {
-			c.Rules = append(c.Rules, u.rule(v, l, x))
-		}
+// stageState returns the state of the stage of a name.
+func (b *builder) stageState(name string) *stageState {
+	s := b.unit.stages[name]
+	if s == nil {
+		s = &stageState{}
+		b.unit.stages[name] = s
 	}
-	return c
+	b.staged[name] = true
+	return s
 }
 
-func (u *builder) rule(v variant, l line, x exits) *Rule {
-	text, c := u.match(v)
-	text, c = text+"counter ", c.counter()
+// rule returns the rule of a line that matches when a condition does.
+func (b *builder) rule(when condition, l *line, x exits) *Rule {
+	text, c := when.text+"counter ", when.code.counter()
 	if l.outcome == report {
-		text, c = u.report(l, text, c)
-		return rule(text, l.comment, c)
+		text, c = b.report(l, text, c)
+		return rule(text, l.comment, c, when.uses...)
 	}
 	to := x[l.outcome]
-	return rule(text+to.String(), l.comment, c.verdict(to.verdict, to.chain))
+	return rule(text+to.String(), l.comment, c.verdict(to.verdict, to.chain), when.uses...)
 }
 
 // Verdicts of netfilter (include/uapi/linux/netfilter.h).
@@ -138,8 +162,9 @@ const (
 	nfAccept = 1
 )
 
-func rule(text, comment string, c code) *Rule {
-	return &Rule{Text: text, Comment: remark(comment), code: string(c)}
+// rule returns a rule; uses are the sets that the code names.
+func rule(text, comment string, c code, uses ...*Set) *Rule {
+	return &Rule{Text: text, Comment: remark(comment), code: string(c), uses: uses}
 }
 
 // jumpRule returns a rule that enters a chain: verb is goto or jump.

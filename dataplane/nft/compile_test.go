@@ -223,7 +223,7 @@ func FuzzAttributes(f *testing.F) {
 		canonical(b)
 		commentOf(b, 0)
 		messages(b)
-		readElement(attrs(b))
+		(&Set{}).readElement(attrs(b))
 		new(LogEntry).parse(b)
 	})
 }

@@ -10,9 +10,9 @@ import (
 	"margay/ruleset"
 )
 
-// constant returns the name of a constant set with these elements and sees to it that the table gets it. The name is a
-// hash of the content: equal lists share a set and no name ever changes its content.
-func (w *writer) constant(kind string, typ *SetType, elements []Element) string {
+// constant returns a constant set with these elements. The name is a hash of the content: equal lists share a set and no
+// name ever changes its content.
+func constant(kind string, typ *SetType, elements []Element) *Set {
 	set := newSet("", typ)
 	set.Constant = true
 	for _, e := range elements {
@@ -24,14 +24,17 @@ func (w *writer) constant(kind string, typ *SetType, elements []Element) string 
 		content.WriteString("\n" + strconv.Quote(e.Key) + strconv.Quote(e.Until))
 	}
 	set.Name = kind + "-" + digest(content.String())
-	w.consts[set.Name] = set
-	return set.Name
+	return set
 }
 
-func (w *writer) netsTest(s side, nets []netip.Prefix) test {
+func netsTest(s side, nets []netip.Prefix) test {
 	if len(nets) == 1 {
-		return test{kind: testPrefix, side: s, prefix: nets[0]}
+		return test{kind: testPrefix, side: s, nets: nets}
 	}
+	return test{kind: testNets, side: s, nets: nets}
+}
+
+func netsSet(nets []netip.Prefix) *Set {
 	kind, typ := "nets4", typeNets4
 	if !nets[0].Addr().Is4() {
 		kind, typ = "nets6", typeNets6
@@ -40,26 +43,30 @@ func (w *writer) netsTest(s side, nets []netip.Prefix) test {
 	for _, n := range nets {
 		elements = append(elements, prefixElement(n))
 	}
-	return test{kind: testNets, side: s, set: w.constant(kind, typ, elements)}
+	return constant(kind, typ, elements)
 }
 
-func (w *writer) portsTest(s side, ranges []ruleset.PortRange) test {
+func portsTest(s side, ranges []ruleset.PortRange) test {
 	if len(ranges) == 1 {
-		return test{kind: testPorts, side: s, ports: ranges[0]}
+		return test{kind: testPorts, side: s, ranges: ranges}
 	}
+	return test{kind: testPortSet, side: s, ranges: ranges}
+}
+
+func portSet(ranges []ruleset.PortRange) *Set {
 	var elements []Element
 	for _, r := range ranges {
 		elements = append(elements, Element{Key: portKey(r.First), Until: increment([]byte(portKey(r.Last)))})
 	}
-	return test{kind: testPortSet, side: s, set: w.constant("ports", typePorts, elements)}
+	return constant("ports", typePorts, elements)
 }
 
-func (w *writer) protocolSet(p protocols) string {
+func protocolSet(p protocols) *Set {
 	var elements []Element
 	for _, n := range p.list() {
 		elements = append(elements, Element{Key: string([]byte{n})})
 	}
-	return w.constant("protocols", typeProtos, elements)
+	return constant("protocols", typeProtos, elements)
 }
 
 // maxName is the length of the longest name and comment: nft(8) reads comments of 128 bytes with the final zero.

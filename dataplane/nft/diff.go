@@ -27,9 +27,19 @@ const (
 	opDelChain
 )
 
+// A phase is a transaction of those that a list of changes takes. Only one of them changes verdicts.
+type phase int8
+
+const (
+	before phase = iota - 1
+	now
+	after
+)
+
 // A Change is one step from one Table to another.
 type Change struct {
 	op       op
+	phase    phase
 	chain    *Chain // as it is to be; for opFlush and opDelChain as it was
 	set      *Set   // as it is to be; for opDelSet as it was
 	elements []Element
@@ -120,40 +130,57 @@ func (c *Chain) alike(o *Chain) bool {
 		c.Base.Type == o.Base.Type && c.Base.Hook == o.Base.Hook && c.Base.Priority == o.Base.Priority
 }
 
+// equal reports whether two chains are the same.
+func (c *Chain) equal(o *Chain) bool {
+	return c.alike(o) && (c.Base == nil || c.Base.Drop == o.Base.Drop) && slices.EqualFunc(c.Rules, o.Rules, (*Rule).equal)
+}
+
 // alike reports whether two sets differ at most in elements that may change.
 func (s *Set) alike(o *Set) bool {
-	return s.Type == o.Type && s.Constant == o.Constant && s.Comment == o.Comment && s.Odd == o.Odd &&
+	return s.Type == o.Type && s.Constant == o.Constant && s.Counted == o.Counted && s.Comment == o.Comment && s.Odd == o.Odd &&
 		(!s.Constant || maps.Equal(s.Elements, o.Elements))
 }
 
 func diff(have, want *Table) []Change {
-	var out []Change
+	d := &differ{
+		had: func(name string) bool { return have.Chains[name] != nil },
+		has: func(name string) bool { return want.Chains[name] != nil },
+	}
 	for name, w := range want.Chains {
-		out = append(out, diffChain(have.Chains[name], w)...)
+		d.chain(have.Chains[name], w)
 	}
 	for name, h := range have.Chains {
 		if want.Chains[name] == nil {
-			out = append(out, Change{op: opFlush, chain: h}, Change{op: opDelChain, chain: h})
+			d.chain(h, nil)
 		}
 	}
 	for name, w := range want.Sets {
-		out = append(out, diffSet(have.Sets[name], w)...)
+		d.set(have.Sets[name], w)
 	}
 	for name, h := range have.Sets {
 		if want.Sets[name] == nil {
-			out = append(out, Change{op: opDelSet, set: h})
+			d.set(h, nil)
 		}
 	}
-	sortChanges(out)
-	return out
+	return d.sorted()
 }
 
-// sortChanges brings changes into the order of a transaction, which depends on nothing but them.
-func sortChanges(changes []Change) {
-	slices.SortStableFunc(changes, func(a, b Change) int {
-		return cmp.Or(cmp.Compare(a.op, b.op), cmp.Compare(a.object(), b.object()))
-	})
+// A differ collects changes.
+type differ struct {
+	had, has func(chain string) bool // the table had the chain before, and has it after the changes
+	out      []Change
+	turns    map[string]bool
 }
+
+// sorted returns the changes in the order in which they are made, which depends on nothing but them.
+func (d *differ) sorted() []Change {
+	slices.SortStableFunc(d.out, func(a, b Change) int {
+		return cmp.Or(cmp.Compare(a.phase, b.phase), cmp.Compare(a.op, b.op), cmp.Compare(a.object(), b.object()))
+	})
+	return d.out
+}
+
+func (d *differ) add(c Change) { d.out = append(d.out, c) }
 
 func (c *Change) object() string {
 	switch {
@@ -165,36 +192,50 @@ func (c *Change) object() string {
 	return ""
 }
 
-func diffChain(have, want *Chain) []Change {
-	if have == want {
-		return nil
+// chain turns one chain into another; nil is none.
+func (d *differ) chain(have, want *Chain) {
+	switch {
+	case have == want:
+		return
+	case want == nil:
+		d.add(Change{op: opFlush, chain: have})
+		d.add(Change{op: opDelChain, chain: have})
+		return
 	}
-	var out []Change
 	var old []*Rule
 	if have == nil {
-		out = append(out, Change{op: opAddChain, chain: want})
+		d.add(Change{op: opAddChain, chain: want})
 	} else {
 		old = have.Rules
 		if have.Base != nil && have.Base.Drop != want.Base.Drop {
-			out = append(out, Change{op: opPolicy, chain: want})
+			d.add(Change{op: opPolicy, chain: want})
 		}
 	}
-	if edits := diffRules(old, want.Rules); len(edits) > 0 {
-		out = append(out, Change{op: opEdit, chain: want, old: old, edits: edits})
-	}
-	return out
+	d.edit(want, old, now)
 }
 
-func diffSet(have, want *Set) []Change {
-	if have == want {
-		return nil
+func (d *differ) edit(c *Chain, old []*Rule, p phase) {
+	if edits := diffRules(old, c.Rules); len(edits) > 0 {
+		d.add(Change{op: opEdit, phase: p, chain: c, old: old, edits: edits})
 	}
-	var out []Change
+}
+
+// set turns one set into another; nil is none.
+func (d *differ) set(have, want *Set) {
+	switch {
+	case have == want:
+		return
+	case want == nil:
+		d.add(Change{op: opDelSet, set: have})
+		return
+	case have == nil:
+		d.add(Change{op: opAddSet, set: want})
+		if elements := want.sorted(); len(elements) > 0 {
+			d.add(Change{op: opAddElements, set: want, elements: elements, fresh: true})
+		}
+		return
+	}
 	var gone, come []Element
-	if have == nil {
-		out = append(out, Change{op: opAddSet, set: want})
-		have = newSet(want.Name, want.Type)
-	}
 	for e := range have.Elements {
 		if _, ok := want.Elements[e]; !ok {
 			gone = append(gone, e)
@@ -206,40 +247,114 @@ func diffSet(have, want *Set) []Change {
 			come = append(come, e)
 		}
 	}
-	elements := elementChanges(want, gone, come)
-	for i := range elements {
-		elements[i].fresh = len(out) > 0
-	}
-	return append(out, elements...)
+	d.elements(want, gone, come)
 }
 
-// elementChanges returns the changes that take elements out of a set and put others in. Elements of a verdict map are
-// swept last, unless their key gets another target.
-func elementChanges(set *Set, gone, come []Element) []Change {
-	var sweep []Element
-	if set.Type.verdicts {
-		again := map[string]bool{}
-		for _, e := range come {
-			again[e.Key] = true
-		}
-		for _, e := range gone {
-			if !again[e.Key] {
-				sweep = append(sweep, e)
-			}
-		}
-		gone = slices.DeleteFunc(gone, func(e Element) bool { return !again[e.Key] })
+// replace takes elements out of a set and puts others in, at once.
+func (d *differ) replace(set *Set, gone, come []Element) {
+	d.change(opDelElements, now, set, gone)
+	d.change(opAddElements, now, set, come)
+}
+
+func (d *differ) change(o op, p phase, set *Set, elements []Element) {
+	if len(elements) > 0 {
+		slices.SortFunc(elements, Element.compare)
+		d.add(Change{op: o, phase: p, set: set, elements: elements})
 	}
-	var out []Change
-	for _, part := range []struct {
-		op       op
-		elements []Element
-	}{{opDelElements, gone}, {opAddElements, come}, {opSweepElements, sweep}} {
-		if len(part.elements) > 0 {
-			slices.SortFunc(part.elements, Element.compare)
-			out = append(out, Change{op: part.op, set: set, elements: part.elements})
+}
+
+// elements takes elements out of a set and puts others in. What an element of a verdict map says changes together with the
+// rules, though elements change for packets with the old rules too: by way of a chain that says in the old rules what was,
+// and in the new rules what is to be.
+//
+//	            before    now          after
+//	element     old       jump turn    new
+//	chain turn  old       new          -
+//
+// No such way is needed to a chain that is new, and empty in the old rules, and from one that goes, and is empty in the
+// new rules: a packet falls out of it and goes on behind the map, as without the element.
+func (d *differ) elements(set *Set, gone, come []Element) {
+	if !set.Type.verdicts {
+		d.replace(set, gone, come)
+		return
+	}
+	from, to := map[string]verdict{}, map[string]verdict{}
+	for _, e := range gone {
+		if !e.Odd {
+			from[e.Key] = e.Verdict
 		}
 	}
-	return out
+	for _, e := range come {
+		to[e.Key] = e.Verdict
+	}
+	var out, in, back, forth, sweep []Element
+	for _, e := range gone {
+		is := to[e.Key]
+		switch {
+		case is == e.Verdict || e.Odd:
+			out = append(out, e)
+		case is == "" && e.Verdict.chain() != "" && !d.has(e.Verdict.chain()):
+			sweep = append(sweep, e)
+		default:
+			turn := Element{Key: e.Key, Verdict: d.turn(e.Verdict, is)}
+			out, in, back = append(out, e), append(in, turn), append(back, turn)
+		}
+	}
+	for _, e := range come {
+		was := from[e.Key]
+		switch {
+		case was == e.Verdict || was == "" && e.Verdict.chain() != "" && !d.had(e.Verdict.chain()):
+			in = append(in, e)
+		case was != "":
+			forth = append(forth, e)
+		default:
+			turn := Element{Key: e.Key, Verdict: d.turn("", e.Verdict)}
+			in, back, forth = append(in, turn), append(back, turn), append(forth, e)
+		}
+	}
+	d.change(opDelElements, now, set, out)
+	d.change(opAddElements, now, set, in)
+	d.change(opSweepElements, now, set, sweep)
+	d.change(opDelElements, after, set, back)
+	d.change(opAddElements, after, set, forth)
+}
+
+// turn returns the way by which elements come to say something else; "" is to be no element.
+func (d *differ) turn(from, to verdict) verdict {
+	name := "turn/" + digest(string(from+"\n"+to))
+	if d.turns[name] {
+		return jumpTo(name)
+	}
+	if d.turns == nil {
+		d.turns = map[string]bool{}
+	}
+	d.turns[name] = true
+	comment := remark(string("from " + from + " to " + to))
+	was := &Chain{Name: name, Comment: comment, Rules: from.rules()}
+	is := &Chain{Name: name, Comment: comment, Rules: to.rules()}
+	made := now
+	if from != "" {
+		made = before
+	}
+	d.add(Change{op: opAddChain, phase: made, chain: was})
+	d.edit(was, nil, before)
+	d.edit(is, was.Rules, now)
+	d.add(Change{op: opFlush, phase: after, chain: is})
+	d.add(Change{op: opDelChain, phase: after, chain: is})
+	return jumpTo(name)
+}
+
+// rules returns the rules of a chain that gives the verdict to every packet.
+func (v verdict) rules() []*Rule {
+	switch v {
+	case "":
+		return nil
+	case verdictAccept:
+		return []*Rule{rule("accept", "", code{}.verdict(nfAccept, ""))}
+	case verdictDrop:
+		return []*Rule{rule("drop", "", code{}.verdict(nfDrop, ""))}
+	}
+	return []*Rule{jumpRule("goto", v.chain())}
 }
 
 // maxCells bounds the table of the search for common rules; beyond it the middle of the list is replaced.

@@ -103,7 +103,7 @@ func same(got, want *Table) string {
 func TestDiffApplies(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		g := newGenerator(rapid.Uint64().Draw(t, "seed"))
-		a, b := Compile(g.program()), Compile(g.program())
+		a, b := newImage(g.program(), pick(g, testLimits...)).table, newImage(g.program(), pick(g, testLimits...)).table
 		changes := Diff(a, b)
 		if d := same(apply(copyTable(a), changes), b); d != "" {
 			t.Fatal(d)
@@ -167,14 +167,15 @@ func TestImageFollows(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		g := newGenerator(rapid.Uint64().Draw(t, "seed"))
 		p := g.program()
-		im := newImage(p)
+		lim := pick(g, testLimits...)
+		im := newImage(p, lim)
 		kernel := copyTable(im.table)
 		for range 8 {
 			d := g.delta(p)
 			p.Apply(d)
 			d.Sets = ownedSets(d.Sets)
 			kernel = apply(kernel, im.apply(d))
-			want := Compile(p)
+			want := newImage(p, lim).table
 			if d := same(im.table, want); d != "" {
 				t.Fatalf("image: %s", d)
 			}

@@ -200,6 +200,12 @@ func (r *reader) set(a []attribute) {
 		return
 	}
 	s.Constant = flags&setConstant != 0
+	if e := find(a, nftaSetExpr); e != nil {
+		if s.Counted = text(find(attrs(e), unix.NFTA_EXPR_NAME)) == counterExpr; !s.Counted {
+			s.Odd = "an expression in every element"
+			return
+		}
+	}
 	s.Comment = s.commentIn(find(a, unix.NFTA_SET_USERDATA))
 	s.Odd = s.oddity(a, flags)
 }
@@ -228,7 +234,7 @@ func (s *Set) oddity(a []attribute, flags uint32) string {
 		return "size"
 	}
 	for _, typ := range []uint16{unix.NFTA_SET_TIMEOUT, unix.NFTA_SET_GC_INTERVAL, unix.NFTA_SET_POLICY,
-		unix.NFTA_SET_OBJ_TYPE, nftaSetExpr, nftaSetExpressions} {
+		unix.NFTA_SET_OBJ_TYPE, nftaSetExpressions} {
 		if find(a, typ) != nil {
 			return fmt.Sprintf("attribute %d", typ)
 		}
@@ -247,7 +253,7 @@ func (r *reader) elements(s *Set) error {
 	var elements []Element
 	err := r.list("set "+s.Name, unix.NFT_MSG_GETSETELEM, data, func(a []attribute) {
 		for _, e := range attrs(find(a, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
-			elements = append(elements, readElement(attrs(e.data)))
+			elements = append(elements, s.readElement(attrs(e.data)))
 		}
 	})
 	if s.Type != nil && s.Type.interval {
@@ -275,7 +281,7 @@ func pairEnds(elements []Element) []Element {
 	return out
 }
 
-func readElement(list []attribute) Element {
+func (s *Set) readElement(list []attribute) Element {
 	var e Element
 	for _, a := range list {
 		switch a.typ {
@@ -286,14 +292,32 @@ func readElement(list []attribute) Element {
 			e.End = flags&elementEnd != 0
 			e.Odd = e.Odd || flags&^elementEnd != 0
 		case unix.NFTA_SET_ELEM_DATA:
-			verdict := attrs(find(attrs(a.data), unix.NFTA_DATA_VERDICT))
-			e.Jump = text(find(verdict, unix.NFTA_VERDICT_CHAIN))
-			e.Odd = e.Odd || int32(number(find(verdict, unix.NFTA_VERDICT_CODE))) != unix.NFT_JUMP
+			e.Verdict = readVerdict(attrs(find(attrs(a.data), unix.NFTA_DATA_VERDICT)))
+			e.Odd = e.Odd || e.Verdict == ""
+		case unix.NFTA_SET_ELEM_USERDATA:
+			var ok bool
+			e.Comment, ok = commentOf(a.data, udataElementComment)
+			e.Odd = e.Odd || !ok
+		case unix.NFTA_SET_ELEM_EXPR:
+			e.Odd = e.Odd || !s.Counted || text(find(attrs(a.data), unix.NFTA_EXPR_NAME)) != counterExpr
 		default:
 			e.Odd = true
 		}
 	}
 	return e
+}
+
+// readVerdict returns "" for a verdict that none of ours is.
+func readVerdict(list []attribute) verdict {
+	switch int32(number(find(list, unix.NFTA_VERDICT_CODE))) {
+	case nfAccept:
+		return verdictAccept
+	case nfDrop:
+		return verdictDrop
+	case unix.NFT_JUMP:
+		return jumpTo(text(find(list, unix.NFTA_VERDICT_CHAIN)))
+	}
+	return ""
 }
 
 // chainHandles reads the handles of a chain's rules. It fails when they are not the rules that we know.

@@ -3,7 +3,6 @@ package nft
 import (
 	"cmp"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
@@ -45,21 +44,30 @@ func (u *builder) denial() exit {
 }
 
 // report appends the statement with which a Log rule reports a packet. With a bound on the rate it is in a chain of its own,
-// so that all nft rules that a Log rule becomes share the bound.
-func (u *builder) report(l line, text string, c code) (string, code) {
-	rate := u.settings.LogRate
-	if rate.Packets == 0 {
+// so that all nft rules that a Log rule becomes share the bound, see addLog.
+func (u *builder) report(l *line, text string, c code) (string, code) {
+	if u.settings.LogRate.Packets == 0 {
 		return text + logText(l.prefix), c.log(LogGroup, l.prefix)
 	}
-	name := endpointChain(u.home.id, u.home.dir, "log", l.comment)
-	if !slices.ContainsFunc(u.unit.chains, func(c *Chain) bool { return c.Name == name }) {
-		burst := cmp.Or(rate.Burst, defaultBurst)
-		unit, seconds := unitOf(rate.Per)
-		bound := fmt.Sprintf("limit rate %d/%s burst %d packets ", rate.Packets, unit, burst)
-		tell := code{}.limit(uint64(rate.Packets), seconds, burst).log(LogGroup, l.prefix)
-		u.addChain(name, "", rule(bound+logText(l.prefix), l.comment, tell))
-	}
+	name := u.logChain(l)
 	return text + "jump " + name, c.verdict(unix.NFT_JUMP, name)
+}
+
+func (u *builder) logChain(l *line) string {
+	return endpointChain(u.home.id, u.home.dir, "log", l.comment)
+}
+
+// addLog adds the chain with which a Log rule reports a packet, if it has one.
+func (u *builder) addLog(l *line) {
+	rate := u.settings.LogRate
+	if rate.Packets == 0 {
+		return
+	}
+	burst := cmp.Or(rate.Burst, defaultBurst)
+	unit, seconds := unitOf(rate.Per)
+	bound := fmt.Sprintf("limit rate %d/%s burst %d packets ", rate.Packets, unit, burst)
+	tell := code{}.limit(uint64(rate.Packets), seconds, burst).log(LogGroup, l.prefix)
+	u.addChain(u.logChain(l), "", rule(bound+logText(l.prefix), l.comment, tell))
 }
 
 // defaultBurst is what the kernel makes of a burst of 0 packets.

@@ -135,9 +135,12 @@ func (c code) ctOriginal(key, reg uint32) code {
 	return c.expr("ct", attr(d, unix.NFTA_CT_DIRECTION, []byte{ctDirOriginal}))
 }
 
+// counterExpr is the name of the expression that counts.
+const counterExpr = "counter"
+
 func (c code) counter() code {
 	d := attr(nil, unix.NFTA_COUNTER_BYTES, make([]byte, 8))
-	return c.expr("counter", attr(d, unix.NFTA_COUNTER_PACKETS, make([]byte, 8)))
+	return c.expr(counterExpr, attr(d, unix.NFTA_COUNTER_PACKETS, make([]byte, 8)))
 }
 
 // verdict ends the rule: NF_ACCEPT, NF_DROP, NFT_GOTO or NFT_JUMP, the latter two to a chain.

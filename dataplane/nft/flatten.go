@@ -6,115 +6,202 @@ import (
 	"margay/ruleset"
 )
 
-// An outcome is what a line does with a packet that matches. What the first three are at a place, its exits say.
-type outcome uint8
-
-const (
-	deny   outcome = iota
-	accept         // the stages after this one are not asked
-	next           // on to the next stage
-	report         // tell the log group, then on to the next line
-)
-
-// A line is one rule of an endpoint in one direction.
-type line struct {
-	rule    *ruleset.Rule // nil: every packet
-	outcome outcome
-	comment string
-	prefix  string // of the report
-}
-
 // A stage is a list of lines that decides: its last line matches every packet. The stages of an endpoint follow each
 // other as Eval walks: tiers, then profiles.
 type stage struct {
-	name  []string // appended to the endpoint's chain name
-	lines []line
+	name   []string // appended to the endpoint's chain name
+	chunks []*chunk
+}
+
+// An itemKey names an item: the rules of a policy or profile in one direction, as a tier has them, in one view.
+type itemKey struct {
+	owner      ruleset.PolicyID // profileID for a profile
+	tier       string
+	dir        ruleset.Direction
+	beforeDNAT bool
+}
+
+// An item is what a policy or profile becomes. Items are kept until something changes that they were made from, and are
+// not changed.
+type item struct {
+	key    itemKey
+	chunks []*chunk
+	absent bool // there is no such policy or profile, or it is staged
+	stale  bool // not the item of its key any more
+	sets   []ruleset.SetID
 }
 
 // flatten returns what Eval walks in one of its stages after the failsafes: a stage for each tier that decides anything.
 // Lines behind one that matches everything are left out. How the stages become chains is decided elsewhere.
-func (u *builder) flatten(s ruleset.Stage, w *ruleset.Walk, dir ruleset.Direction) []stage {
+func (b *builder) flatten(s ruleset.Stage, w *ruleset.Walk, dir ruleset.Direction) []stage {
 	var stages []stage
 	for _, tier := range w.Tiers(dir) {
 		if s == ruleset.PreDNAT || s == ruleset.Untracked {
 			tier.EndPass = true
 		}
-		if s, ok := u.tier(&tier, dir); ok {
-			s.lines = reachable(s.lines)
+		if s, ok := b.tier(tierKey{s, tier.Name, b.beforeDNAT}, &tier, dir); ok {
+			s.chunks = reachable(s.chunks)
 			stages = append(stages, s)
 		}
 	}
 	return stages
 }
 
+// A tierState is the items of a tier. Policies of an endpoint are never changed in place, so that a list at the same place
+// is the same list.
+type tierState struct {
+	policies []ruleset.PolicyID
+	items    []*item
+}
+
+type tierKey struct {
+	stage      ruleset.Stage
+	name       string
+	beforeDNAT bool
+}
+
 // tier reports ok false when no policy of the tier is enforced: then it decides nothing.
-func (u *builder) tier(tier *ruleset.Tier, dir ruleset.Direction) (s stage, ok bool) {
+func (b *builder) tier(key tierKey, tier *ruleset.Tier, dir ruleset.Direction) (s stage, ok bool) {
 	s.name = []string{"tier", tier.Name}
-	for _, id := range tier.Policies {
-		policy := u.policy(id)
-		if policy == nil || policy.Staged {
+	was := b.unit.tiers[key]
+	if len(was.policies) != len(tier.Policies) || len(was.policies) > 0 && &was.policies[0] != &tier.Policies[0] {
+		was = tierState{policies: tier.Policies, items: make([]*item, len(tier.Policies))}
+	}
+	b.tiers[key] = was
+	for i, id := range tier.Policies {
+		it := was.items[i]
+		if it == nil || it.stale {
+			it = b.item(itemKey{id, tier.Name, dir, b.beforeDNAT})
+			was.items[i] = it
+		}
+		b.used = append(b.used, it)
+		if it.absent {
 			continue
 		}
 		ok = true
-		rules := policy.Rules(dir)
-		for i := range rules {
-			l := line{rule: &rules[i], comment: ruleRemark(id, i, rules[i].Action)}
-			switch rules[i].Action {
-			case ruleset.Allow:
-				l.outcome = accept
-			case ruleset.Pass:
-				l.outcome = next
-			case ruleset.Log:
-				l.outcome, l.prefix = report, u.logPrefix(tier.Name, id)
-			}
-			s.lines = append(s.lines, l)
-		}
+		s.chunks = append(s.chunks, it.chunks...)
 	}
-	end := line{comment: tierRemark(tier.Name)}
+	end := deny
 	if tier.EndPass {
-		end.outcome = next
+		end = next
 	}
-	s.lines = append(s.lines, end)
+	s.chunks = append(s.chunks, b.end(tierRemark(tier.Name), end))
 	return s, ok
 }
 
 // profiles returns the stage after the last tier of Normal.
-func (u *builder) profiles(names []string, dir ruleset.Direction) stage {
+func (b *builder) profiles(names []string, dir ruleset.Direction) stage {
 	s := stage{name: []string{"profiles"}}
 	for _, name := range names {
-		profile := u.profile(name)
-		if profile == nil {
-			s.lines = append(s.lines, line{comment: "profile " + name + " is missing"})
+		it := b.item(itemKey{profileID(name), "", dir, b.beforeDNAT})
+		b.used = append(b.used, it)
+		if it.absent {
+			s.chunks = append(s.chunks, b.end("profile "+name+" is missing", deny))
 			continue
 		}
-		rules := profile.Rules(dir)
-		for i := range rules {
-			l := line{rule: &rules[i], comment: ruleRemark(profileID(name), i, rules[i].Action)}
-			switch rules[i].Action {
-			case ruleset.Allow:
-				l.outcome = accept
-			case ruleset.Deny:
-			case ruleset.Log:
-				l.outcome, l.prefix = report, u.logPrefix("", profileID(name))
-			default: // Pass means nothing in a profile
-				continue
-			}
-			s.lines = append(s.lines, l)
-		}
+		s.chunks = append(s.chunks, it.chunks...)
 	}
-	s.lines = append(s.lines, line{comment: noProfileRemark})
-	s.lines = reachable(s.lines)
+	s.chunks = reachable(append(s.chunks, b.end(noProfileRemark, deny)))
 	return s
 }
 
-// reachable cuts the lines behind the first one that always decides.
-func reachable(lines []line) []line {
-	for i, l := range lines {
-		if l.rule == nil {
-			return lines[:i+1]
+// end returns a chunk that decides, the same as before for the same arguments.
+func (b *builder) end(comment string, o outcome) *chunk {
+	key := endKey{comment, o}
+	c := b.unit.ends[key]
+	if c == nil {
+		c = lastChunk(comment, o, b.nextSerial())
+	}
+	b.ends[key] = c
+	return c
+}
+
+type endKey struct {
+	comment string
+	outcome outcome
+}
+
+// reachable cuts the chunks behind the first one that always decides.
+func reachable(chunks []*chunk) []*chunk {
+	for i, c := range chunks {
+		if c.decides {
+			return chunks[:i+1]
 		}
 	}
-	return lines
+	return chunks
+}
+
+// item returns the item of a key.
+func (b *builder) item(key itemKey) *item {
+	for _, it := range b.items[key.owner] {
+		if it.key == key {
+			return it
+		}
+	}
+	it := b.makeItem(key)
+	b.keepItem(it)
+	return it
+}
+
+func (b *builder) makeItem(key itemKey) *item {
+	it := &item{key: key}
+	var rules []ruleset.Rule
+	if key.owner.Kind == profileID("").Kind {
+		profile := b.program.Profiles[key.owner.Name]
+		if it.absent = profile == nil; !it.absent {
+			rules = profile.Rules(key.dir)
+		}
+	} else {
+		policy := b.program.Policies[key.owner]
+		if it.absent = policy == nil || policy.Staged; !it.absent {
+			rules = policy.Rules(key.dir)
+		}
+	}
+	m := lineMaker{builder: b, item: it}
+	for i := range rules {
+		m.add(&rules[i], i)
+	}
+	it.chunks = chunksOf(m.lines)
+	return it
+}
+
+// A lineMaker makes the lines of an item.
+type lineMaker struct {
+	*builder
+	item  *item
+	lines []*line
+}
+
+// find finds a set of the Program and remembers that the item asked for it.
+func (m *lineMaker) find(id ruleset.SetID) *memberSet {
+	m.item.sets = append(m.item.sets, id)
+	return m.members[id]
+}
+
+func (m *lineMaker) add(r *ruleset.Rule, index int) {
+	owner := m.item.key.owner
+	o, prefix := deny, ""
+	switch r.Action {
+	case ruleset.Allow:
+		o = accept
+	case ruleset.Pass:
+		if owner.Kind == profileID("").Kind { // means nothing there
+			return
+		}
+		o = next
+	case ruleset.Log:
+		o, prefix = report, m.logPrefix(m.item.key.tier, owner)
+	}
+	comment := remark(ruleRemark(owner, index, r.Action))
+	first := len(m.lines)
+	for _, v := range variants(m, r, m.to()) {
+		l := newLine(v, o, m.peer(), m.limits.services)
+		if len(m.lines) > first && m.lines[len(m.lines)-1].join(l) {
+			continue
+		}
+		l.comment, l.prefix, l.serial = comment, prefix, m.nextSerial()
+		m.lines = append(m.lines, l)
+	}
 }
 
 // maxLogPrefix is the length of the longest prefix of a report (NF_LOG_PREFIXLEN less the final zero).
@@ -122,9 +209,9 @@ const maxLogPrefix = 127
 
 // logPrefix returns the prefix of the reports of a policy's or profile's Log rules (spec 2.11). If the configured one has
 // no specifiers, tier and policy are appended: without them a report says nothing.
-func (u *builder) logPrefix(tier string, id ruleset.PolicyID) string {
-	text := u.settings.LogText(tier, id)
-	if text == u.settings.LogPrefix {
+func (b *builder) logPrefix(tier string, id ruleset.PolicyID) string {
+	text := b.settings.LogText(tier, id)
+	if text == b.settings.LogPrefix {
 		text = strings.TrimLeft(text+" "+tier+" "+id.String(), " ")
 	}
 	text = remark(text)

@@ -34,17 +34,17 @@ func (u *builder) base(o owners) {
 	u.output(o)
 	u.postrouting(o)
 	if u.settings.Reject && len(o.active()) > 0 {
-		u.unit.chains = append(u.unit.chains, reject())
+		u.reject()
 	}
 }
 
 func (u *builder) addChain(name, comment string, rules ...*Rule) {
-	u.unit.chains = append(u.unit.chains, &Chain{Name: name, Comment: remark(comment), Rules: rules})
+	u.chains[name] = &Chain{Name: name, Comment: remark(comment), Rules: rules}
 }
 
 func (u *builder) addBase(name string, hook uint32, priority int32, rules []*Rule) {
 	base := &Base{Type: "filter", Hook: hook, Priority: priority}
-	u.unit.chains = append(u.unit.chains, &Chain{Name: name, Base: base, Rules: rules})
+	u.chains[name] = &Chain{Name: name, Base: base, Rules: rules}
 }
 
 // rawPrerouting keeps what the Untracked stage allows of what comes in away from connection tracking.
@@ -120,7 +120,7 @@ func (u *builder) input(o owners) {
 
 // fellOut denies what came back from the chain of an endpoint's interface without a verdict.
 func (u *builder) fellOut(w way, o owners) *Rule {
-	return u.isIn(w, slices.Sorted(maps.Keys(o.named))).counted(exit{}, "no verdict from the endpoint")
+	return isIn(w, slices.Sorted(maps.Keys(o.named))).counted(exit{}, "no verdict from the endpoint")
 }
 
 func nothingDecided() *Rule { return always().counted(exit{}, "no verdict from the endpoint") }
@@ -163,7 +163,7 @@ func (u *builder) forwardIn(o owners) []*Rule {
 	}
 	if entry := u.forwardEntry(o.all); entry != nil {
 		u.addChain("forward-in", "interfaces that no endpoint names", entry...)
-		rules = append(rules, u.isNotIn(wayIn(), slices.Sorted(maps.Keys(o.named))).jump("forward-in"))
+		rules = append(rules, isNotIn(wayIn(), slices.Sorted(maps.Keys(o.named))).jump("forward-in"))
 	}
 	return rules
 }
@@ -181,7 +181,7 @@ func (u *builder) forwardOut(o owners) []*Rule {
 		rules = append(rules, u.dispatch("forward-out", "forward-out", wayOut(), chains))
 	}
 	if o.all != nil && u.has(o.all, ruleset.Forward, ruleset.Egress) {
-		rules = append(rules, u.isNotIn(wayOut(), slices.Sorted(maps.Keys(o.named))).
+		rules = append(rules, isNotIn(wayOut(), slices.Sorted(maps.Keys(o.named))).
 			jump(endpointChain(o.all.ID, ruleset.Egress, "forward")))
 	}
 	return rules
@@ -236,11 +236,9 @@ func (u *builder) egress(kind, table string, chains map[string][]*Rule, o owners
 	return rules
 }
 
-// reject returns the chain that answers denied packets.
-func reject() *Chain {
+// reject adds the chain that answers denied packets.
+func (u *builder) reject() {
 	c := code{}.meta(unix.NFT_META_L4PROTO, regFirst).cmp(unix.NFT_CMP_EQ, []byte{ruleset.TCP})
-	return &Chain{Name: rejectChain, Rules: []*Rule{
-		rule("meta l4proto tcp reject with tcp reset", "", c.rejectTCP()),
-		rule("reject with icmpx admin-prohibited", "", code{}.rejectProhibited()),
-	}}
+	u.addChain(rejectChain, "", rule("meta l4proto tcp reject with tcp reset", "", c.rejectTCP()),
+		rule("reject with icmpx admin-prohibited", "", code{}.rejectProhibited()))
 }

@@ -250,7 +250,7 @@ func (p *part) failsafes(list ruleset.Direction, at side, x exit) []*Rule {
 		v := variant{protos: allProtocols}
 		if net.IsValid() {
 			v.family = ruleset.FamilyOf(net.Addr())
-			v.tests = []test{{kind: testPrefix, side: peer, prefix: net}}
+			v.tests = []test{netsTest(peer, []netip.Prefix{net})}
 		}
 		for _, c := range p.services(v, at, ports[net]) {
 			rules = append(rules, c.counted(x, "failsafe"))
@@ -267,10 +267,10 @@ func (p *part) services(v variant, at side, list []ruleset.Failsafe) []condition
 		for _, f := range list {
 			elements = append(elements, Element{Key: serviceKey(f.Protocol, f.Port)})
 		}
-		set := p.constant("failsafes", typeService, elements)
-		text, c := p.match(v)
-		c = at.loadPort(c.meta(unix.NFT_META_L4PROTO, regFirst), regWord1).lookup(set, false)
-		return []condition{{text + "meta l4proto . " + at.port("th") + " @" + set + " ", c}}
+		set := constant("failsafes", typeService, elements)
+		c := at.loadPort(code{}.meta(unix.NFT_META_L4PROTO, regFirst), regWord1).lookup(set.Name, false)
+		text := "meta l4proto . " + at.port("th") + " @" + set.Name + " "
+		return []condition{match(v).and(condition{text, c, []*Set{set}})}
 	}
 	var out []condition
 	for _, proto := range []uint8{ruleset.TCP, ruleset.UDP} {
@@ -281,8 +281,7 @@ func (p *part) services(v variant, at side, list []ruleset.Failsafe) []condition
 			}
 		}
 		if len(ranges) > 0 {
-			text, c := p.match(v.only(protocolsOf(proto)).with(p.portsTest(original, mergeRanges(ranges))))
-			out = append(out, condition{text, c})
+			out = append(out, match(v.only(protocolsOf(proto)).with(portsTest(original, mergeRanges(ranges)))))
 		}
 	}
 	return out

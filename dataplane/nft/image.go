@@ -2,6 +2,7 @@ package nft
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 
 	"margay/ruleset"
@@ -11,10 +12,14 @@ import (
 // makes of the Program.
 type image struct {
 	program *ruleset.Program // its Sets are empty, see members
+	limits  limits
 	members map[ruleset.SetID]*memberSet
 	owners  owners
+	items   map[ruleset.PolicyID][]*item
+	askers  map[ruleset.SetID]map[*item]struct{} // items that looked for a set
 	units   map[unitKey]*unit
-	users   map[string]int // units that have a set
+	users   map[string]*usage // of sets, by name
+	serial  uint64            // of the last line
 	table   *Table
 }
 
@@ -25,97 +30,160 @@ type unitKey struct {
 	dir  ruleset.Direction
 }
 
+// String returns a text that is different for different keys.
+func (k unitKey) String() string { return k.dir.String() + " " + k.id.String() }
+
+// usage says how many rules name a set. The table holds the sets that a rule names.
+type usage struct {
+	rules int
+	set   *Set
+}
+
 // newImage returns the image of p. It keeps nothing that p may change later.
-func newImage(p *ruleset.Program) *image {
+func newImage(p *ruleset.Program, lim limits) *image {
 	im := &image{
-		program: ruleset.NewProgram(), members: map[ruleset.SetID]*memberSet{}, units: map[unitKey]*unit{},
-		users: map[string]int{}, table: NewTable(),
+		program: ruleset.NewProgram(), limits: lim, members: map[ruleset.SetID]*memberSet{},
+		items: map[ruleset.PolicyID][]*item{}, askers: map[ruleset.SetID]map[*item]struct{}{},
+		units: map[unitKey]*unit{}, users: map[string]*usage{}, table: NewTable(),
 	}
 	im.program.Settings = p.Settings
 	maps.Copy(im.program.Endpoints, p.Endpoints)
 	maps.Copy(im.program.Workloads, p.Workloads)
 	maps.Copy(im.program.Policies, p.Policies)
 	maps.Copy(im.program.Profiles, p.Profiles)
-	t := im.touch()
 	for id, set := range p.Sets {
-		t.newMembers(id, set)
+		im.members[id] = newMemberSet(id, set)
 	}
-	t.endpoints(func(unitKey) bool { return true })
+	t := im.touch()
+	t.endpoints()
+	t.keepNamedSets()
 	return im
 }
 
-func (im *image) kind(id ruleset.SetID) (ruleset.SetKind, bool) {
-	m, ok := im.members[id]
-	if !ok {
-		return 0, false
+// nextSerial returns a number that no line has.
+func (im *image) nextSerial() uint64 {
+	im.serial++
+	return im.serial
+}
+
+// keepItem remembers an item.
+func (im *image) keepItem(it *item) {
+	im.items[it.key.owner] = append(im.items[it.key.owner], it)
+	for _, id := range it.sets {
+		if im.askers[id] == nil {
+			im.askers[id] = map[*item]struct{}{}
+		}
+		im.askers[id][it] = struct{}{}
 	}
-	return m.kindOf, true
+}
+
+// dropItems forgets the items of an owner.
+func (im *image) dropItems(owner ruleset.PolicyID) {
+	for _, it := range im.items[owner] {
+		it.stale = true
+		for _, id := range it.sets {
+			if delete(im.askers[id], it); len(im.askers[id]) == 0 {
+				delete(im.askers, id)
+			}
+		}
+	}
+	delete(im.items, owner)
+}
+
+// dropAskers forgets the items that looked for a set.
+func (im *image) dropAskers(id ruleset.SetID) {
+	for it := range im.askers[id] {
+		im.dropItems(it.key.owner)
+	}
 }
 
 // apply changes Program and table and returns the changes of the table. The work for a delta of members alone depends on
-// nothing but these members.
+// nothing but these members, unless a set outgrows a limit.
 func (im *image) apply(d *ruleset.Delta) []Change {
 	t := im.touch()
-	var changes []Change
-	renewed := map[ruleset.SetID]bool{}
 	for id, set := range d.Sets {
 		if m := im.members[id]; m != nil && set != nil && set.New == nil {
-			changes = append(changes, m.change(set)...)
+			t.changeMembers(m, set)
 			continue
 		}
-		renewed[id] = true
-		t.dropMembers(id)
-		if set != nil && set.New != nil {
-			t.newMembers(id, set.New)
+		t.renew(id, set)
+	}
+	t.delta = *d
+	t.delta.Sets = nil
+	im.program.Apply(&t.delta)
+	if d.Settings != nil {
+		for owner := range im.items {
+			im.dropItems(owner)
 		}
 	}
-	rest := *d
-	rest.Sets = nil
-	im.program.Apply(&rest)
-	if len(renewed) > 0 || !rest.Empty() {
-		t.endpoints(func(key unitKey) bool {
-			return d.Settings != nil || hasKey(d.Endpoints, key.id) || hasKey(d.Workloads, key.id) ||
-				key.base && len(d.Endpoints)+len(d.Workloads) > 0 || im.units[key].uses(d, renewed)
-		})
+	for id := range d.Policies {
+		im.dropItems(id)
 	}
-	changes = append(changes, t.changes()...)
-	sortChanges(changes)
-	return changes
-}
-
-func hasKey[K comparable, V any](m map[K]V, k K) bool {
-	_, ok := m[k]
-	return ok
-}
-
-// uses reports whether the unit was made from something that the delta changes.
-func (u *unit) uses(d *ruleset.Delta, sets map[ruleset.SetID]bool) bool {
-	return u == nil || intersects(u.policies, d.Policies) || intersects(u.profiles, d.Profiles) || intersects(u.members, sets)
-}
-
-func intersects[K comparable, V, W any](a map[K]V, b map[K]W) bool {
-	for k := range b {
-		if hasKey(a, k) {
-			return true
-		}
+	for name := range d.Profiles {
+		im.dropItems(profileID(name))
 	}
-	return false
+	t.direct = len(t.renewed) == 0 && len(t.reweighed) == 0 && t.delta.Empty()
+	if !t.direct || len(t.remapped) > 0 {
+		t.endpoints()
+	}
+	t.keepNamedSets()
+	return t.changes()
 }
 
 // A touch changes the table of an image and remembers how the things that it changes were before.
 type touch struct {
 	*image
-	before *Table // nil for what was not there
+	before  *Table              // nil for what was not there; without the sets in record
+	record  record              // elements
+	counted map[string]struct{} // sets that rules came to name, or ceased to
+	renewed map[ruleset.SetID]struct{}
+	// What makes units stale, beside their items: what the delta has, members that outgrew a limit or fell below it, maps
+	// that came to have elements or ceased to.
+	delta     ruleset.Delta // without sets
+	reweighed map[*item]struct{}
+	remapped  map[*unit]struct{}
+	// direct: only members of sets changed, so that elements may lead elsewhere at once.
+	direct bool
 }
 
-func (im *image) touch() *touch { return &touch{im, NewTable()} }
+func (im *image) touch() *touch {
+	return &touch{image: im, before: NewTable(), record: record{}, counted: map[string]struct{}{},
+		renewed: map[ruleset.SetID]struct{}{}, reweighed: map[*item]struct{}{}, remapped: map[*unit]struct{}{}}
+}
 
+// setChain puts a chain into the table in place of the one of its name, or takes that away.
 func (t *touch) setChain(name string, c *Chain) {
+	old := t.table.Chains[name]
+	if old == c || old != nil && c != nil && old.equal(c) {
+		return
+	}
 	if _, ok := t.before.Chains[name]; !ok {
-		t.before.Chains[name] = t.table.Chains[name]
+		t.before.Chains[name] = old
 	}
 	if t.table.Chains[name] = c; c == nil {
 		delete(t.table.Chains, name)
+	} else {
+		t.countSets(c, 1)
+	}
+	if old != nil {
+		t.countSets(old, -1)
+	}
+}
+
+// countSets adds to the number of rules that name sets.
+func (t *touch) countSets(c *Chain, n int) {
+	for _, r := range c.Rules {
+		for _, s := range r.uses {
+			u := t.users[s.Name]
+			if u == nil {
+				u = &usage{}
+				t.users[s.Name] = u
+			}
+			if u.rules += n; n > 0 {
+				u.set = s
+			}
+			t.counted[s.Name] = struct{}{}
+		}
 	}
 }
 
@@ -128,101 +196,183 @@ func (t *touch) setSet(name string, s *Set) {
 	}
 }
 
-func (t *touch) newMembers(id ruleset.SetID, from *ruleset.Set) {
-	m := newMemberSet(id, from)
-	t.members[id] = m
-	t.setSet(m.v4.Name, m.v4)
-	t.setSet(m.v6.Name, m.v6)
+// changeMembers changes a set and all maps that its members are in.
+func (t *touch) changeMembers(m *memberSet, d *ruleset.SetDelta) {
+	weight := m.weight
+	changed := m.change(d)
+	for _, side := range []struct {
+		set    *Set
+		family ruleset.Family
+	}{{m.v4, ruleset.IPv4}, {m.v6, ruleset.IPv6}} {
+		gone, come := changed.changed(side.set)
+		for e := range m.entries {
+			if family := e.peer.family; (family == ruleset.AnyFamily || family == side.family) && len(gone)+len(come) > 0 {
+				e.change(t, prefixesOf(gone), prefixesOf(come))
+			}
+		}
+	}
+	t.record.merge(changed)
+	if m.weight != weight {
+		maps.Copy(t.reweighed, t.askers[m.id])
+	}
 }
 
-func (t *touch) dropMembers(id ruleset.SetID) {
-	if m := t.members[id]; m != nil {
-		t.setSet(m.v4.Name, nil)
-		t.setSet(m.v6.Name, nil)
-		delete(t.members, id)
+func prefixesOf(elements []Element) []netip.Prefix {
+	out := make([]netip.Prefix, len(elements))
+	for i, e := range elements {
+		out[i] = e.prefix()
+	}
+	return out
+}
+
+// renew puts a set in place of the one of its name, or takes that away.
+func (t *touch) renew(id ruleset.SetID, d *ruleset.SetDelta) {
+	t.renewed[id] = struct{}{}
+	t.dropAskers(id)
+	if delete(t.members, id); d != nil && d.New != nil {
+		t.members[id] = newMemberSet(id, d.New)
 	}
 }
 
 // endpoints brings the units in line with the Program: it makes those that are missing or stale and removes those whose
 // endpoint owns no interface any more.
-func (t *touch) endpoints(stale func(unitKey) bool) {
+func (t *touch) endpoints() {
 	t.owners = ownersOf(t.program)
-	made := map[unitKey]*unit{}
-	build := func(key unitKey, f func(*builder)) {
-		if t.units[key] == nil || stale(key) {
-			b := t.builder(key)
-			f(b)
-			made[key] = b.unit
-		}
-	}
 	for _, dir := range []ruleset.Direction{ruleset.Ingress, ruleset.Egress} {
 		for id, ep := range t.owners.endpoints() {
-			build(unitKey{id: id, dir: dir}, func(b *builder) { b.host(ep, dir) })
+			if key := (unitKey{id: id, dir: dir}); t.stale(key) {
+				t.build(key, func(b *builder) { b.host(ep, dir) })
+			}
 		}
 		for _, w := range t.owners.workloads {
-			build(unitKey{id: w.ID, dir: dir}, func(b *builder) { b.guest(w, dir) })
+			if key := (unitKey{id: w.ID, dir: dir}); t.stale(key) {
+				t.build(key, func(b *builder) { b.guest(w, dir) })
+			}
 		}
 	}
-	build(unitKey{base: true}, func(b *builder) { b.base(t.owners) })
+	if key := (unitKey{base: true}); t.stale(key) {
+		t.build(key, func(b *builder) { b.base(t.owners) })
+	}
 	active := t.owners.active()
-	var gone []*unit
-	for key, u := range t.units {
-		if !key.base && !active[key.id] || made[key] != nil {
-			gone = append(gone, u)
+	for key := range t.units {
+		if !key.base && !active[key.id] {
+			t.build(key, func(*builder) {})
 			delete(t.units, key)
 		}
 	}
-	for key, u := range made {
-		t.units[key] = u
-	}
-	t.replace(gone, slices.Collect(maps.Values(made)))
 }
 
-// replace takes the chains and sets of some units out of the table and puts those of others in.
-func (t *touch) replace(gone, made []*unit) {
-	for _, u := range gone {
-		for _, c := range u.chains {
-			t.setChain(c.Name, nil)
+// stale reports whether a unit is missing or was made from something that is not so any more.
+func (t *touch) stale(key unitKey) bool {
+	u := t.units[key]
+	if u == nil || t.delta.Settings != nil || hasKey(t.remapped, u) {
+		return true
+	}
+	if key.base {
+		return len(t.delta.Endpoints)+len(t.delta.Workloads) > 0
+	}
+	return hasKey(t.delta.Endpoints, key.id) || hasKey(t.delta.Workloads, key.id) || slices.ContainsFunc(u.items, func(it *item) bool {
+		return it.stale || len(t.reweighed) > 0 && hasKey(t.reweighed, it)
+	})
+}
+
+func hasKey[K comparable, V any](m map[K]V, k K) bool {
+	_, ok := m[k]
+	return ok
+}
+
+// build makes a unit anew and puts it in the place of what it was.
+func (t *touch) build(key unitKey, f func(*builder)) {
+	u := t.units[key]
+	if u == nil {
+		u = &unit{sets: map[string]*Set{}, groups: map[string]*group{}, stages: map[string]*stageState{}}
+		t.units[key] = u
+	}
+	b := &builder{touch: t, unit: u, home: key, settings: &t.program.Settings, chains: map[string]*Chain{},
+		sets: map[string]bool{}, groups: map[string]bool{}, staged: map[string]bool{}, ends: map[endKey]*chunk{},
+		tiers: map[tierKey]tierState{}}
+	f(b)
+	for name, s := range u.stages {
+		if !b.staged[name] {
+			s.shorten(b, 0)
+			delete(u.stages, name)
 		}
 	}
-	for _, u := range made {
-		for _, c := range u.chains {
-			t.setChain(c.Name, c)
+	for name, g := range u.groups {
+		if !b.groups[name] {
+			g.dissolve()
+			delete(u.groups, name)
 		}
-		for name, s := range u.sets {
-			if t.users[name]++; t.users[name] == 1 || !s.Constant {
-				t.setSet(name, s)
+	}
+	maps.DeleteFunc(u.sets, func(name string, _ *Set) bool { return !b.sets[name] })
+	for name := range u.chains {
+		if b.chains[name] == nil {
+			t.setChain(name, nil)
+		}
+	}
+	u.chains = map[string]struct{}{}
+	for name, c := range b.chains {
+		t.setChain(name, c)
+		u.chains[name] = struct{}{}
+	}
+	u.items, u.ends, u.tiers = b.used, b.ends, b.tiers
+}
+
+// keepNamedSets puts the sets that rules name into the table and takes the others away.
+func (t *touch) keepNamedSets() {
+	for id := range t.renewed {
+		if m := t.members[id]; m != nil {
+			for _, s := range []*Set{m.v4, m.v6} {
+				if u := t.users[s.Name]; u != nil && u.set != s {
+					u.set = s
+					t.counted[s.Name] = struct{}{}
+				}
 			}
 		}
 	}
-	for _, u := range gone {
-		for name := range u.sets {
-			if t.users[name]--; t.users[name] == 0 {
+	for name := range t.counted {
+		switch u := t.users[name]; {
+		case u.rules == 0:
+			delete(t.users, name)
+			if t.table.Sets[name] != nil {
 				t.setSet(name, nil)
-				delete(t.users, name)
 			}
+		case t.table.Sets[name] == nil || t.table.Sets[name] != u.set && !u.set.Constant:
+			t.setSet(name, u.set)
 		}
 	}
 }
 
 // changes returns what the touched things became.
 func (t *touch) changes() []Change {
-	have, want := NewTable(), NewTable()
+	d := &differ{
+		had: func(name string) bool {
+			if was, ok := t.before.Chains[name]; ok {
+				return was != nil
+			}
+			return t.table.Chains[name] != nil
+		},
+		has: func(name string) bool { return t.table.Chains[name] != nil },
+	}
 	for name, was := range t.before.Chains {
-		if was != nil {
-			have.Chains[name] = was
-		}
-		if is := t.table.Chains[name]; is != nil {
-			want.Chains[name] = is
-		}
+		d.chain(was, t.table.Chains[name])
 	}
 	for name, was := range t.before.Sets {
 		if was != nil {
-			have.Sets[name] = was
+			was = t.record.restore(was)
 		}
-		if is := t.table.Sets[name]; is != nil {
-			want.Sets[name] = is
+		d.set(was, t.table.Sets[name])
+	}
+	for s := range t.record {
+		if _, ok := t.before.Sets[s.Name]; ok || t.table.Sets[s.Name] != s {
+			continue
+		}
+		switch gone, come := t.record.changed(s); {
+		case t.direct:
+			d.replace(s, gone, come)
+		default:
+			d.elements(s, gone, come)
 		}
 	}
-	return Diff(have, want)
+	return d.sorted()
 }

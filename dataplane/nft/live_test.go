@@ -79,6 +79,9 @@ func TestLargeSet(t *testing.T) {
 		set.Add(ruleset.Member{Prefix: netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 1, byte(i >> 8), byte(i)}), 64)})
 	}
 	p.Sets["large"] = set
+	policy := policyOf("open", p.Policies[ruleset.PolicyID{Kind: "GlobalNetworkPolicy", Name: "open"}].Ingress...)
+	policy.Ingress = append(policy.Ingress, ruleset.Rule{Action: ruleset.Allow, Source: ruleset.Entity{Sets: []ruleset.SetID{"large"}}})
+	p.Policies[policy.ID] = policy
 	start := time.Now()
 	resync(t, d, p)
 	t.Logf("programmed in %v", time.Since(start))

@@ -34,15 +34,30 @@ func (s side) port(protocol string) string {
 	return [...]string{protocol + " sport", protocol + " dport", "ct original proto-dst"}[s]
 }
 
-// A test is one condition of a rule beside family and protocol. Exactly one of prefix, ports, icmp and set is used.
+// A test is one condition of a rule beside family and protocol.
 type test struct {
-	kind   testKind
-	side   side
-	not    bool
-	prefix netip.Prefix      // testPrefix
-	ports  ruleset.PortRange // testPorts
-	value  uint8             // testICMPType, testICMPCode
-	set    string            // testNets, testPortSet, testAddrPorts
+	kind    testKind
+	side    side
+	not     bool
+	nets    []netip.Prefix      // testPrefix: one; testNets: several that are disjoint, unless members are set
+	ranges  []ruleset.PortRange // testPorts: one; testPortSet: several that are disjoint
+	members *memberSet          // testNets, testAddrPorts: a set of the Program
+	value   uint8               // testICMPType, testICMPCode
+}
+
+// set returns what the test looks up, or nil.
+func (t *test) set(f ruleset.Family) *Set {
+	switch {
+	case t.members != nil && f == ruleset.IPv6:
+		return t.members.v6
+	case t.members != nil:
+		return t.members.v4
+	case t.kind == testNets:
+		return netsSet(t.nets)
+	case t.kind == testPortSet:
+		return portSet(t.ranges)
+	}
+	return nil
 }
 
 type testKind uint8
@@ -82,38 +97,23 @@ func (v variant) only(p protocols) variant {
 	return v
 }
 
-// A writer turns variants into rules and collects the constant sets that they name.
-type writer struct {
-	consts map[string]*Set
-	// beforeDNAT: what rules call the destination is the one before destination NAT.
-	beforeDNAT bool
-}
-
-// to returns the side that rules call the destination.
-func (w *writer) to() side {
-	if w.beforeDNAT {
-		return original
-	}
-	return destination
-}
-
-// match returns the conditions of v as text, ending in a space unless empty, and code.
-func (w *writer) match(v variant) (string, code) {
+// match returns the conditions of v.
+func match(v variant) condition {
 	var texts []string
-	var c code
+	var d condition
 	single, isSingle := v.protos.single()
 	if v.family != ruleset.AnyFamily {
-		c = c.meta(unix.NFT_META_NFPROTO, regFirst).cmp(unix.NFT_CMP_EQ, []byte{nfproto(v.family)})
+		d.family(v.family)
 		if !v.implies(test.impliesFamily) {
 			texts = append(texts, "meta nfproto "+familyName(v.family))
 		}
 	}
 	for _, t := range v.tests {
 		if t.address() && t.kind != testAddrPorts {
-			texts, c = append(texts, t.text(v.family, "")), t.code(c, v.family)
+			texts = append(texts, d.test(t, v.family, ""))
 		}
 	}
-	protoText, c := w.protocols(v.protos, c)
+	protoText := d.protocols(v.protos)
 	portName := "th"
 	if name := portProtocol(single); isSingle && name != "" && v.implies(test.isPort) {
 		protoText, portName = "", name
@@ -126,14 +126,27 @@ func (w *writer) match(v variant) (string, code) {
 	}
 	for _, t := range v.tests {
 		if !t.address() || t.kind == testAddrPorts {
-			texts, c = append(texts, t.text(v.family, portName)), t.code(c, v.family)
+			texts = append(texts, d.test(t, v.family, portName))
 		}
 	}
-	s := strings.Join(texts, " ")
-	if s != "" {
-		s += " "
+	if d.text = strings.Join(texts, " "); d.text != "" {
+		d.text += " "
 	}
-	return s, c
+	return d
+}
+
+func (d *condition) family(f ruleset.Family) {
+	d.code = d.code.meta(unix.NFT_META_NFPROTO, regFirst).cmp(unix.NFT_CMP_EQ, []byte{nfproto(f)})
+}
+
+// test appends a test and returns its text.
+func (d *condition) test(t test, f ruleset.Family, portName string) string {
+	name := ""
+	if set := t.set(f); set != nil {
+		name, d.uses = set.Name, append(d.uses, set)
+	}
+	d.code = t.code(d.code, f, name)
+	return t.text(f, portName, name)
 }
 
 func (v variant) implies(f func(test) bool) bool {
@@ -149,7 +162,7 @@ func (t test) impliesFamily() bool { return t.address() && t.side != original ||
 func (t test) isPort() bool        { return t.port() && t.side != original }
 func (t test) isICMP() bool        { return t.icmp() }
 
-func (t *test) text(f ruleset.Family, portName string) string {
+func (t *test) text(f ruleset.Family, portName, set string) string {
 	op := ""
 	if t.not {
 		op = "!= "
@@ -160,19 +173,19 @@ func (t *test) text(f ruleset.Family, portName string) string {
 	}
 	switch t.kind {
 	case testPrefix:
-		p := t.prefix.String()
-		if t.prefix.IsSingleIP() {
-			p = t.prefix.Addr().String()
+		p := t.nets[0].String()
+		if t.nets[0].IsSingleIP() {
+			p = t.nets[0].Addr().String()
 		}
 		return t.side.addr(f) + " " + op + p
 	case testNets:
-		return t.side.addr(f) + " " + op + "@" + t.set
+		return t.side.addr(f) + " " + op + "@" + set
 	case testPorts:
-		return t.side.port(portName) + " " + op + portText(t.ports)
+		return t.side.port(portName) + " " + op + portText(t.ranges[0])
 	case testPortSet:
-		return t.side.port(portName) + " " + op + "@" + t.set
+		return t.side.port(portName) + " " + op + "@" + set
 	case testAddrPorts:
-		return t.side.addr(f) + " . meta l4proto . " + t.side.port("th") + " " + op + "@" + t.set
+		return t.side.addr(f) + " . meta l4proto . " + t.side.port("th") + " " + op + "@" + set
 	case testICMPType:
 		return icmp + " type " + op + strconv.Itoa(int(t.value))
 	default:
@@ -180,7 +193,7 @@ func (t *test) text(f ruleset.Family, portName string) string {
 	}
 }
 
-func (t *test) code(c code, f ruleset.Family) code {
+func (t *test) code(c code, f ruleset.Family, set string) code {
 	op := uint32(unix.NFT_CMP_EQ)
 	if t.not {
 		op = unix.NFT_CMP_NEQ
@@ -188,23 +201,18 @@ func (t *test) code(c code, f ruleset.Family) code {
 	switch t.kind {
 	case testPrefix:
 		c = t.side.loadAddr(c, f)
-		if !t.prefix.IsSingleIP() {
-			c = c.mask(maskOf(t.prefix))
+		if !t.nets[0].IsSingleIP() {
+			c = c.mask(maskOf(t.nets[0]))
 		}
-		return c.cmp(op, t.prefix.Addr().AsSlice())
+		return c.cmp(op, t.nets[0].Addr().AsSlice())
 	case testNets:
-		return t.side.loadAddr(c, f).lookup(t.set, t.not)
+		return t.side.loadAddr(c, f).lookup(set, t.not)
 	case testPorts:
 		return t.portCode(t.side.loadPort(c, regFirst))
 	case testPortSet:
-		return t.side.loadPort(c, regFirst).lookup(t.set, t.not)
+		return t.side.loadPort(c, regFirst).lookup(set, t.not)
 	case testAddrPorts:
-		proto, port := uint32(regWord1), uint32(regWord2)
-		if f == ruleset.IPv6 {
-			proto, port = regNext, regWord5
-		}
-		c = t.side.loadAddr(c, f).meta(unix.NFT_META_L4PROTO, proto)
-		return t.side.loadPort(c, port).lookup(t.set, t.not)
+		return loadService(t.side.loadAddr(c, f), f, t.side).lookup(set, t.not)
 	default:
 		offset := uint32(oneIf(t.kind == testICMPCode))
 		return c.payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, offset, 1, regFirst).cmp(op, []byte{t.value})
@@ -212,12 +220,12 @@ func (t *test) code(c code, f ruleset.Family) code {
 }
 
 func (t *test) portCode(c code) code {
-	first := binary.BigEndian.AppendUint16(nil, t.ports.First)
-	last := binary.BigEndian.AppendUint16(nil, t.ports.Last)
+	r := t.ranges[0]
+	first, last := binary.BigEndian.AppendUint16(nil, r.First), binary.BigEndian.AppendUint16(nil, r.Last)
 	switch {
-	case t.ports.First == t.ports.Last && t.not:
+	case r.First == r.Last && t.not:
 		return c.cmp(unix.NFT_CMP_NEQ, first)
-	case t.ports.First == t.ports.Last:
+	case r.First == r.Last:
 		return c.cmp(unix.NFT_CMP_EQ, first)
 	case t.not:
 		return c.outside(first, last)
@@ -246,6 +254,15 @@ func (s side) loadPort(c code, reg uint32) code {
 		return c.ctOriginal(unix.NFT_CT_PROTO_DST, reg)
 	}
 	return c.payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2*uint32(s), 2, reg)
+}
+
+// loadService loads protocol and port behind an address in the first registers, as a key of several fields has them.
+func loadService(c code, f ruleset.Family, port side) code {
+	proto, number := uint32(regWord1), uint32(regWord2)
+	if f == ruleset.IPv6 {
+		proto, number = regNext, regWord5
+	}
+	return port.loadPort(c.meta(unix.NFT_META_L4PROTO, proto), number)
 }
 
 func portText(r ruleset.PortRange) string {

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"maps"
 	"net/netip"
 	"sort"
 
@@ -14,13 +15,18 @@ import (
 // The sets of kind Addrs hold the prefixes that no other member covers, so that intervals are disjoint; the tree knows the
 // covered ones too, for when the cover goes.
 type memberSet struct {
-	kindOf ruleset.SetKind
+	id     ruleset.SetID
+	kind   ruleset.SetKind
 	tree   bart.Lite
 	v4, v6 *Set
+	// weight is the number of elements of both, rounded up to a power of four.
+	weight int
+	// entries are the places in maps that depend on the members.
+	entries map[*entry]struct{}
 }
 
 func newMemberSet(id ruleset.SetID, from *ruleset.Set) *memberSet {
-	m := &memberSet{kindOf: from.Kind}
+	m := &memberSet{id: id, kind: from.Kind, entries: map[*entry]struct{}{}}
 	if from.Kind == ruleset.Addrs {
 		m.v4, m.v6 = newSet(addrsName(id, ruleset.IPv4), typeNets4), newSet(addrsName(id, ruleset.IPv6), typeNets6)
 	} else {
@@ -29,6 +35,7 @@ func newMemberSet(id ruleset.SetID, from *ruleset.Set) *memberSet {
 	}
 	m.v4.Comment, m.v6.Comment = remark(from.Comment), remark(from.Comment)
 	m.fill(from.Members())
+	m.weigh()
 	return m
 }
 
@@ -41,7 +48,7 @@ func (m *memberSet) fill(members []ruleset.Member) {
 		p := member.Prefix
 		switch {
 		case !m.usable(member):
-		case m.kindOf == ruleset.AddrPorts:
+		case m.kind == ruleset.AddrPorts:
 			m.setOf(p.Addr()).Elements[Element{Key: addrPortKey(p.Addr(), member.Protocol, member.Port)}] = struct{}{}
 		default:
 			m.tree.Insert(p)
@@ -60,49 +67,20 @@ func (m *memberSet) setOf(a netip.Addr) *Set {
 	return m.v6
 }
 
-// A setElement is an element of one of the two sets.
-type setElement struct {
-	set *Set
-	Element
-}
+// A record remembers which elements of sets were touched, and whether they were there before.
+type record map[*Set]map[Element]bool
 
-// A memberChange changes a memberSet and remembers what that means for the elements.
-type memberChange struct {
-	m   *memberSet
-	was map[setElement]bool // the elements touched: whether they were there before
-}
-
-// change applies a delta, as ruleset.Program.Apply does, and returns the elements that went and came.
-func (m *memberSet) change(d *ruleset.SetDelta) []Change {
-	c := memberChange{m: m, was: map[setElement]bool{}}
-	for _, member := range d.Remove {
-		c.remove(member)
-	}
-	for _, member := range d.Add {
-		c.add(member)
-	}
-	var out []Change
-	for _, set := range []*Set{m.v4, m.v6} {
-		var gone, come []Element
-		for e, was := range c.was {
-			_, is := set.Elements[e.Element]
-			switch {
-			case e.set != set || is == was:
-			case is:
-				come = append(come, e.Element)
-			default:
-				gone = append(gone, e.Element)
-			}
-		}
-		out = append(out, elementChanges(set, gone, come)...)
-	}
-	return out
-}
-
-func (c memberChange) put(s *Set, e Element, present bool) {
+// put adds an element to a set or takes it away.
+func (r record) put(s *Set, e Element, present bool) {
 	_, was := s.Elements[e]
-	if _, touched := c.was[setElement{s, e}]; !touched {
-		c.was[setElement{s, e}] = was
+	if was == present {
+		return
+	}
+	if r[s] == nil {
+		r[s] = map[Element]bool{}
+	}
+	if _, touched := r[s][e]; !touched {
+		r[s][e] = was
 	}
 	if present {
 		s.Elements[e] = struct{}{}
@@ -111,10 +89,91 @@ func (c memberChange) put(s *Set, e Element, present bool) {
 	}
 }
 
+// changed returns the elements of a set that went and came.
+func (r record) changed(s *Set) (gone, come []Element) {
+	for e, was := range r[s] {
+		_, is := s.Elements[e]
+		switch {
+		case is == was:
+		case is:
+			come = append(come, e)
+		default:
+			gone = append(gone, e)
+		}
+	}
+	return gone, come
+}
+
+// restore returns a set as it was.
+func (r record) restore(s *Set) *Set {
+	if len(r[s]) == 0 {
+		return s
+	}
+	was := *s
+	was.Elements = maps.Clone(s.Elements)
+	for e, there := range r[s] {
+		if there {
+			was.Elements[e] = struct{}{}
+		} else {
+			delete(was.Elements, e)
+		}
+	}
+	return &was
+}
+
+// merge adds what happened after what r has.
+func (r record) merge(later record) {
+	for s, elements := range later {
+		if r[s] == nil {
+			r[s] = elements
+			continue
+		}
+		for e, was := range elements {
+			if _, touched := r[s][e]; !touched {
+				r[s][e] = was
+			}
+		}
+	}
+}
+
+// A memberChange changes a memberSet and remembers what that means for the elements.
+type memberChange struct {
+	m      *memberSet
+	record record
+}
+
+// change applies a delta, as ruleset.Program.Apply does.
+func (m *memberSet) change(d *ruleset.SetDelta) record {
+	c := memberChange{m, record{}}
+	for _, member := range d.Remove {
+		c.remove(member)
+	}
+	for _, member := range d.Add {
+		c.add(member)
+	}
+	m.weigh()
+	return c.record
+}
+
+func (m *memberSet) weigh() { m.weight = roundUp(len(m.v4.Elements) + len(m.v6.Elements)) }
+
+// prefixes returns the elements of a set of kind Addrs.
+func (m *memberSet) prefixes(f ruleset.Family) []netip.Prefix {
+	out := make([]netip.Prefix, 0, len(m.v4.Elements)+len(m.v6.Elements))
+	for _, set := range []*Set{m.v4, m.v6} {
+		if f == ruleset.AnyFamily || (f == ruleset.IPv4) == (set == m.v4) {
+			for e := range set.Elements {
+				out = append(out, e.prefix())
+			}
+		}
+	}
+	return out
+}
+
 // usable reports whether Eval can ever find the member (see ruleset.Member).
 func (m *memberSet) usable(member ruleset.Member) bool {
 	p := member.Prefix
-	if m.kindOf == ruleset.AddrPorts {
+	if m.kind == ruleset.AddrPorts {
 		return p.IsSingleIP() && ruleset.HasPorts(member.Protocol)
 	}
 	return p.IsValid() && p == p.Masked() && member.Protocol == 0 && member.Port == 0
@@ -126,8 +185,8 @@ func (c memberChange) add(member ruleset.Member) {
 		return
 	}
 	set := m.setOf(p.Addr())
-	if m.kindOf == ruleset.AddrPorts {
-		c.put(set, Element{Key: addrPortKey(p.Addr(), member.Protocol, member.Port)}, true)
+	if m.kind == ruleset.AddrPorts {
+		c.record.put(set, Element{Key: addrPortKey(p.Addr(), member.Protocol, member.Port)}, true)
 		return
 	}
 	if m.tree.Get(p) || m.covered(p) {
@@ -135,10 +194,10 @@ func (c memberChange) add(member ruleset.Member) {
 		return
 	}
 	for _, inner := range m.inside(p) {
-		c.put(set, prefixElement(inner), false)
+		c.record.put(set, prefixElement(inner), false)
 	}
 	m.tree.Insert(p)
-	c.put(set, prefixElement(p), true)
+	c.record.put(set, prefixElement(p), true)
 }
 
 func (c memberChange) remove(member ruleset.Member) {
@@ -147,8 +206,8 @@ func (c memberChange) remove(member ruleset.Member) {
 		return
 	}
 	set := m.setOf(p.Addr())
-	if m.kindOf == ruleset.AddrPorts {
-		c.put(set, Element{Key: addrPortKey(p.Addr(), member.Protocol, member.Port)}, false)
+	if m.kind == ruleset.AddrPorts {
+		c.record.put(set, Element{Key: addrPortKey(p.Addr(), member.Protocol, member.Port)}, false)
 		return
 	}
 	if !m.tree.Get(p) {
@@ -158,9 +217,9 @@ func (c memberChange) remove(member ruleset.Member) {
 	if m.covered(p) {
 		return
 	}
-	c.put(set, prefixElement(p), false)
+	c.record.put(set, prefixElement(p), false)
 	for _, inner := range m.inside(p) {
-		c.put(set, prefixElement(inner), true)
+		c.record.put(set, prefixElement(inner), true)
 	}
 }
 

@@ -50,6 +50,7 @@ type Rule struct {
 	// Comment tells people where the rule comes from: at most maxComment bytes.
 	Comment string
 	code    string // the expressions in canonical encoding
+	uses    []*Set // the sets that the code names
 }
 
 func (r *Rule) equal(o *Rule) bool { return r == o || r.code == o.code && r.Comment == o.Comment }
@@ -68,6 +69,7 @@ type Set struct {
 	Comment  string
 	Type     *SetType
 	Constant bool // holds what its name says for ever
+	Counted  bool // every element counts the packets that it is found for
 	Elements map[Element]struct{}
 	// Odd: the kernel reports something of the set that no compiled Set has.
 	Odd string
@@ -79,9 +81,10 @@ func newSet(name string, typ *SetType) *Set {
 
 // An Element is one element of a set: a key, or in a set of intervals the keys from one to another.
 type Element struct {
-	Key   string // Type.keyLen bytes in network order; empty for a catch-all element
-	Until string // in a set of intervals: the key after the last one; empty for the end of the key space
-	Jump  string // the chain, in a verdict map
+	Key     string  // Type.keyLen bytes in network order; empty for a catch-all element
+	Until   string  // in a set of intervals: the key after the last one; empty for the end of the key space
+	Verdict verdict // in a verdict map
+	Comment string  // tells people where the element comes from: at most maxName bytes
 	// End: the kernel holds the end of an interval that has no beginning, at Key. nft(8) puts one at the first key of a set
 	// when it adds to an empty one.
 	End bool
@@ -93,8 +96,28 @@ func (e Element) compare(o Element) int {
 	if c := strings.Compare(e.Key, o.Key); c != 0 {
 		return c // most of the time; what follows would be done all the same
 	}
-	return cmp.Or(strings.Compare(e.Until, o.Until), strings.Compare(e.Jump, o.Jump),
-		oneIf(e.End)-oneIf(o.End), oneIf(e.Odd)-oneIf(o.Odd))
+	return cmp.Or(strings.Compare(e.Until, o.Until), cmp.Compare(e.Verdict, o.Verdict),
+		strings.Compare(e.Comment, o.Comment), oneIf(e.End)-oneIf(o.End), oneIf(e.Odd)-oneIf(o.Odd))
+}
+
+// A verdict is what an element of a verdict map says, as nft(8) reads it: accept, drop or jump and a chain. "" is none.
+type verdict string
+
+const (
+	verdictAccept verdict = "accept"
+	verdictDrop   verdict = "drop"
+	jumpPrefix            = "jump "
+)
+
+func jumpTo(chain string) verdict { return verdict(jumpPrefix + chain) }
+
+// chain returns the chain of a jump, or "".
+func (v verdict) chain() string {
+	chain, ok := strings.CutPrefix(string(v), jumpPrefix)
+	if !ok {
+		return ""
+	}
+	return chain
 }
 
 func (s *Set) sorted() []Element { return slices.SortedFunc(maps.Keys(s.Elements), Element.compare) }
@@ -149,6 +172,9 @@ func (s *Set) write(b *strings.Builder) {
 	if s.Comment != "" {
 		fmt.Fprintf(b, "\t\tcomment %q\n", s.Comment)
 	}
+	if s.Counted {
+		b.WriteString("\t\tcounter\n")
+	}
 	if len(s.Elements) > 0 {
 		fmt.Fprintf(b, "\t\telements = { %s }\n", strings.Join(s.elementTexts(), ", "))
 	}
@@ -169,14 +195,17 @@ func (s *Set) flagNames() []string {
 func (s *Set) elementTexts() []string {
 	var out []string
 	for _, e := range s.sorted() {
-		switch {
-		case s.Type.interval:
-			out = append(out, s.Type.intervalText(e.Key, e.Until))
-		case s.Type.verdicts:
-			out = append(out, s.Type.text(e.Key)+" : jump "+e.Jump)
-		default:
-			out = append(out, s.Type.text(e.Key))
+		text := s.Type.text(e.Key)
+		if s.Type.interval {
+			text = s.Type.intervalText(e.Key, e.Until)
 		}
+		if e.Comment != "" {
+			text += fmt.Sprintf(" comment %q", e.Comment)
+		}
+		if s.Type.verdicts {
+			text += " : " + string(e.Verdict)
+		}
+		out = append(out, text)
 	}
 	return out
 }

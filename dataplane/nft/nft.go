@@ -40,6 +40,7 @@ type Dataplane struct {
 	conn    *conn
 	monitor *monitor
 	log     *slog.Logger
+	limits  limits
 	image   *image // nil: unknown
 	handles map[string][]uint64
 
@@ -65,7 +66,7 @@ func Open(o Options) (*Dataplane, error) {
 		c.close()
 		return nil, fmt.Errorf("watch nftables: %w", err)
 	}
-	return &Dataplane{conn: c, monitor: m, log: o.Log}, nil
+	return &Dataplane{conn: c, monitor: m, log: o.Log, limits: defaultLimits}, nil
 }
 
 // Close releases the connections. The table stays in force.
@@ -107,7 +108,7 @@ const restarts = 8
 // Resync makes the table enforce p, whatever it holds now. When it holds that already, nothing is sent.
 func (d *Dataplane) Resync(ctx context.Context, p *ruleset.Program) error {
 	d.image = nil
-	want := newImage(p)
+	want := newImage(p, d.limits)
 	for try := 1; ; try++ {
 		have, err := d.conn.dump()
 		if err != nil {
@@ -171,20 +172,20 @@ func (d *Dataplane) transact(ctx context.Context, changes []Change, generation u
 
 // split divides changes into those that change verdicts and those that do not and need another transaction: new sets of
 // intervals, which have no rules yet, and, if elements of a verdict map go, all that goes.
-func split(changes []Change) (before, now, after []Change) {
+func split(changes []Change) (first, second, third []Change) {
 	stage := len(changes) > 0 && changes[0].op != opDelTable && slices.ContainsFunc(changes, Change.addsIntervals)
 	sweep := slices.ContainsFunc(changes, Change.endsDispatch)
 	for _, c := range changes {
 		switch {
-		case stage && (c.op == opAddTable || c.addsIntervals()):
-			before = append(before, c)
-		case sweep && c.op >= opSweepElements:
-			after = append(after, c)
+		case c.phase == before || stage && (c.op == opAddTable || c.addsIntervals()):
+			first = append(first, c)
+		case c.phase == after || sweep && c.op >= opSweepElements:
+			third = append(third, c)
 		default:
-			now = append(now, c)
+			second = append(second, c)
 		}
 	}
-	return before, now, after
+	return first, second, third
 }
 
 // quietSize is the number of elements and rules from which a transaction is made without listening to its announcement.

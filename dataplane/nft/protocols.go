@@ -33,6 +33,13 @@ func (p protocols) and(o protocols) protocols {
 	return p
 }
 
+func (p protocols) or(o protocols) protocols {
+	for i := range p {
+		p[i] |= o[i]
+	}
+	return p
+}
+
 func (p protocols) not() protocols {
 	for i := range p {
 		p[i] = ^p[i]
@@ -69,20 +76,22 @@ func (p protocols) single() (uint8, bool) {
 }
 
 // protocols appends the condition that the protocol is in p: nothing, a comparison, or a look-up in the smaller of p and
-// its complement.
-func (w *writer) protocols(p protocols, c code) (string, code) {
+// its complement. It returns the text.
+func (d *condition) protocols(p protocols) string {
 	not, op, text := false, uint32(unix.NFT_CMP_EQ), "meta l4proto "
 	if p == allProtocols {
-		return "", c
+		return ""
 	}
 	if p.size() > 128 {
 		not, op, text = true, unix.NFT_CMP_NEQ, "meta l4proto != "
 		p = p.not()
 	}
-	c = c.meta(unix.NFT_META_L4PROTO, regFirst)
+	d.code = d.code.meta(unix.NFT_META_L4PROTO, regFirst)
 	if n, ok := p.single(); ok {
-		return text + strconv.Itoa(int(n)), c.cmp(op, []byte{n})
+		d.code = d.code.cmp(op, []byte{n})
+		return text + strconv.Itoa(int(n))
 	}
-	set := w.protocolSet(p)
-	return text + "@" + set, c.lookup(set, not)
+	set := protocolSet(p)
+	d.code, d.uses = d.code.lookup(set.Name, not), append(d.uses, set)
+	return text + "@" + set.Name
 }

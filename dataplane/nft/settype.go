@@ -49,6 +49,13 @@ var (
 	typeAddrPort6 = &SetType{fields: []field{fieldIPv6, fieldProto, fieldPort}}
 	typeIfaces    = &SetType{fields: []field{fieldIface}}
 	typeDispatch  = &SetType{fields: []field{fieldIface}, verdicts: true}
+
+	// By port, see cutter; by address and port and by address alone, see group.
+	typeByPort  = &SetType{fields: []field{fieldProto, fieldPort}, verdicts: true}
+	typeByPeer4 = &SetType{fields: []field{fieldIPv4, fieldProto, fieldPort}, verdicts: true}
+	typeByPeer6 = &SetType{fields: []field{fieldIPv6, fieldProto, fieldPort}, verdicts: true}
+	typeByAddr4 = &SetType{fields: []field{fieldIPv4}, verdicts: true}
+	typeByAddr6 = &SetType{fields: []field{fieldIPv6}, verdicts: true}
 )
 
 // String returns the type as nft(8) spells it.
@@ -211,10 +218,24 @@ func prefixElement(p netip.Prefix) Element {
 	return Element{Key: string(p.Addr().AsSlice()), Until: increment(lastOf(p))}
 }
 
+// prefix returns the prefix of an element that prefixElement made.
+func (e Element) prefix() netip.Prefix {
+	first, _ := netip.AddrFromSlice([]byte(e.Key))
+	bits := 0
+	last := decrement(e.Until)
+	if e.Until == "" {
+		last = []byte(strings.Repeat("\xff", len(e.Key)))
+	}
+	for bits < first.BitLen() && (e.Key[bits/8]^last[bits/8])&(0x80>>(bits%8)) == 0 {
+		bits++
+	}
+	return netip.PrefixFrom(first, bits)
+}
+
 // typeOfKernel returns the type that a set in the kernel has.
 func typeOfKernel(id, keyLen uint32, isInterval, isMap bool) (*SetType, error) {
 	for _, t := range []*SetType{typeNets4, typeNets6, typePorts, typeProtos, typeService, typeAddrPort4, typeAddrPort6,
-		typeIfaces, typeDispatch} {
+		typeIfaces, typeDispatch, typeByPort, typeByPeer4, typeByPeer6, typeByAddr4, typeByAddr6} {
 		if t.id() == id && uint32(t.keyLen()) == keyLen && t.interval == isInterval && t.verdicts == isMap {
 			return t, nil
 		}

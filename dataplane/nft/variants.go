@@ -14,7 +14,9 @@ import (
 // when addresses or ICMP matter, numeric ports beside named ones, "not these ports" which holds for a protocol without
 // ports, and "not this ICMP type" which holds for other protocols. A variant that nothing can match is left out: a rule
 // whose variants are all left out matches nothing, whatever its action.
-func (w *writer) variants(sets setIndex, r *ruleset.Rule) []variant {
+//
+// to is the side that the rule calls the destination.
+func variants(sets setIndex, r *ruleset.Rule, to side) []variant {
 	protos := allProtocols
 	if r.Protocol != 0 {
 		protos = protocolsOf(r.Protocol)
@@ -22,17 +24,17 @@ func (w *writer) variants(sets setIndex, r *ruleset.Rule) []variant {
 	if r.NotProtocol != 0 {
 		protos = protos.and(protocolsOf(r.NotProtocol).not())
 	}
-	x := expander{w: w, sets: sets, rule: r}
+	x := expander{sets: sets, rule: r}
 	var out []variant
 	for _, f := range families(r) {
 		vs := []variant{{family: f, protos: protos}}
 		vs = x.icmp(vs)
 		vs = x.entity(vs, source, &r.Source)
-		vs = x.entity(vs, w.to(), &r.Destination)
+		vs = x.entity(vs, to, &r.Destination)
 		out = append(out, vs...)
 	}
 	out = slices.DeleteFunc(out, func(v variant) bool { return v.protos.empty() })
-	if w.beforeDNAT {
+	if to == original {
 		out = each(out, eachProtocol)
 	}
 	return out
@@ -69,13 +71,12 @@ func hasFamily(e *ruleset.Entity) bool {
 
 // A setIndex tells what the sets of the Program are.
 type setIndex interface {
-	// kind reports ok false for a set that the Program does not hold.
-	kind(ruleset.SetID) (k ruleset.SetKind, ok bool)
+	// find returns nil for a set that the Program does not hold.
+	find(ruleset.SetID) *memberSet
 }
 
 // An expander multiplies a rule out, condition by condition.
 type expander struct {
-	w    *writer
 	sets setIndex
 	rule *ruleset.Rule
 }
@@ -131,17 +132,18 @@ func (x expander) entity(vs []variant, s side, e *ruleset.Entity) []variant {
 	}
 	vs = each(vs, func(v variant) []variant { return x.notNets(v, s, e.NotNets) })
 	for _, id := range e.Sets {
+		m := x.find(id, ruleset.Addrs)
 		vs = each(vs, func(v variant) []variant {
-			if !x.holds(id, ruleset.Addrs) {
+			if m == nil {
 				return nil
 			}
-			return []variant{v.with(test{kind: testNets, side: s, set: addrsName(id, v.family)})}
+			return []variant{v.with(test{kind: testNets, side: s, members: m})}
 		})
 	}
 	for _, id := range e.NotSets {
-		if x.holds(id, ruleset.Addrs) {
+		if m := x.find(id, ruleset.Addrs); m != nil {
 			vs = each(vs, func(v variant) []variant {
-				return []variant{v.with(test{kind: testNets, side: s, not: true, set: addrsName(id, v.family)})}
+				return []variant{v.with(test{kind: testNets, side: s, not: true, members: m})}
 			})
 		}
 	}
@@ -154,11 +156,13 @@ func (x expander) entity(vs []variant, s side, e *ruleset.Entity) []variant {
 	return vs
 }
 
-// holds reports whether the Program has the set with members of that kind. A set that is missing, or that is used for
-// what it is not, has no member.
-func (x expander) holds(id ruleset.SetID, kind ruleset.SetKind) bool {
-	k, ok := x.sets.kind(id)
-	return ok && k == kind
+// find returns the set with members of that kind. A set that is missing, or that is used for what it is not, has no
+// member: it returns nil.
+func (x expander) find(id ruleset.SetID, kind ruleset.SetKind) *memberSet {
+	if m := x.sets.find(id); m != nil && m.kind == kind {
+		return m
+	}
+	return nil
 }
 
 func (x expander) nets(v variant, s side, nets []netip.Prefix) []variant {
@@ -169,7 +173,7 @@ func (x expander) nets(v variant, s side, nets []netip.Prefix) []variant {
 	case disjoint[0].Bits() == 0:
 		return []variant{v}
 	}
-	return []variant{v.with(x.w.netsTest(s, disjoint))}
+	return []variant{v.with(netsTest(s, disjoint))}
 }
 
 func (x expander) notNets(v variant, s side, nets []netip.Prefix) []variant {
@@ -180,7 +184,7 @@ func (x expander) notNets(v variant, s side, nets []netip.Prefix) []variant {
 	case disjoint[0].Bits() == 0:
 		return nil
 	}
-	t := x.w.netsTest(s, disjoint)
+	t := netsTest(s, disjoint)
 	t.not = true
 	return []variant{v.with(t)}
 }
@@ -194,11 +198,11 @@ func (x expander) ports(v variant, s side, ports *ruleset.Ports) []variant {
 		return []variant{v}
 	}
 	if len(ranges) > 0 {
-		tests = append(tests, x.w.portsTest(s, ranges))
+		tests = append(tests, portsTest(s, ranges))
 	}
 	for _, id := range ports.Named {
-		if x.holds(id, ruleset.AddrPorts) {
-			tests = append(tests, test{kind: testAddrPorts, side: s, set: addrPortsName(id, v.family)})
+		if m := x.find(id, ruleset.AddrPorts); m != nil {
+			tests = append(tests, test{kind: testAddrPorts, side: s, members: m})
 		}
 	}
 	var out []variant
@@ -219,11 +223,11 @@ func (x expander) notPorts(v variant, s side, ports *ruleset.Ports) []variant {
 		return []variant{v.only(portProtocols.not())}
 	}
 	if len(ranges) > 0 {
-		tests = append(tests, x.w.portsTest(s, ranges))
+		tests = append(tests, portsTest(s, ranges))
 	}
 	for _, id := range ports.Named {
-		if x.holds(id, ruleset.AddrPorts) {
-			tests = append(tests, test{kind: testAddrPorts, side: s, set: addrPortsName(id, v.family)})
+		if m := x.find(id, ruleset.AddrPorts); m != nil {
+			tests = append(tests, test{kind: testAddrPorts, side: s, members: m})
 		}
 	}
 	if len(tests) == 0 {

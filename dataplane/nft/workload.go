@@ -15,7 +15,7 @@ func (u *builder) strangers(w way, o owners) []*Rule {
 	names := slices.Sorted(maps.Keys(o.workloads))
 	return u.ifWorkload(w, func(c condition) *Rule {
 		if len(names) > 0 {
-			c = c.and(u.isNotIn(w, names))
+			c = c.and(isNotIn(w, names))
 		}
 		return c.counted(exit{}, "unknown workload interface")
 	})
@@ -42,7 +42,7 @@ func discovery(first, last byte) *Rule {
 	c = c.payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, regFirst).
 		cmp(unix.NFT_CMP_GTE, []byte{first}).cmp(unix.NFT_CMP_LTE, []byte{last})
 	text := "icmpv6 type " + portText(ruleset.PortRange{First: uint16(first), Last: uint16(last)}) + " "
-	return condition{text, c}.counted(exit{verdict: nfAccept}, "neighbour discovery of a workload")
+	return condition{text: text, code: c}.counted(exit{verdict: nfAccept}, "neighbour discovery of a workload")
 }
 
 // sources adds the chains that deny what a workload sends from addresses that are not its own, and returns the rule that
@@ -74,8 +74,8 @@ func (u *builder) ownSource(w *ruleset.Workload) []*Rule {
 		return append(rules, u.notFrom(ruleset.IPv6, own)...)
 	}
 	rules = append(rules, u.notFrom(ruleset.IPv6, append(own, unspecified))...)
-	probe := variant{family: ruleset.IPv6, protos: allProtocols, tests: []test{{kind: testPrefix, prefix: unspecified}}}
-	near := u.netsTest(destination, []netip.Prefix{link, netip.MustParsePrefix("ff00::/8")})
+	probe := variant{family: ruleset.IPv6, protos: allProtocols, tests: []test{netsTest(source, []netip.Prefix{unspecified})}}
+	near := netsTest(destination, []netip.Prefix{link, netip.MustParsePrefix("ff00::/8")})
 	near.not = true
 	return append(rules, u.spoofed(probe.only(protocolsOf(ruleset.ICMPv6).not())), u.spoofed(probe.with(near)))
 }
@@ -88,7 +88,7 @@ func (u *builder) notFrom(f ruleset.Family, own []netip.Prefix) []*Rule {
 	case len(disjoint) > 0 && disjoint[0].Bits() == 0:
 		return nil
 	case len(disjoint) > 0:
-		t := u.netsTest(source, disjoint)
+		t := netsTest(source, disjoint)
 		t.not = true
 		v = v.with(t)
 	}
@@ -96,8 +96,7 @@ func (u *builder) notFrom(f ruleset.Family, own []netip.Prefix) []*Rule {
 }
 
 func (u *builder) spoofed(v variant) *Rule {
-	text, c := u.match(v)
-	return condition{text, c}.counted(exit{}, "source is not the workload's")
+	return match(v).counted(exit{}, "source is not the workload's")
 }
 
 // workloadPolicies returns the rules that lead to the policies at both ends of what is passed on, the last to be asked.
@@ -133,8 +132,8 @@ func (u *builder) workloadEgress(o owners) *Rule {
 
 // dispatchShared is dispatch for what more than one hook leads to.
 func (u *builder) dispatchShared(kind, table string, w way, chains map[string][]*Rule) *Rule {
-	if u.unit.sets[table] != nil {
-		return dispatchRule(table, w)
+	if u.sets[table] {
+		return dispatchRule(u.unit.sets[table], w)
 	}
 	return u.dispatch(kind, table, w, chains)
 }
@@ -159,12 +158,11 @@ func (p *part) tunnels() []*Rule {
 	var rules []*Rule
 	if !p.settings.AllowVXLAN {
 		v := variant{protos: protocolsOf(ruleset.UDP)}
-		text, c := p.match(v.with(test{kind: testPorts, side: destination, ports: ruleset.PortRange{First: 4789, Last: 4789}}))
-		rules = append(rules, condition{text, c}.counted(p.denial(), "VXLAN from a workload"))
+		v = v.with(portsTest(destination, []ruleset.PortRange{{First: 4789, Last: 4789}}))
+		rules = append(rules, match(v).counted(p.denial(), "VXLAN from a workload"))
 	}
 	if !p.settings.AllowIPIP {
-		text, c := p.match(variant{protos: protocolsOf(unix.IPPROTO_IPIP)})
-		rules = append(rules, condition{text, c}.counted(p.denial(), "IPIP from a workload"))
+		rules = append(rules, match(variant{protos: protocolsOf(unix.IPPROTO_IPIP)}).counted(p.denial(), "IPIP from a workload"))
 	}
 	return rules
 }
