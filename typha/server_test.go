@@ -100,7 +100,7 @@ func TestResume(t *testing.T) {
 	outage := func(changes int) {
 		release := hold()
 		c.breakAll()
-		eventually(t, "the client notices", func() bool { _, err, _ := f.get(); return err != nil })
+		eventually(t, "the client notices", func() bool { _, _, err := f.get(); return err != nil })
 		for i := range changes {
 			last := m.put(set(fmt.Sprint("x", i)))
 			eventually(t, "typha has seen it", func() bool { return fan.tip().revision == last })
@@ -210,7 +210,7 @@ func TestSlowClient(t *testing.T) {
 	if worst > time.Second {
 		t.Errorf("another client waited %v", worst)
 	}
-	if at, err, losses := quick.get(); losses > 0 {
+	if at, losses, err := quick.get(); losses > 0 {
 		t.Errorf("another client lost its connection at %s: %v", at, err)
 	}
 	slow.wantEnd()
@@ -340,7 +340,7 @@ func TestStrangers(t *testing.T) {
 	}
 	fan.introduced(t)
 	follows(t, fan.client(t, "late")).same(t, m)
-	if _, err, losses := f.get(); err != nil || losses > 0 {
+	if _, losses, err := f.get(); err != nil || losses > 0 {
 		t.Errorf("%v, %d losses", err, losses)
 	}
 	eventually(t, "nothing is left of them", func() bool { return value(t, fan.server.metrics.active) == 2 })
@@ -400,7 +400,7 @@ func TestLostStore(t *testing.T) {
 	f.same(t, m)
 	m.setDown(&store.Error{Err: store.ErrUnavailable, Cause: errors.New("etcd is on holiday")})
 	eventually(t, "the client knows", func() bool {
-		_, err, _ := f.get()
+		_, _, err := f.get()
 		return errors.Is(err, store.ErrUnavailable) && strings.Contains(err.Error(), "etcd is on holiday")
 	})
 	if ready, detail := fan.server.Ready(); ready || !strings.Contains(detail, "holiday") {
@@ -413,9 +413,9 @@ func TestLostStore(t *testing.T) {
 	hold := blockDial(c)
 	release := hold()
 	c.breakAll() // who comes back is told, too
-	eventually(t, "the connection is lost", func() bool { _, err, _ := f.get(); return strings.Contains(fmt.Sprint(err), "no way") })
+	eventually(t, "the connection is lost", func() bool { _, _, err := f.get(); return strings.Contains(fmt.Sprint(err), "no way") })
 	release()
-	eventually(t, "the client knows again", func() bool { _, err, _ := f.get(); return strings.Contains(fmt.Sprint(err), "holiday") })
+	eventually(t, "the client knows again", func() bool { _, _, err := f.get(); return strings.Contains(fmt.Sprint(err), "holiday") })
 	m.put(set("meanwhile"))
 	m.setDown(nil)
 	f.same(t, m)
@@ -443,7 +443,7 @@ func TestStoreGoesBack(t *testing.T) {
 	g.same(t, m)
 	release := blockDial(away)()
 	away.breakAll()
-	eventually(t, "the client notices", func() bool { _, err, _ := g.get(); return err != nil })
+	eventually(t, "the client notices", func() bool { _, _, err := g.get(); return err != nil })
 	m.mu.Lock()
 	m.history, m.first = m.history[:3], 0
 	m.history = append(m.history, store.Event{Key: v3.Key{Kind: v3.KindGlobalNetworkSet, Name: "s0000"}, Revision: "4"})
@@ -540,7 +540,7 @@ func TestRebalancing(t *testing.T) {
 	m.put(set("after"))
 	for i, f := range followers {
 		f.same(t, m)
-		if _, _, losses := f.get(); losses > 0 {
+		if _, losses, _ := f.get(); losses > 0 {
 			t.Errorf("client %d lost its connection", i)
 		}
 	}
@@ -578,7 +578,7 @@ func TestDrain(t *testing.T) {
 	}
 	for i, f := range followers {
 		f.same(t, m)
-		if _, _, losses := f.get(); losses > 0 || f.changes != 20 {
+		if _, losses, _ := f.get(); losses > 0 || f.changes != 20 {
 			t.Errorf("client %d: %d losses, %d changes", i, losses, f.changes)
 		}
 	}
@@ -757,7 +757,7 @@ func TestSilentServer(t *testing.T) {
 	c := dialWith(t, ClientConfig{Addresses: Fixed(fan.address), ReadTimeout: 200 * time.Millisecond})
 	f := follows(t, c)
 	f.awaitRevision(t, "1")
-	eventually(t, "the client notices", func() bool { _, err, _ := f.get(); return errors.Is(err, store.ErrUnavailable) })
+	eventually(t, "the client notices", func() bool { _, _, err := f.get(); return errors.Is(err, store.ErrUnavailable) })
 	m.put(set("x"))
 	f.same(t, m)
 }
