@@ -78,6 +78,9 @@ func (s *Server) do(ctx context.Context, j job) (reply, error) {
 		if r.Status == nil || r.Status.Node != j.peer.node {
 			return reply{}, &store.Error{Err: store.ErrForbidden, Cause: errNotYours}
 		}
+		if !s.writers.admit(j.peer.node) {
+			return reply{}, &store.Error{Err: store.ErrForbidden, Cause: errManyNames}
+		}
 		return reply{}, s.cache.store.ReportStatus(ctx, *r.Status)
 	}
 	return reply{}, fmt.Errorf("%w: %q", store.ErrNotSupported, r.Op)
@@ -104,8 +107,33 @@ func (s *Server) register(ctx context.Context, j job) (reply, error) {
 	if v3.KeyOf(node) != (v3.Key{Kind: v3.KindNode, Name: j.peer.node}) {
 		return reply{}, &store.Error{Err: store.ErrForbidden, Cause: errNotYours}
 	}
+	if !s.writers.admit(j.peer.node) {
+		return reply{}, &store.Error{Err: store.ErrForbidden, Cause: errManyNames}
+	}
 	resource, err := s.cache.store.Create(ctx, node)
 	return replyOf(resource, err)
+}
+
+// errManyNames refuses names beyond what a cluster has.
+var errManyNames = errors.New("too many nodes have been named to this typha")
+
+// writers are the names for which clients have written. Without TLS anybody may be a client, so their number is bounded.
+type writers struct {
+	limit int
+
+	mu    sync.Mutex
+	names map[string]struct{}
+}
+
+// admit reports whether something may be written for a name.
+func (w *writers) admit(name string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, known := w.names[name]; !known && len(w.names) >= w.limit {
+		return false
+	}
+	w.names[name] = struct{}{}
+	return true
 }
 
 // replyOf hands on a resource.

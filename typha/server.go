@@ -103,6 +103,7 @@ type Server struct {
 
 	hello       []byte // the frame that answers a client's
 	initialised initialised
+	writers     writers
 
 	mu       sync.Mutex
 	peers    map[*peer]struct{}
@@ -118,7 +119,8 @@ func NewServer(cfg ServerConfig) *Server {
 	server := &Server{
 		cfg: cfg, log: cfg.Log, metrics: m, cache: newCache(&cfg, m), gate: gate{limit: cfg.MaxHandshakes, fair: cfg.HandshakeTimeout / 5, room: make(chan struct{}, 1)},
 		jobs: make(chan job), turns: newTurns(), peers: map[*peer]struct{}{}, limit: cfg.UpperLimit,
-		hello: messageFrame(frameHello, serverHello{protocol, cfg.Version, cfg.Kinds}),
+		writers: writers{limit: cfg.MaxClients, names: map[string]struct{}{}},
+		hello:   messageFrame(frameHello, serverHello{protocol, cfg.Version, cfg.Kinds}),
 	}
 	server.cache.published = server.turns.callAll
 	if cfg.TLS.Enabled() {

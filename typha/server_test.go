@@ -697,6 +697,26 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+// TestManyNames: clients that make up names do not fill the store.
+func TestManyNames(t *testing.T) {
+	m := newMemory()
+	fan := startServer(t, m, ServerConfig{MaxClients: 3})
+	for i := range 5 {
+		c := fan.client(t, fmt.Sprint("n", i))
+		for range 2 {
+			err := c.ReportStatus(t.Context(), store.NodeStatus{Node: fmt.Sprint("n", i)})
+			if (err == nil) != (i < 3) || err != nil && !errors.Is(err, store.ErrForbidden) {
+				t.Errorf("name %d: %v", i, err)
+			}
+		}
+		c.Close()
+		eventually(t, "it is gone", func() bool { n, _ := fan.server.count(); return n == 0 })
+	}
+	if len(m.statuses) != 6 {
+		t.Errorf("%d reports", len(m.statuses))
+	}
+}
+
 func second[T any](_ T, err error) error { return err }
 
 // TestUnreadReplies: a client that asks and never reads the answers holds a few of them and no worker.
