@@ -293,7 +293,7 @@ func TestGrace(t *testing.T) {
 // TestStrangers does what no client does, again and again, and expects that clients do not notice.
 func TestStrangers(t *testing.T) {
 	m := filled(10)
-	fan := startServer(t, m, ServerConfig{HandshakeTimeout: 300 * time.Millisecond, MaxHandshakes: 50, PongTimeout: 500 * time.Millisecond, PingInterval: 100 * time.Millisecond})
+	fan := startServer(t, m, ServerConfig{HandshakeTimeout: 300 * time.Millisecond, MaxHandshakes: 50, PongTimeout: 2 * time.Second, PingInterval: 100 * time.Millisecond})
 	f := follows(t, fan.client(t, "n"))
 	f.same(t, m)
 	for _, c := range []struct {
@@ -728,14 +728,14 @@ func TestUnreadReplies(t *testing.T) {
 	fan := startServer(t, m, ServerConfig{WriteTimeout: 20 * time.Second})
 	greedy := fan.introduced(t)
 	go func() {
-		for i := range uint64(500) {
+		for i := range uint64(100) {
 			if _, err := greedy.Write(messageFrame(frameRequest, request{ID: i, Op: opGet, Key: v3.KeyOf(large)})); err != nil {
 				return
 			}
 		}
 	}()
 	c := fan.client(t, "n")
-	for range 100 {
+	for range 20 {
 		start := time.Now()
 		if _, err := c.Get(t.Context(), v3.KeyOf(large)); err != nil || time.Since(start) > 5*time.Second {
 			t.Fatal(err, time.Since(start))
@@ -817,7 +817,7 @@ func TestMetrics(t *testing.T) {
 func TestPing(t *testing.T) {
 	fan := startServer(t, filled(1), ServerConfig{PingInterval: 20 * time.Millisecond, PongTimeout: time.Second})
 	s := fan.introduced(t)
-	for range 80 {
+	for range 60 {
 		payload := s.want(framePing)
 		if len(payload) != 8 || binary.BigEndian.Uint64(payload) == 0 {
 			t.Fatalf("%x", payload)
