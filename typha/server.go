@@ -104,6 +104,7 @@ type Server struct {
 	hello       []byte // the frame that answers a client's
 	initialised initialised
 	writers     writers
+	reports     *unpacker
 
 	mu       sync.Mutex
 	peers    map[*peer]struct{}
@@ -119,6 +120,7 @@ func NewServer(cfg ServerConfig) *Server {
 	server := &Server{
 		cfg: cfg, log: cfg.Log, metrics: m, cache: newCache(&cfg, m), gate: gate{limit: cfg.MaxHandshakes, fair: cfg.HandshakeTimeout / 5, room: make(chan struct{}, 1)},
 		jobs: make(chan job), turns: newTurns(), peers: map[*peer]struct{}{}, limit: cfg.UpperLimit,
+		reports: newUnpacker(maxReport),
 		writers: writers{limit: cfg.MaxClients, names: map[string]struct{}{}},
 		hello:   messageFrame(frameHello, serverHello{protocol, cfg.Version, cfg.Kinds}),
 	}

@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/klauspost/compress/zstd"
 
 	v3 "margay/api/v3"
 	"margay/store"
@@ -648,14 +651,29 @@ func TestRequests(t *testing.T) {
 	if r, err := c.Create(ctx, node); err != nil || r.GetResourceVersion() != "4" {
 		t.Errorf("%v, %v", r, err)
 	}
-	if err := c.ReportStatus(ctx, store.NodeStatus{Node: "n", Ready: true}); err != nil || len(m.statuses) != 1 || !m.statuses[0].Ready {
+	beat := &store.Heartbeat{Time: "now", UptimeSeconds: 7}
+	if err := c.ReportStatus(ctx, store.NodeStatus{Node: "n", Ready: true, Heartbeat: beat}); err != nil || len(m.statuses) != 1 ||
+		!m.statuses[0].Ready || m.statuses[0].Heartbeat == nil || *m.statuses[0].Heartbeat != *beat {
 		t.Errorf("%v, %+v", err, m.statuses)
 	}
-	many := store.NodeStatus{Node: "n", Detail: strings.Repeat("x", maxClient)}
-	for i := range 1000 {
-		many.Faults = append(many.Faults, fmt.Sprintf("fault %d: %s", i, strings.Repeat("<", 500)))
+	pod := store.NodeStatus{Node: "n", Endpoints: map[string]store.EndpointState{}}
+	states := map[v3.Key]store.EndpointState{}
+	for i := range 500 { // a host full of pods
+		key := v3.KeyOf(benchEndpoint(i, time.Time{}))
+		states[key], pod.Endpoints[key.String()] = store.EndpointUp, store.EndpointUp
 	}
-	if err := c.ReportStatus(ctx, many); err != nil || !strings.HasPrefix(m.statuses[1].Faults[len(m.statuses[1].Faults)-1], "and ") {
+	if err := c.ReportStatus(ctx, pod); err != nil || len(m.statuses[1].Endpoints) != 500 {
+		t.Errorf("many endpoints: %v", err)
+	}
+	if err := c.ReportEndpoints(ctx, "n", states); err != nil || !maps.Equal(m.states, states) {
+		t.Errorf("%d states of endpoints: %v", len(m.states), err)
+	}
+	many := store.NodeStatus{Node: "n", Detail: strings.Repeat("x", maxClient), Endpoints: pod.Endpoints}
+	for i := range 4000 {
+		many.Faults = append(many.Faults, fmt.Sprintf("fault %d: %s", i, strings.Repeat("<", 500)))
+		many.Warnings = append(many.Warnings, randomText(200))
+	}
+	if err := c.ReportStatus(ctx, many); err != nil || !strings.HasPrefix(m.statuses[2].Faults[len(m.statuses[2].Faults)-1], "and ") {
 		t.Errorf("a long status: %v", err)
 	}
 	eventually(t, "typha has the Node", func() bool { _, err := c.Get(ctx, v3.KeyOf(node)); return err == nil })
@@ -669,6 +687,8 @@ func TestRequests(t *testing.T) {
 		"a policy":         second(c.Create(ctx, set("x"))),
 		"update":           second(c.Update(ctx, set("s0000"))),
 		"delete":           second(c.Delete(ctx, v3.KeyOf(set("s0000")), "")),
+		"another's state":  c.ReportEndpoints(ctx, "other", states),
+		"states":           second(c.EndpointStatuses(ctx)),
 		"another's status": c.ReportStatus(ctx, store.NodeStatus{Node: "other"}),
 		"write all":        c.WriteAll(ctx, store.Commit, []store.Write{{Resource: set("x")}})[0].Err,
 		"statuses":         second(c.Statuses(ctx)),
@@ -683,8 +703,9 @@ func TestRequests(t *testing.T) {
 	// What a client does not ask, a stranger might.
 	s := fan.introduced(t)
 	for i, r := range []request{
-		{Op: opRegister, Value: mustJSON(node)}, {Op: opReport, Status: &store.NodeStatus{Node: "n"}}, {Op: opReport}, {Op: "drop"},
-		{Op: opRegister, Value: mustJSON(set("stranger"))},
+		{Op: opRegister, Value: mustJSON(node)}, {Op: opRegister, Value: mustJSON(set("stranger"))}, {Op: "drop"},
+		{Op: opReport, Pack: append([]byte{0}, mustJSON(statusReport{Status: store.NodeStatus{Node: "n"}})...)},
+		{Op: opEndpoints, Pack: append([]byte{0}, mustJSON(endpointsReport{Node: "n"})...)},
 	} {
 		r.ID = uint64(i)
 		s.send(frameRequest, r)
@@ -692,7 +713,14 @@ func TestRequests(t *testing.T) {
 			t.Errorf("%s: %+v", r.Op, a)
 		}
 	}
-	if len(m.created) != 1 || len(m.statuses) != 2 {
+	bomb := newPacker(zstd.SpeedFastest).append(nil, 0, make([]byte, 10*maxReport))
+	for i, pack := range [][]byte{nil, {0}, {0, '{'}, {7}, bomb} {
+		s.send(frameRequest, request{ID: uint64(i), Op: opReport, Pack: pack})
+		if a := read[reply](t, s.want(frameReply)); a.Code != codeOther && a.Code != codeForbidden {
+			t.Errorf("pack %d: %+v", i, a)
+		}
+	}
+	if len(m.created) != 1 || len(m.statuses) != 3 {
 		t.Errorf("created %v, %d statuses", m.created, len(m.statuses))
 	}
 }
