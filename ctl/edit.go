@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"time"
 
 	v3 "margay/api/v3"
 	"margay/store"
@@ -45,7 +44,7 @@ func (w *writer) rewrite(ctx context.Context, key v3.Key, do edit) error {
 		case !errors.Is(c.err, store.ErrConflict) || attempt == maxAttempts:
 			return c.err
 		}
-		pause(ctx, time.Duration(attempt)*20*time.Millisecond)
+		backOff(ctx, attempt)
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,8 +17,9 @@ import (
 
 // Bounds of the writer.
 const (
-	// maxAttempts is how often an update is tried when somebody else changes the object at the same time (spec 3.4).
-	maxAttempts = 5
+	// maxAttempts is how often an update is tried when somebody else changes the object at the same time. (calicoctl
+	// tries five times, a second apart.)
+	maxAttempts = 20
 	// chunk is how many objects go to the store before somebody who interrupts is heard.
 	chunk = 100
 	// listFrom is from how many objects of a kind on the kind is listed rather than each object read.
@@ -201,9 +204,15 @@ func (w *writer) round(ctx context.Context, changes []*change) (again []*change)
 		}
 	}
 	if len(again) > 0 {
-		pause(ctx, time.Duration(again[0].attempts)*20*time.Millisecond)
+		backOff(ctx, again[0].attempts)
 	}
 	return again
+}
+
+// backOff waits before an update is tried again, longer each time, and not as long as others wait.
+func backOff(ctx context.Context, attempt int) {
+	longest := min(time.Duration(attempt)*20*time.Millisecond, 200*time.Millisecond)
+	pause(ctx, longest/2+rand.N(longest/2))
 }
 
 // lingering returns a context that ends a little after ctx: a request that was sent should be answered.
@@ -432,6 +441,7 @@ func (w *writer) note(o *outcome) {
 func (w *writer) count(o *outcome) {
 	var cause error
 	lost := map[string][]*change{}
+	common := map[string]*commonError{}
 	for _, c := range w.changes {
 		switch {
 		case c.state == stateNotTried || c.state == stateUnknown:
@@ -439,6 +449,8 @@ func (w *writer) count(o *outcome) {
 			if cause == nil && !errors.Is(c.err, store.ErrNotTried) {
 				cause = c.err
 			}
+		case c.err != nil && !strings.Contains(c.err.Error(), c.key.Name):
+			w.failTogether(o, common, c)
 		case c.err != nil:
 			o.fail(c.doc.Locate(c.err))
 		case c.state == stateAbsent:
@@ -448,6 +460,26 @@ func (w *writer) count(o *outcome) {
 		}
 	}
 	o.lost(cause, lost[stateUnknown], lost[stateNotTried])
+}
+
+// A commonError is what the store says of many objects alike: that it is full, or that the user may not write.
+type commonError struct {
+	error
+	keys []string
+}
+
+func (e *commonError) Error() string { return fmt.Sprintf("%v (%s)", e.error, some(e.keys)) }
+
+func (e *commonError) Unwrap() error { return e.error }
+
+// failTogether notes an error that does not name the object it is about, once for all of which it is said.
+func (w *writer) failTogether(o *outcome, common map[string]*commonError, c *change) {
+	text := c.err.Error()
+	if common[text] == nil {
+		common[text] = &commonError{error: c.err}
+		o.fail(common[text])
+	}
+	common[text].keys = append(common[text].keys, c.key.String())
 }
 
 // maxSince is how many versions of an object are read to find the one that a manifest names.

@@ -11,11 +11,15 @@ import (
 	"margay/ruleset"
 )
 
-// Bounds of what scrapes may cost: the kernel is read at most once in countersAge, however many scrape, and not for longer
-// than countersTimeout.
+// Bounds of what scrapes may cost: the kernel is read at most once in countersAge, and for no more than a twentieth of the
+// time, however many scrape and however much there is to read. A scrape waits for a reading no longer than
+// countersPatience and shows the last one then; a reading that the kernel's rules keep changing under is given up after
+// countersTimeout.
 const (
-	countersAge     = time.Second
-	countersTimeout = 2 * time.Second
+	countersAge      = time.Second
+	countersShare    = 20
+	countersPatience = time.Second
+	countersTimeout  = 30 * time.Second
 )
 
 // A counterCollector shows what the dataplane counted, by policy. It reads when somebody scrapes.
@@ -24,10 +28,11 @@ type counterCollector struct {
 	now    func() time.Time
 	errors prometheus.Counter
 
-	mu     sync.Mutex
-	at     time.Time // of the last reading
-	policy map[policyLabels]total
-	other  map[otherLabels]total
+	mu      sync.Mutex
+	next    time.Time     // no reading begins before
+	running chan struct{} // closed at the end of the reading under way; nil: there is none
+	policy  map[policyLabels]total
+	other   map[otherLabels]total
 }
 
 // policyLabels are the labels of what rules of policies and profiles counted, otherLabels of the rest.
@@ -62,9 +67,9 @@ func counterDescs() (policyPackets, policyBytes, otherPackets, otherBytes *prome
 
 // Collect implements prometheus.Collector.
 func (c *counterCollector) Collect(out chan<- prometheus.Metric) {
+	c.await(c.refresh())
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.refresh()
 	policyPackets, policyBytes, otherPackets, otherBytes := counterDescs()
 	send := func(desc *prometheus.Desc, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, value, labels...)
@@ -81,25 +86,47 @@ func (c *counterCollector) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// refresh reads the counters if the last reading is too old. After an error the last values stay: a counter that is gone
-// for a moment looks like one that began anew.
-func (c *counterCollector) refresh() {
-	now := c.now()
-	if now.Sub(c.at) < countersAge && !c.at.IsZero() {
+// refresh begins a reading if one is due, and returns when the one under way ends, nil if there is none.
+func (c *counterCollector) refresh() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.running == nil && !c.now().Before(c.next) {
+		c.running = make(chan struct{})
+		go c.reading(c.running)
+	}
+	return c.running
+}
+
+func (c *counterCollector) await(done <-chan struct{}) {
+	if done == nil {
 		return
 	}
-	c.at = now
+	select {
+	case <-done:
+	case <-time.After(countersPatience):
+	}
+}
+
+// reading reads once. After an error the last values stay: a counter that is gone for a moment looks like one that began
+// anew.
+func (c *counterCollector) reading(done chan struct{}) {
+	begin := c.now()
 	ctx, cancel := context.WithTimeout(context.Background(), countersTimeout)
 	defer cancel()
 	counters, err := c.read(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if err != nil {
 		c.errors.Inc()
-		return
+	} else {
+		c.policy, c.other = map[policyLabels]total{}, map[otherLabels]total{}
+		for i := range counters {
+			c.add(&counters[i])
+		}
 	}
-	c.policy, c.other = map[policyLabels]total{}, map[otherLabels]total{}
-	for i := range counters {
-		c.add(&counters[i])
-	}
+	c.next = begin.Add(max(countersAge, countersShare*c.now().Sub(begin)))
+	c.running = nil
+	close(done)
 }
 
 func (c *counterCollector) add(n *ruleset.Counter) {

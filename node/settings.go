@@ -34,7 +34,7 @@ type StoreConfig struct {
 	CAFile, CertFile, KeyFile string
 	// Username and Password as ETCD_USERNAME and ETCD_PASSWORD give them. They are for no log.
 	Username, Password string
-	// Typha is the way to the store that counts before all of the above; without an Address there is none.
+	// Typha is the way to the store that counts before all of the above; the zero value if there is none.
 	Typha TyphaConfig
 }
 
@@ -244,12 +244,14 @@ func (s *settings) store() StoreConfig {
 		Type: s.now.DatastoreType, Endpoints: s.now.Endpoints(),
 		CAFile: s.now.EtcdCAFile, CertFile: s.now.EtcdCertFile, KeyFile: s.now.EtcdKeyFile,
 		Username: get("CALICO_ETCD_USERNAME"), Password: get("CALICO_ETCD_PASSWORD"),
-		Typha: TyphaConfig{
+	}
+	if s.now.TyphaAddr != "" {
+		c.Typha = TyphaConfig{
 			Address: s.now.TyphaAddr, Node: s.now.FelixHostname,
 			CAFile: s.now.TyphaCAFile, CertFile: s.now.TyphaCertFile, KeyFile: s.now.TyphaKeyFile,
 			CN: s.now.TyphaCN, URISAN: s.now.TyphaURISAN,
 			ReadTimeout: s.now.TyphaReadTimeout, WriteTimeout: s.now.TyphaWriteTimeout,
-		},
+		}
 	}
 	if c.Username == "" {
 		c.Username, c.Password = get("ETCD_USERNAME"), get("ETCD_PASSWORD")

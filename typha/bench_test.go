@@ -402,7 +402,7 @@ func (c *simulated) crumb() error {
 // connect adds n clients; so many are connecting at once.
 func (r *benchRun) connect(n, atOnce int) {
 	r.Helper()
-	unpack := newUnpacker()
+	unpack := newUnpacker(maxRaw)
 	numbers := make(chan int)
 	var mu sync.Mutex
 	var wg sync.WaitGroup

@@ -70,7 +70,8 @@ func (c *ClientConfig) defaults() {
 
 // A Client is a store.Store for reading, over typha. What it returns is as old as typha's own watch: a write made
 // elsewhere shows when typha has seen it. It serves the kinds that typha follows; of writes it takes what an agent says of
-// itself, see [Client.Create], [Client.ReportStatus] and [Client.Initialise].
+// itself, see [Client.Create],
+// [Client.ReportStatus], [Client.ReportEndpoints] and [Client.Initialise].
 //
 // It keeps one connection, over which List, its Watch, and all requests go; it makes another one when that stream is
 // in use.
@@ -105,7 +106,7 @@ func Dial(cfg ClientConfig) (*Client, error) {
 		return nil, fmt.Errorf("open typha: %w", err)
 	}
 	cfg.defaults()
-	c := &Client{cfg: cfg, unpack: newUnpacker(), connecting: make(chan struct{}, 1), sessions: map[*session]struct{}{}}
+	c := &Client{cfg: cfg, unpack: newUnpacker(maxRaw), connecting: make(chan struct{}, 1), sessions: map[*session]struct{}{}}
 	if cfg.TLS.Enabled() {
 		c.tls = &reader{files: cfg.TLS}
 		if _, err := c.tls.get(); err != nil {

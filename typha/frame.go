@@ -35,6 +35,7 @@ const (
 	maxClient = 64 << 10  // of a client
 	maxServer = 32 << 20  // of the server; packed
 	maxRaw    = 64 << 20  // of the server; unpacked
+	maxReport = 1 << 20   // of what a client reports, unpacked
 	maxValue  = 16 << 20  // of one stored value; etcd's own limit is 1.5 MiB
 	allocStep = 64 << 10  // more than this is not allocated on the word of a header
 	chunkSize = 256 << 10 // from which on a chunk or crumb is closed; unpacked

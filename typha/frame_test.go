@@ -107,7 +107,7 @@ func TestEventsTravel(t *testing.T) {
 		t.Errorf("flags %d, %d of %d bytes", packed[0], len(packed), len(raw))
 	}
 	for _, pack := range [][]byte{packed, append([]byte{0}, raw...)} {
-		records, _, err := newUnpacker().records(pack)
+		records, _, err := newUnpacker(maxRaw).records(pack)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -143,7 +143,7 @@ func TestUnpackIsBounded(t *testing.T) {
 	if len(bomb) > maxRaw/100 {
 		t.Fatalf("not much of a bomb: %d bytes", len(bomb))
 	}
-	if records, _, err := newUnpacker().records(bomb); err == nil || records != nil {
+	if records, _, err := newUnpacker(maxRaw).records(bomb); err == nil || records != nil {
 		t.Error("it was unpacked")
 	}
 }
@@ -181,7 +181,7 @@ func FuzzCrumb(f *testing.F) {
 	raw := appendRecord(nil, recordOf(someEvents()[0]))
 	f.Add(p.append(appendCrumb(nil, 7, "9"), 0, raw))
 	f.Add(append(append(appendCrumb(nil, 1<<63, ""), 0), raw...))
-	unpack := newUnpacker()
+	unpack := newUnpacker(maxRaw)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		seq, revision, pack, err := cutCrumb(b)
 		if err != nil {

@@ -256,17 +256,17 @@ func (f *follower) take(b store.Batch) {
 	f.at = b.Revision
 }
 
-func (f *follower) get() (at store.Revision, err error, losses int) {
+func (f *follower) get() (at store.Revision, losses int, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.at, f.err, f.losses
+	return f.at, f.losses, f.err
 }
 
 // awaitRevision waits until the follower has everything up to a revision.
 func (f *follower) awaitRevision(t testing.TB, revision store.Revision) {
 	t.Helper()
 	eventually(t, "a follower is at revision "+string(revision), func() bool {
-		at, err, _ := f.get()
+		at, _, err := f.get()
 		return err == nil && at == revision
 	})
 }

@@ -80,18 +80,36 @@ const (
 	opGet        = "get"
 	opPrevious   = "previous"
 	opInitialise = "initialise"
-	opRegister   = "register" // creates the client's Node
-	opReport     = "report"   // of the client's status
+	opRegister   = "register"  // creates the client's Node
+	opReport     = "report"    // of the client's status, a statusReport
+	opEndpoints  = "endpoints" // of the states of its endpoints, an endpointsReport
 )
 
 // A request is one operation of package store.
 type request struct {
-	ID     uint64            `json:"id"`
-	Op     string            `json:"op"`
-	Key    v3.Key            `json:"key,omitzero"`
-	Before store.Revision    `json:"before,omitempty"`
-	Value  []byte            `json:"value,omitempty"`
-	Status *store.NodeStatus `json:"status,omitempty"`
+	ID     uint64         `json:"id"`
+	Op     string         `json:"op"`
+	Key    v3.Key         `json:"key,omitzero"`
+	Before store.Revision `json:"before,omitempty"`
+	Value  []byte         `json:"value,omitempty"`
+	Pack   []byte         `json:"pack,omitempty"` // of JSON, at most maxReport bytes
+}
+
+// A statusReport is what store.Store.ReportStatus takes.
+type statusReport struct {
+	Status    store.NodeStatus `json:"status"`
+	Heartbeat *store.Heartbeat `json:"heartbeat,omitempty"` // of the status, whose JSON leaves it out
+}
+
+// An endpointsReport is what store.EndpointReporter.ReportEndpoints takes.
+type endpointsReport struct {
+	Node   string          `json:"node"`
+	States []endpointState `json:"states"`
+}
+
+type endpointState struct {
+	Key   v3.Key              `json:"key"`
+	State store.EndpointState `json:"state"`
 }
 
 // A reply answers the request of the same ID: with a record, with a code, or, when there is nothing to say, with neither.

@@ -56,8 +56,16 @@ const gather = 64 << 10
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, gather); return &b }}
 
 func newPeer(s *Server, conn net.Conn, out *outlet, node string) *peer {
-	out.prompt = true
 	return &peer{server: s, conn: conn, outlet: out, node: node, slot: make(chan struct{}, maxRequests), left: make(chan struct{})}
+}
+
+// welcome tells the client that it is one, which ends the handshake.
+func (p *peer) welcome() error {
+	if _, err := p.conn.Write(p.server.hello); err != nil {
+		return err
+	}
+	p.outlet.prompt = true
+	return p.conn.SetDeadline(time.Time{})
 }
 
 // put puts something into the peer's box.

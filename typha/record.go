@@ -195,26 +195,37 @@ func (p *packer) append(b []byte, flags byte, raw []byte) []byte {
 // An unpacker is the reverse of packers. It may be used by several goroutines.
 type unpacker struct{ decoder *zstd.Decoder }
 
-func newUnpacker() *unpacker {
+// newUnpacker returns one that unpacks at most limit bytes.
+func newUnpacker(limit uint64) *unpacker {
 	decoder, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-		zstd.WithDecoderMaxMemory(maxRaw), zstd.WithDecoderMaxWindow(8<<20))
+		zstd.WithDecoderMaxMemory(limit), zstd.WithDecoderMaxWindow(min(limit, 8<<20)))
 	if err != nil {
 		panic(fmt.Sprintf("make decoder: %v", err)) // the options are constants
 	}
 	return &unpacker{decoder}
 }
 
-// records returns what a pack holds, and its flags. It unpacks at most maxRaw bytes.
-func (u *unpacker) records(pack []byte) ([]record, byte, error) {
+// bytes returns what a pack holds, and its flags.
+func (u *unpacker) bytes(pack []byte) ([]byte, byte, error) {
 	if len(pack) == 0 || pack[0]&^(flagZstd|flagMore) != 0 {
 		return nil, 0, fmt.Errorf("%w: unknown flags", errRecord)
 	}
 	flags, raw := pack[0], pack[1:]
-	if flags&flagZstd != 0 {
-		var err error
-		if raw, err = u.decoder.DecodeAll(raw, nil); err != nil {
-			return nil, 0, fmt.Errorf("unpack: %w", err)
-		}
+	if flags&flagZstd == 0 {
+		return raw, flags, nil
+	}
+	raw, err := u.decoder.DecodeAll(raw, nil)
+	if err != nil {
+		return nil, 0, fmt.Errorf("unpack: %w", err)
+	}
+	return raw, flags, nil
+}
+
+// records returns the records that a pack holds, and its flags.
+func (u *unpacker) records(pack []byte) ([]record, byte, error) {
+	raw, flags, err := u.bytes(pack)
+	if err != nil {
+		return nil, 0, err
 	}
 	records, err := decodeRecords(raw)
 	return records, flags, err

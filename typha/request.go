@@ -49,7 +49,7 @@ func (s *Server) work(ctx context.Context) {
 
 // opName keeps what a client makes up out of the metric.
 func opName(op string) string {
-	if slices.Contains([]string{opGet, opPrevious, opInitialise, opRegister, opReport}, op) {
+	if slices.Contains([]string{opGet, opPrevious, opInitialise, opRegister, opReport, opEndpoints}, op) {
 		return op
 	}
 	return "unknown"
@@ -75,10 +75,9 @@ func (s *Server) do(ctx context.Context, j job) (reply, error) {
 	case opRegister:
 		return s.register(ctx, j)
 	case opReport:
-		if r.Status == nil || r.Status.Node != j.peer.node {
-			return reply{}, &store.Error{Err: store.ErrForbidden, Cause: errNotYours}
-		}
-		return reply{}, s.cache.store.ReportStatus(ctx, *r.Status)
+		return reply{}, s.reportStatus(ctx, j)
+	case opEndpoints:
+		return reply{}, s.reportEndpoints(ctx, j)
 	}
 	return reply{}, fmt.Errorf("%w: %q", store.ErrNotSupported, r.Op)
 }
@@ -101,11 +100,92 @@ func (s *Server) register(ctx context.Context, j job) (reply, error) {
 	if err := json.Unmarshal(j.request.Value, node); err != nil {
 		return reply{}, fmt.Errorf("read Node: %w", err)
 	}
-	if v3.KeyOf(node) != (v3.Key{Kind: v3.KindNode, Name: j.peer.node}) {
+	if key := v3.KeyOf(node); key.Kind != v3.KindNode || key.Namespace != "" {
 		return reply{}, &store.Error{Err: store.ErrForbidden, Cause: errNotYours}
+	}
+	if err := s.mayWrite(j, node.Name); err != nil {
+		return reply{}, err
 	}
 	resource, err := s.cache.store.Create(ctx, node)
 	return replyOf(resource, err)
+}
+
+// mayWrite refuses what a client may not write: what is about another node than its own.
+func (s *Server) mayWrite(j job, node string) error {
+	switch {
+	case node != j.peer.node:
+		return &store.Error{Err: store.ErrForbidden, Cause: errNotYours}
+	case !s.writers.admit(node):
+		return &store.Error{Err: store.ErrForbidden, Cause: errManyNames}
+	}
+	return nil
+}
+
+// reportStatus stores the client's status.
+func (s *Server) reportStatus(ctx context.Context, j job) error {
+	report, err := unpackReport[statusReport](s.reports, j.request.Pack)
+	if err == nil {
+		err = s.mayWrite(j, report.Status.Node)
+	}
+	if err != nil {
+		return err
+	}
+	report.Status.Heartbeat = report.Heartbeat
+	return s.cache.store.ReportStatus(ctx, report.Status)
+}
+
+// reportEndpoints stores the states of the client's endpoints, if the store has a place for them.
+func (s *Server) reportEndpoints(ctx context.Context, j job) error {
+	to, ok := s.cache.store.(store.EndpointReporter)
+	if !ok {
+		return store.ErrNotSupported
+	}
+	report, err := unpackReport[endpointsReport](s.reports, j.request.Pack)
+	if err == nil {
+		err = s.mayWrite(j, report.Node)
+	}
+	if err != nil {
+		return err
+	}
+	states := make(map[v3.Key]store.EndpointState, len(report.States))
+	for _, e := range report.States {
+		states[e.Key] = e.State
+	}
+	return to.ReportEndpoints(ctx, report.Node, states)
+}
+
+// unpackReport is the reverse of packReport.
+func unpackReport[T any](u *unpacker, pack []byte) (report T, err error) {
+	raw, _, err := u.bytes(pack)
+	if err != nil {
+		return report, fmt.Errorf("read report: %w", err)
+	}
+	if err := json.Unmarshal(raw, &report); err != nil {
+		return report, fmt.Errorf("read report: %w", err)
+	}
+	return report, nil
+}
+
+// errManyNames refuses names beyond what a cluster has.
+var errManyNames = errors.New("too many nodes have been named to this typha")
+
+// writers are the names for which clients have written. Without TLS anybody may be a client, so their number is bounded.
+type writers struct {
+	limit int
+
+	mu    sync.Mutex
+	names map[string]struct{}
+}
+
+// admit reports whether something may be written for a name.
+func (w *writers) admit(name string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, known := w.names[name]; !known && len(w.names) >= w.limit {
+		return false
+	}
+	w.names[name] = struct{}{}
+	return true
 }
 
 // replyOf hands on a resource.

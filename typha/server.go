@@ -103,6 +103,8 @@ type Server struct {
 
 	hello       []byte // the frame that answers a client's
 	initialised initialised
+	writers     writers
+	reports     *unpacker
 
 	mu       sync.Mutex
 	peers    map[*peer]struct{}
@@ -118,7 +120,9 @@ func NewServer(cfg ServerConfig) *Server {
 	server := &Server{
 		cfg: cfg, log: cfg.Log, metrics: m, cache: newCache(&cfg, m), gate: gate{limit: cfg.MaxHandshakes, fair: cfg.HandshakeTimeout / 5, room: make(chan struct{}, 1)},
 		jobs: make(chan job), turns: newTurns(), peers: map[*peer]struct{}{}, limit: cfg.UpperLimit,
-		hello: messageFrame(frameHello, serverHello{protocol, cfg.Version, cfg.Kinds}),
+		reports: newUnpacker(maxReport),
+		writers: writers{limit: cfg.MaxClients, names: map[string]struct{}{}},
+		hello:   messageFrame(frameHello, serverHello{protocol, cfg.Version, cfg.Kinds}),
 	}
 	server.cache.published = server.turns.callAll
 	if cfg.TLS.Enabled() {
@@ -244,11 +248,8 @@ func (s *Server) accept(ctx context.Context, listener net.Listener) {
 // serve serves one connection until it ends.
 func (s *Server) serve(ctx context.Context, conn net.Conn, at *ticket) {
 	remote := conn.RemoteAddr().String()
-	p, err := s.handshake(ctx, conn)
+	p, err := s.admit(ctx, conn)
 	evicted := s.gate.leave(at)
-	if err == nil {
-		err = s.join(p)
-	}
 	if err != nil {
 		_ = conn.Close()
 		reason := refusal(err)
@@ -263,6 +264,22 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, at *ticket) {
 	err = p.run(ctx)
 	s.leave(p)
 	s.log.Debug("client gone", "node", p.node, "client", remote, "reason", err)
+}
+
+// admit makes a client of a connection that says who it is.
+func (s *Server) admit(ctx context.Context, conn net.Conn) (*peer, error) {
+	p, err := s.handshake(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.join(p); err != nil {
+		return nil, err
+	}
+	if err := p.welcome(); err != nil {
+		s.leave(p)
+		return nil, err
+	}
+	return p, nil
 }
 
 // refusal sorts failed handshakes for the metric.
@@ -287,7 +304,7 @@ var (
 	errHello = errors.New("the client's hello cannot be used")
 )
 
-// handshake does everything that comes before a client is one, within the time for it.
+// handshake does everything that comes before a client is let in. The time for it goes on until [peer.welcome].
 func (s *Server) handshake(ctx context.Context, conn net.Conn) (*peer, error) {
 	if err := conn.SetDeadline(time.Now().Add(s.cfg.HandshakeTimeout)); err != nil {
 		return nil, err
@@ -315,12 +332,6 @@ func (s *Server) handshake(ctx context.Context, conn net.Conn) (*peer, error) {
 		reason := fmt.Sprintf("protocol %d is spoken here, not %d (use the same release on both sides)", protocol, hello.Protocol)
 		_, _ = conn.Write(messageFrame(frameBye, bye{reason})) // it is closed in any case
 		return nil, fmt.Errorf("%w: %s", errHello, reason)
-	}
-	if _, err := conn.Write(s.hello); err != nil {
-		return nil, err
-	}
-	if err := conn.SetDeadline(time.Time{}); err != nil {
-		return nil, err
 	}
 	return newPeer(s, conn, out, hello.Node), nil
 }

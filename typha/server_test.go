@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/klauspost/compress/zstd"
 
 	v3 "margay/api/v3"
 	"margay/store"
@@ -100,7 +103,7 @@ func TestResume(t *testing.T) {
 	outage := func(changes int) {
 		release := hold()
 		c.breakAll()
-		eventually(t, "the client notices", func() bool { _, err, _ := f.get(); return err != nil })
+		eventually(t, "the client notices", func() bool { _, _, err := f.get(); return err != nil })
 		for i := range changes {
 			last := m.put(set(fmt.Sprint("x", i)))
 			eventually(t, "typha has seen it", func() bool { return fan.tip().revision == last })
@@ -210,7 +213,7 @@ func TestSlowClient(t *testing.T) {
 	if worst > time.Second {
 		t.Errorf("another client waited %v", worst)
 	}
-	if at, err, losses := quick.get(); losses > 0 {
+	if at, losses, err := quick.get(); losses > 0 {
 		t.Errorf("another client lost its connection at %s: %v", at, err)
 	}
 	slow.wantEnd()
@@ -293,7 +296,7 @@ func TestGrace(t *testing.T) {
 // TestStrangers does what no client does, again and again, and expects that clients do not notice.
 func TestStrangers(t *testing.T) {
 	m := filled(10)
-	fan := startServer(t, m, ServerConfig{HandshakeTimeout: 300 * time.Millisecond, MaxHandshakes: 50, PongTimeout: 500 * time.Millisecond, PingInterval: 100 * time.Millisecond})
+	fan := startServer(t, m, ServerConfig{HandshakeTimeout: 300 * time.Millisecond, MaxHandshakes: 50, PongTimeout: 2 * time.Second, PingInterval: 100 * time.Millisecond})
 	f := follows(t, fan.client(t, "n"))
 	f.same(t, m)
 	for _, c := range []struct {
@@ -340,7 +343,7 @@ func TestStrangers(t *testing.T) {
 	}
 	fan.introduced(t)
 	follows(t, fan.client(t, "late")).same(t, m)
-	if _, err, losses := f.get(); err != nil || losses > 0 {
+	if _, losses, err := f.get(); err != nil || losses > 0 {
 		t.Errorf("%v, %d losses", err, losses)
 	}
 	eventually(t, "nothing is left of them", func() bool { return value(t, fan.server.metrics.active) == 2 })
@@ -400,7 +403,7 @@ func TestLostStore(t *testing.T) {
 	f.same(t, m)
 	m.setDown(&store.Error{Err: store.ErrUnavailable, Cause: errors.New("etcd is on holiday")})
 	eventually(t, "the client knows", func() bool {
-		_, err, _ := f.get()
+		_, _, err := f.get()
 		return errors.Is(err, store.ErrUnavailable) && strings.Contains(err.Error(), "etcd is on holiday")
 	})
 	if ready, detail := fan.server.Ready(); ready || !strings.Contains(detail, "holiday") {
@@ -413,9 +416,9 @@ func TestLostStore(t *testing.T) {
 	hold := blockDial(c)
 	release := hold()
 	c.breakAll() // who comes back is told, too
-	eventually(t, "the connection is lost", func() bool { _, err, _ := f.get(); return strings.Contains(fmt.Sprint(err), "no way") })
+	eventually(t, "the connection is lost", func() bool { _, _, err := f.get(); return strings.Contains(fmt.Sprint(err), "no way") })
 	release()
-	eventually(t, "the client knows again", func() bool { _, err, _ := f.get(); return strings.Contains(fmt.Sprint(err), "holiday") })
+	eventually(t, "the client knows again", func() bool { _, _, err := f.get(); return strings.Contains(fmt.Sprint(err), "holiday") })
 	m.put(set("meanwhile"))
 	m.setDown(nil)
 	f.same(t, m)
@@ -443,7 +446,7 @@ func TestStoreGoesBack(t *testing.T) {
 	g.same(t, m)
 	release := blockDial(away)()
 	away.breakAll()
-	eventually(t, "the client notices", func() bool { _, err, _ := g.get(); return err != nil })
+	eventually(t, "the client notices", func() bool { _, _, err := g.get(); return err != nil })
 	m.mu.Lock()
 	m.history, m.first = m.history[:3], 0
 	m.history = append(m.history, store.Event{Key: v3.Key{Kind: v3.KindGlobalNetworkSet, Name: "s0000"}, Revision: "4"})
@@ -540,7 +543,7 @@ func TestRebalancing(t *testing.T) {
 	m.put(set("after"))
 	for i, f := range followers {
 		f.same(t, m)
-		if _, _, losses := f.get(); losses > 0 {
+		if _, losses, _ := f.get(); losses > 0 {
 			t.Errorf("client %d lost its connection", i)
 		}
 	}
@@ -578,7 +581,7 @@ func TestDrain(t *testing.T) {
 	}
 	for i, f := range followers {
 		f.same(t, m)
-		if _, _, losses := f.get(); losses > 0 || f.changes != 20 {
+		if _, losses, _ := f.get(); losses > 0 || f.changes != 20 {
 			t.Errorf("client %d: %d losses, %d changes", i, losses, f.changes)
 		}
 	}
@@ -648,14 +651,29 @@ func TestRequests(t *testing.T) {
 	if r, err := c.Create(ctx, node); err != nil || r.GetResourceVersion() != "4" {
 		t.Errorf("%v, %v", r, err)
 	}
-	if err := c.ReportStatus(ctx, store.NodeStatus{Node: "n", Ready: true}); err != nil || len(m.statuses) != 1 || !m.statuses[0].Ready {
+	beat := &store.Heartbeat{Time: "now", UptimeSeconds: 7}
+	if err := c.ReportStatus(ctx, store.NodeStatus{Node: "n", Ready: true, Heartbeat: beat}); err != nil || len(m.statuses) != 1 ||
+		!m.statuses[0].Ready || m.statuses[0].Heartbeat == nil || *m.statuses[0].Heartbeat != *beat {
 		t.Errorf("%v, %+v", err, m.statuses)
 	}
-	many := store.NodeStatus{Node: "n", Detail: strings.Repeat("x", maxClient)}
-	for i := range 1000 {
-		many.Faults = append(many.Faults, fmt.Sprintf("fault %d: %s", i, strings.Repeat("<", 500)))
+	pod := store.NodeStatus{Node: "n", Endpoints: map[string]store.EndpointState{}}
+	states := map[v3.Key]store.EndpointState{}
+	for i := range 500 { // a host full of pods
+		key := v3.KeyOf(benchEndpoint(i, time.Time{}))
+		states[key], pod.Endpoints[key.String()] = store.EndpointUp, store.EndpointUp
 	}
-	if err := c.ReportStatus(ctx, many); err != nil || !strings.HasPrefix(m.statuses[1].Faults[len(m.statuses[1].Faults)-1], "and ") {
+	if err := c.ReportStatus(ctx, pod); err != nil || len(m.statuses[1].Endpoints) != 500 {
+		t.Errorf("many endpoints: %v", err)
+	}
+	if err := c.ReportEndpoints(ctx, "n", states); err != nil || !maps.Equal(m.states, states) {
+		t.Errorf("%d states of endpoints: %v", len(m.states), err)
+	}
+	many := store.NodeStatus{Node: "n", Detail: strings.Repeat("x", maxClient), Endpoints: pod.Endpoints}
+	for i := range 4000 {
+		many.Faults = append(many.Faults, fmt.Sprintf("fault %d: %s", i, strings.Repeat("<", 500)))
+		many.Warnings = append(many.Warnings, randomText(200))
+	}
+	if err := c.ReportStatus(ctx, many); err != nil || !strings.HasPrefix(m.statuses[2].Faults[len(m.statuses[2].Faults)-1], "and ") {
 		t.Errorf("a long status: %v", err)
 	}
 	eventually(t, "typha has the Node", func() bool { _, err := c.Get(ctx, v3.KeyOf(node)); return err == nil })
@@ -669,6 +687,8 @@ func TestRequests(t *testing.T) {
 		"a policy":         second(c.Create(ctx, set("x"))),
 		"update":           second(c.Update(ctx, set("s0000"))),
 		"delete":           second(c.Delete(ctx, v3.KeyOf(set("s0000")), "")),
+		"another's state":  c.ReportEndpoints(ctx, "other", states),
+		"states":           second(c.EndpointStatuses(ctx)),
 		"another's status": c.ReportStatus(ctx, store.NodeStatus{Node: "other"}),
 		"write all":        c.WriteAll(ctx, store.Commit, []store.Write{{Resource: set("x")}})[0].Err,
 		"statuses":         second(c.Statuses(ctx)),
@@ -683,8 +703,9 @@ func TestRequests(t *testing.T) {
 	// What a client does not ask, a stranger might.
 	s := fan.introduced(t)
 	for i, r := range []request{
-		{Op: opRegister, Value: mustJSON(node)}, {Op: opReport, Status: &store.NodeStatus{Node: "n"}}, {Op: opReport}, {Op: "drop"},
-		{Op: opRegister, Value: mustJSON(set("stranger"))},
+		{Op: opRegister, Value: mustJSON(node)}, {Op: opRegister, Value: mustJSON(set("stranger"))}, {Op: "drop"},
+		{Op: opReport, Pack: append([]byte{0}, mustJSON(statusReport{Status: store.NodeStatus{Node: "n"}})...)},
+		{Op: opEndpoints, Pack: append([]byte{0}, mustJSON(endpointsReport{Node: "n"})...)},
 	} {
 		r.ID = uint64(i)
 		s.send(frameRequest, r)
@@ -692,8 +713,35 @@ func TestRequests(t *testing.T) {
 			t.Errorf("%s: %+v", r.Op, a)
 		}
 	}
-	if len(m.created) != 1 || len(m.statuses) != 2 {
+	bomb := newPacker(zstd.SpeedFastest).append(nil, 0, make([]byte, 10*maxReport))
+	for i, pack := range [][]byte{nil, {0}, {0, '{'}, {7}, bomb} {
+		s.send(frameRequest, request{ID: uint64(i), Op: opReport, Pack: pack})
+		if a := read[reply](t, s.want(frameReply)); a.Code != codeOther && a.Code != codeForbidden {
+			t.Errorf("pack %d: %+v", i, a)
+		}
+	}
+	if len(m.created) != 1 || len(m.statuses) != 3 {
 		t.Errorf("created %v, %d statuses", m.created, len(m.statuses))
+	}
+}
+
+// TestManyNames: clients that make up names do not fill the store.
+func TestManyNames(t *testing.T) {
+	m := newMemory()
+	fan := startServer(t, m, ServerConfig{MaxClients: 3})
+	for i := range 5 {
+		c := fan.client(t, fmt.Sprint("n", i))
+		for range 2 {
+			err := c.ReportStatus(t.Context(), store.NodeStatus{Node: fmt.Sprint("n", i)})
+			if (err == nil) != (i < 3) || err != nil && !errors.Is(err, store.ErrForbidden) {
+				t.Errorf("name %d: %v", i, err)
+			}
+		}
+		c.Close()
+		eventually(t, "it is gone", func() bool { n, _ := fan.server.count(); return n == 0 })
+	}
+	if len(m.statuses) != 6 {
+		t.Errorf("%d reports", len(m.statuses))
 	}
 }
 
@@ -708,14 +756,14 @@ func TestUnreadReplies(t *testing.T) {
 	fan := startServer(t, m, ServerConfig{WriteTimeout: 20 * time.Second})
 	greedy := fan.introduced(t)
 	go func() {
-		for i := range uint64(500) {
+		for i := range uint64(100) {
 			if _, err := greedy.Write(messageFrame(frameRequest, request{ID: i, Op: opGet, Key: v3.KeyOf(large)})); err != nil {
 				return
 			}
 		}
 	}()
 	c := fan.client(t, "n")
-	for range 100 {
+	for range 20 {
 		start := time.Now()
 		if _, err := c.Get(t.Context(), v3.KeyOf(large)); err != nil || time.Since(start) > 5*time.Second {
 			t.Fatal(err, time.Since(start))
@@ -757,7 +805,7 @@ func TestSilentServer(t *testing.T) {
 	c := dialWith(t, ClientConfig{Addresses: Fixed(fan.address), ReadTimeout: 200 * time.Millisecond})
 	f := follows(t, c)
 	f.awaitRevision(t, "1")
-	eventually(t, "the client notices", func() bool { _, err, _ := f.get(); return errors.Is(err, store.ErrUnavailable) })
+	eventually(t, "the client notices", func() bool { _, _, err := f.get(); return errors.Is(err, store.ErrUnavailable) })
 	m.put(set("x"))
 	f.same(t, m)
 }
@@ -797,7 +845,7 @@ func TestMetrics(t *testing.T) {
 func TestPing(t *testing.T) {
 	fan := startServer(t, filled(1), ServerConfig{PingInterval: 20 * time.Millisecond, PongTimeout: time.Second})
 	s := fan.introduced(t)
-	for range 80 {
+	for range 60 {
 		payload := s.want(framePing)
 		if len(payload) != 8 || binary.BigEndian.Uint64(payload) == 0 {
 			t.Fatalf("%x", payload)

@@ -200,6 +200,14 @@ func (s *through) ReportStatus(ctx context.Context, status store.NodeStatus) err
 	return s.direct.ReportStatus(ctx, status)
 }
 
+func (s *through) ReportEndpoints(ctx context.Context, node string, states map[v3.Key]store.EndpointState) error {
+	return s.direct.(store.EndpointReporter).ReportEndpoints(ctx, node, states)
+}
+
+func (s *through) EndpointStatuses(ctx context.Context) ([]store.EndpointStatus, error) {
+	return s.direct.(store.EndpointReporter).EndpointStatuses(ctx)
+}
+
 func (s *through) Statuses(ctx context.Context) ([]store.NodeStatus, error) {
 	return s.direct.Statuses(ctx)
 }
@@ -223,6 +231,7 @@ type memory struct {
 	down     error
 	created  []v3.Key
 	statuses []store.NodeStatus
+	states   map[v3.Key]store.EndpointState
 	lists    int
 	watches  int
 }
@@ -368,6 +377,15 @@ func (m *memory) ReportStatus(_ context.Context, s store.NodeStatus) error {
 	m.statuses = append(m.statuses, s)
 	return nil
 }
+
+func (m *memory) ReportEndpoints(_ context.Context, _ string, states map[v3.Key]store.EndpointState) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.states = states
+	return nil
+}
+
+func (m *memory) EndpointStatuses(context.Context) ([]store.EndpointStatus, error) { return nil, nil }
 
 // set returns a GlobalNetworkSet, the simplest object there is.
 func set(name string, nets ...string) *v3.GlobalNetworkSet {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/klauspost/compress/zstd"
+
 	v3 "margay/api/v3"
 	"margay/store"
 )
@@ -29,29 +31,81 @@ func (c *Client) Create(ctx context.Context, r v3.Resource) (v3.Resource, error)
 	return c.resource(ctx, "create", request{Op: opRegister, Key: key, Value: value})
 }
 
-// ReportStatus implements store.Store for the host that the client is for. Of a long status the first faults are
-// reported, and how many there are.
+// ReportStatus implements store.Store for the host that the client is for. A report that is too long goes without the
+// states of endpoints, and with the first of its faults and warnings.
 func (c *Client) ReportStatus(ctx context.Context, s store.NodeStatus) error {
 	key := v3.Key{Kind: v3.KindNode, Name: s.Node}
 	if s.Node != c.cfg.Node {
 		return unsupported("report status of", key)
 	}
-	shorten(&s)
-	_, err := c.call(ctx, "report status of", request{Op: opReport, Key: key, Status: &s})
+	report := statusReport{s, s.Heartbeat}
+	pack, err := packReport(report)
+	if err != nil {
+		shorten(&report.Status)
+		pack, err = packReport(report)
+	}
+	if err != nil {
+		return fmt.Errorf("report status of %s: %w", key, err)
+	}
+	_, err = c.call(ctx, "report status of", request{Op: opReport, Key: key, Pack: pack})
 	return err
 }
 
-// shorten makes a status fit into a frame. JSON takes up to six bytes for one of a text.
+// ReportEndpoints implements store.EndpointReporter for the host that the client is for.
+func (c *Client) ReportEndpoints(ctx context.Context, node string, states map[v3.Key]store.EndpointState) error {
+	key := v3.Key{Kind: v3.KindNode, Name: node}
+	if node != c.cfg.Node {
+		return unsupported("report endpoints of", key)
+	}
+	report := endpointsReport{Node: node, States: []endpointState{}}
+	for endpoint, state := range states {
+		report.States = append(report.States, endpointState{endpoint, state})
+	}
+	pack, err := packReport(report)
+	if err != nil {
+		return fmt.Errorf("report endpoints of %s: %w", key, err)
+	}
+	_, err = c.call(ctx, "report endpoints of", request{Op: opEndpoints, Key: key, Pack: pack})
+	return err
+}
+
+// EndpointStatuses implements store.EndpointReporter; it is not supported.
+func (c *Client) EndpointStatuses(context.Context) ([]store.EndpointStatus, error) {
+	return nil, unsupported("list states of endpoints of", v3.Key{})
+}
+
+var _ store.EndpointReporter = (*Client)(nil)
+
+// packReport packs the JSON of a report. It fails if that does not fit into a request.
+func packReport(report any) ([]byte, error) {
+	raw := mustJSON(report)
+	if len(raw) > maxReport {
+		return nil, fmt.Errorf("it has %d bytes, more than the %d that typha takes", len(raw), maxReport)
+	}
+	pack := append([]byte{0}, raw...)
+	if len(raw) > maxClient/4 {
+		pack = newPacker(zstd.SpeedFastest).append(nil, 0, raw) // not kept: it is large, and seldom needed
+	}
+	if len(pack) > maxClient/2 { // base64 and the rest of the request come to it
+		return nil, fmt.Errorf("it has %d bytes when packed, more than the %d that typha takes", len(pack), maxClient/2)
+	}
+	return pack, nil
+}
+
+// shorten makes a status fit into a request. JSON takes up to six bytes for one of a text.
 func shorten(s *store.NodeStatus) {
-	const maxDetail, maxFaults = maxClient / 16, maxClient / 4
+	const maxDetail, maxList = maxClient / 32, maxClient / 16
 	if len(s.Detail) > maxDetail {
 		s.Detail = s.Detail[:maxDetail] + "..."
 	}
-	size := 0
-	for i, fault := range s.Faults {
-		if size += len(mustJSON(fault)); size > maxFaults {
-			s.Faults = append(slices.Clone(s.Faults[:i]), fmt.Sprintf("and %d more", len(s.Faults)-i))
-			return
+	s.Endpoints = nil
+	for _, list := range []*[]string{&s.Faults, &s.Unused, &s.Warnings} {
+		size := 0
+		for i, text := range *list {
+			if size += len(mustJSON(text)); size > maxList {
+				*list = append(slices.Clone((*list)[:i]), fmt.Sprintf("and %d more", len(*list)-i))
+				break
+			}
 		}
 	}
 }

@@ -172,3 +172,28 @@ func KeepStatus(r, old Resource) {
 		now.Set(reflect.ValueOf(old).Elem().FieldByName("Status"))
 	}
 }
+
+// CopyStoredName returns a stored value of a policy with the name that another one has, and with the annotation that holds
+// it if that one has it.
+func CopyStoredName(from, to []byte) ([]byte, error) {
+	var trees [2]struct {
+		object, meta, annotations map[string]any
+	}
+	for i, data := range [][]byte{from, to} {
+		value, err := parseNumbers(data)
+		if err != nil {
+			return nil, fmt.Errorf("copy the name of a stored policy: %w", err)
+		}
+		trees[i].object, _ = value.(map[string]any)
+		trees[i].meta, _ = trees[i].object["metadata"].(map[string]any)
+		trees[i].annotations, _ = trees[i].meta["annotations"].(map[string]any)
+	}
+	was, is := trees[0], trees[1]
+	is.meta["name"] = was.meta["name"]
+	if text, ok := was.annotations[annotationMetadata]; ok {
+		is.annotations[annotationMetadata] = text
+	} else if delete(is.annotations, annotationMetadata); len(is.annotations) == 0 {
+		delete(is.meta, "annotations")
+	}
+	return json.Marshal(is.object)
+}

@@ -1,11 +1,13 @@
 package nft
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
@@ -195,7 +197,9 @@ func (c *conn) view() (*view, error) {
 	}
 	data = attrString(nil, unix.NFTA_RULE_TABLE, TableName)
 	err = c.request(message{typ: nftType(unix.NFT_MSG_GETRULE), flags: unix.NLM_F_DUMP, data: data}, func(m *message) {
-		v.addRule(m.payload())
+		if len(m.data) >= sizeofNfgenmsg {
+			v.addRule(m.data[sizeofNfgenmsg:])
+		}
 	})
 	if errors.Is(err, unix.ENOENT) {
 		err = errInterrupted // the table was there a moment ago
@@ -213,37 +217,96 @@ func (v *view) addChain(a []attribute) {
 	v.order = append(v.order, name)
 }
 
-func (v *view) addRule(a []attribute) {
-	name := text(find(a, unix.NFTA_RULE_CHAIN))
-	c := v.chains[name]
-	if c == nil || text(find(a, unix.NFTA_RULE_TABLE)) != TableName {
+// addRule reads the attributes of a rule. There are many: it makes no lists.
+func (v *view) addRule(b []byte) {
+	r := viewRule{verdict: noVerdict}
+	var chain *viewChain
+	var name []byte
+	for typ, data := range attributes(b) {
+		switch typ {
+		case unix.NFTA_RULE_TABLE:
+			if string(untilZero(data)) != TableName {
+				return
+			}
+		case unix.NFTA_RULE_CHAIN:
+			name = untilZero(data)
+			chain = v.chains[string(name)]
+		case unix.NFTA_RULE_HANDLE:
+			r.handle = long(data)
+		case unix.NFTA_RULE_USERDATA:
+			if len(data) >= 2 {
+				r.comment = string(untilZero(data[2:]))
+			}
+		case unix.NFTA_RULE_EXPRESSIONS:
+			for _, e := range attributes(data) {
+				r.read(e)
+			}
+		}
+	}
+	if chain == nil {
 		return
 	}
-	r := viewRule{handle: long(find(a, unix.NFTA_RULE_HANDLE)), verdict: noVerdict}
-	r.comment, _ = commentOf(find(a, unix.NFTA_RULE_USERDATA), udataRuleComment)
-	for _, e := range attrs(find(a, unix.NFTA_RULE_EXPRESSIONS)) {
-		list := attrs(e.data)
-		r.read(text(find(list, unix.NFTA_EXPR_NAME)), attrs(find(list, unix.NFTA_EXPR_DATA)))
-	}
-	c.rules = append(c.rules, r)
+	chain.rules = append(chain.rules, r)
 	if to := v.chains[r.target]; to != nil {
-		to.parents = append(to.parents, name)
+		to.parents = append(to.parents, string(name))
 	}
 }
 
 // read takes in one expression.
-func (r *viewRule) read(name string, data []attribute) {
-	switch name {
+func (r *viewRule) read(expression []byte) {
+	var name, data []byte
+	for typ, value := range attributes(expression) {
+		switch typ {
+		case unix.NFTA_EXPR_NAME:
+			name = untilZero(value)
+		case unix.NFTA_EXPR_DATA:
+			data = value
+		}
+	}
+	switch string(name) {
 	case "counter":
 		r.counts = true
-		r.packets, r.bytes = long(find(data, unix.NFTA_COUNTER_PACKETS)), long(find(data, unix.NFTA_COUNTER_BYTES))
+		for typ, value := range attributes(data) {
+			switch typ {
+			case unix.NFTA_COUNTER_PACKETS:
+				r.packets = long(value)
+			case unix.NFTA_COUNTER_BYTES:
+				r.bytes = long(value)
+			}
+		}
 	case "log":
 		r.logs = true
 	case "immediate":
-		verdict := attrs(find(attrs(find(data, unix.NFTA_IMMEDIATE_DATA)), unix.NFTA_DATA_VERDICT))
-		r.verdict = int32(number(find(verdict, unix.NFTA_VERDICT_CODE)))
+		verdict := attrs(find(attrs(find(attrs(data), unix.NFTA_IMMEDIATE_DATA)), unix.NFTA_DATA_VERDICT))
+		if code := find(verdict, unix.NFTA_VERDICT_CODE); code != nil {
+			r.verdict = int32(number(code))
+		}
 		r.target = text(find(verdict, unix.NFTA_VERDICT_CHAIN))
 	}
+}
+
+// attributes yields what attrs returns.
+func attributes(b []byte) iter.Seq2[uint16, []byte] {
+	return func(yield func(uint16, []byte) bool) {
+		for len(b) >= unix.SizeofNlAttr {
+			n := int(binary.NativeEndian.Uint16(b))
+			if n < unix.SizeofNlAttr || n > len(b) {
+				return
+			}
+			typ := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
+			if !yield(typ, b[unix.SizeofNlAttr:n]) {
+				return
+			}
+			b = b[min((n+3)&^3, len(b)):]
+		}
+	}
+}
+
+func untilZero(b []byte) []byte {
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		return b[:i]
+	}
+	return b
 }
 
 // long reads a number of 8 bytes.
@@ -256,7 +319,11 @@ func long(b []byte) uint64 {
 
 // counted returns the rules that count, those of a chain before those of the chains that it leads to.
 func (v *view) counted() []countedRule {
-	var out []countedRule
+	n := 0
+	for _, c := range v.chains {
+		n += len(c.rules)
+	}
+	out := make([]countedRule, 0, n)
 	seen := map[string]bool{}
 	var visit func(name string)
 	visit = func(name string) {

@@ -215,3 +215,35 @@ func TestReadPlace(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkCounters reads what a host with many rules counts: the cost of a scrape.
+func BenchmarkCounters(b *testing.B) {
+	for _, policies := range []int{10, 1_000, 10_000} {
+		b.Run(fmt.Sprint(policies), func(b *testing.B) {
+			n := newNamespace(b)
+			d := n.open(b)
+			p := countedProgram()
+			ep := *p.Endpoints[ruleset.EndpointID{Kind: "HostEndpoint", Name: "lo"}]
+			tier := &ep.Normal.Ingress[0]
+			for i := range policies {
+				id := ruleset.PolicyID{Kind: "GlobalNetworkPolicy", Name: fmt.Sprint("p", i)}
+				policy := &ruleset.Policy{ID: id}
+				for j := range 10 {
+					policy.Ingress = append(policy.Ingress, ruleset.Rule{Action: ruleset.Allow, Protocol: ruleset.TCP, Destination: ruleset.Entity{
+						Ports: &ruleset.Ports{Ranges: []ruleset.PortRange{{First: uint16(i + 1), Last: uint16(i + j + 1)}}}}})
+				}
+				p.Policies[id] = policy
+				tier.Policies = append(tier.Policies, id)
+			}
+			p.Endpoints[ep.ID] = &ep
+			resync(b, d, p)
+			m := NewMeter(Options{NetNS: n.fd})
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := m.Read(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

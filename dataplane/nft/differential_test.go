@@ -2,6 +2,7 @@ package nft
 
 import (
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"strconv"
 	"testing"
@@ -138,7 +139,43 @@ func TestVerdictsAreEvals(t *testing.T) {
 	c.enough(t)
 }
 
-// The same for as long as MARGAY_FUZZ_TIME says. Each round has a seed of its own, with which TestVerdictsAreEvals repeats it.
+// What comes in by lo is tracked and may be translated already. An Untracked policy there sees where it was sent to, as Eval
+// says; random Programs show that too seldom.
+func TestLoopbackUntracked(t *testing.T) {
+	w := newObservedWire(t, interfaces...)
+	d := w.open(t)
+	for _, action := range []ruleset.Action{ruleset.Allow, ruleset.Deny} {
+		for _, to := range []netip.Addr{virtual4[0], virtual6[1], translations[0].to4, translations[1].to6} {
+			ep := hostEndpoint("lo", "lo")
+			rule := ruleset.Rule{Action: action}
+			rule.Destination.Nets = []netip.Prefix{netip.PrefixFrom(to, to.BitLen())}
+			p := programOf([]*ruleset.Endpoint{ep}, policyOf("p", rule))
+			ep.Normal, ep.Untracked = ruleset.Walk{}, ep.Normal
+			open := []ruleset.Rule{{Action: ruleset.Allow}}
+			p.Profiles["open"] = &ruleset.Profile{Name: "open", Ingress: open, Egress: open}
+			ep.Profiles = []string{"open"}
+			if action == ruleset.Allow {
+				ep.Profiles = nil
+				p.Settings.FailsafeEgress = []ruleset.Failsafe{{Protocol: ruleset.UDP, Port: 9091}, {Protocol: ruleset.UDP, Port: 1000}}
+			}
+			resync(t, d, p)
+			w.forget(t)
+			for i := range 2 {
+				passages, _ := w.send(t, []probe{
+					{Packet: ruleset.Packet{Protocol: ruleset.UDP, Src: locals4[2], Dst: virtual4[i], SrcPort: 2000, DstPort: 1000}},
+					{Packet: ruleset.Packet{Protocol: ruleset.UDP, Src: locals6[2], Dst: virtual6[i], SrcPort: 2000, DstPort: 1000}}})
+				if len(passages) != 4 {
+					t.Fatalf("%d passages", len(passages))
+				}
+				for j := range passages {
+					passages[j].judge(t, p)
+				}
+			}
+		}
+	}
+}
+
+// TestVerdictsAreEvals for as long as MARGAY_FUZZ_TIME says. Each round has a seed of its own, with which TestVerdictsAreEvals repeats it.
 func TestVerdictsAreEvalsForLong(t *testing.T) {
 	duration, err := time.ParseDuration(os.Getenv("MARGAY_FUZZ_TIME"))
 	if err != nil {

@@ -350,3 +350,37 @@ func TestErrors(t *testing.T) {
 		t.Errorf("%d errors counted, want 4", s.Errors)
 	}
 }
+
+// What Prepare reads ahead of the first Resync serves only while nobody changes it.
+func TestReadAhead(t *testing.T) {
+	ctx := context.Background()
+	for _, change := range []struct {
+		name string
+		make func(n *namespace)
+	}{
+		{"nothing", func(*namespace) {}},
+		{"a chain is flushed", func(n *namespace) { n.nft(t, "", "flush", "chain", "inet", TableName, "refuse") }},
+		{"the table goes", func(n *namespace) {
+			if err := Cleanup(ctx, Options{NetNS: n.fd}); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		t.Run(change.name, func(t *testing.T) {
+			n := newNamespace(t)
+			p := sample()
+			resync(t, n.open(t), p)
+			d := n.open(t)
+			if err := d.Prepare(ctx); err != nil {
+				t.Fatal(err)
+			}
+			change.make(n)
+			resync(t, d, p)
+			checkKernel(t, d, p)
+			idle := n.open(t)
+			if err := idle.Prepare(ctx); err != nil {
+				t.Fatal(err)
+			} // and is closed while it reads
+		})
+	}
+}

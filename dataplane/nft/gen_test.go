@@ -153,6 +153,12 @@ func (g generator) rule() ruleset.Rule {
 	if g.one(5) {
 		r.NotProtocol = g.proto()
 	}
+	if g.one(6) { // where packets are sent to, before or after translation
+		i := g.IntN(len(translations))
+		to := pick(g, virtual4[i], virtual6[i], translations[i].to4, translations[i].to6)
+		r = ruleset.Rule{Action: r.Action}
+		r.Destination.Nets = []netip.Prefix{netip.PrefixFrom(to, to.BitLen())}
+	}
 	if g.one(3) { // rules that match much, so that later ones are reached by few
 		r.Source, r.ICMP = ruleset.Entity{}, ruleset.ICMPMatch{}
 	}
@@ -430,7 +436,7 @@ func (g generator) source(in string, n int, four bool) netip.Addr {
 func (g generator) target(four bool) netip.Addr {
 	n := g.IntN(len(interfaces))
 	if four {
-		return pick(g, pick(g, locals4, locals4, peers4, virtual4, []netip.Addr{own4(n, 1), own4(n, 2)})...)
+		return pick(g, pick(g, locals4, locals4, peers4, virtual4, virtual4, []netip.Addr{own4(n, 1), own4(n, 2)})...)
 	}
-	return pick(g, pick(g, locals6, locals6, peers6, virtual6, []netip.Addr{own6(n, 1), own6(n, 2)})...)
+	return pick(g, pick(g, locals6, locals6, peers6, virtual6, virtual6, []netip.Addr{own6(n, 1), own6(n, 2)})...)
 }

@@ -23,6 +23,7 @@ const (
 	byReject     = "TestReject"
 	byLogRate    = "TestLogRate"
 	byComeAndGo  = "TestEndpointsComeAndGo"
+	byLoopback   = "TestLoopbackUntracked"
 )
 
 // mutants are faults that a compiler like this may have. What a fault is, is said only where the text does not show it.
@@ -59,7 +60,7 @@ var mutants = []mutant{
 	{file: "hooks.go", old: "return c.then(exit{verdict: nfAccept}, \"host to own workload\")", new: "return c.then(exit{}, \"host to own workload\")"},
 	{file: "hooks.go", old: "notrack().verdict(nfAccept, \"\")", new: "verdict(nfAccept, \"\")"},
 	{file: "hooks.go", old: "if u.hasEarly(o.all) {", new: "if false {"},
-	{file: "hooks.go", old: "if name == loopback {", new: "if false {"},
+	{file: "hooks.go", old: "if name == loopback {", new: "if false {", caught: byLoopback},
 
 	// Stages of host endpoints.
 	{file: "host.go", old: "return policies || !u.settings.AcceptInvalid", new: "return policies"},
@@ -162,8 +163,12 @@ func (m *mutant) run(t *testing.T) {
 	if test == "" {
 		test = "TestVerdictsAreEvals"
 	}
+	steps := "4000" // until a packet is where a fault shows
+	if test == byTransition {
+		steps = "800"
+	}
 	cmd := exec.Command(binary, "-test.run", "^"+test+"$", "-test.timeout", "5m")
-	cmd.Env = append(os.Environ(), "MARGAY_SEED=1", "MARGAY_MUTANTS=")
+	cmd.Env = append(os.Environ(), "MARGAY_SEED=1", "MARGAY_STEPS="+steps, "MARGAY_MUTANTS=")
 	out, err := cmd.CombinedOutput()
 	if err == nil {
 		t.Errorf("not caught by %s: %s", test, what)

@@ -43,6 +43,7 @@ type Dataplane struct {
 	limits  limits
 	image   *image // nil: unknown
 	handles map[string][]uint64
+	ahead   chan *dump // what readAhead reads; nil: it does not
 
 	mu    sync.Mutex
 	stats Stats
@@ -70,7 +71,11 @@ func Open(o Options) (*Dataplane, error) {
 }
 
 // Close releases the connections. The table stays in force.
-func (d *Dataplane) Close() error { return errors.Join(d.monitor.close(), d.conn.close()) }
+func (d *Dataplane) Close() error {
+	err := errors.Join(d.monitor.close(), d.conn.close())
+	d.takeAhead()
+	return err
+}
 
 // Disturbed receives a value when somebody else has changed the table, or may have: the caller then calls Resync. Values
 // are not queued: one stands for any number of changes. The channel is never closed.
@@ -86,9 +91,14 @@ func (d *Dataplane) Stats() Stats {
 }
 
 // Prepare creates the table when there is none, with the conntrack rule alone: it filters nothing, but connections that
-// are made from now on are tracked and go on when the first endpoint appears.
+// are made from now on are tracked and go on when the first endpoint appears. When there is a table that nothing is known
+// of, it begins to read it: with large sets that takes as long as everything that comes before the first Resync.
 func (d *Dataplane) Prepare(ctx context.Context) error {
+	d.takeAhead()
 	there, err := (&reader{conn: d.conn, dump: &dump{}}).table()
+	if there && d.image == nil {
+		d.readAhead()
+	}
 	if err != nil || there {
 		return d.count(err)
 	}
@@ -98,6 +108,39 @@ func (d *Dataplane) Prepare(ctx context.Context) error {
 		return d.count(fmt.Errorf("prepare table %s: %w", TableName, err))
 	}
 	return nil
+}
+
+// readAhead uses the connection until what it read is taken.
+func (d *Dataplane) readAhead() {
+	ahead := make(chan *dump, 1)
+	d.ahead = ahead
+	go func() {
+		have, err := d.conn.dump()
+		if err != nil {
+			have = nil // Resync tries again
+		}
+		ahead <- have
+	}()
+}
+
+// takeAhead waits for what was read ahead; nil: nothing was.
+func (d *Dataplane) takeAhead() *dump {
+	if d.ahead == nil {
+		return nil
+	}
+	have := <-d.ahead
+	d.ahead = nil
+	return have
+}
+
+// read returns what the kernel holds now.
+func (d *Dataplane) read() (*dump, error) {
+	if have := d.takeAhead(); have != nil {
+		if now, err := d.conn.generation(); err == nil && now == have.generation {
+			return have, nil
+		}
+	}
+	return d.conn.dump()
 }
 
 // restarts bounds how often something starts again because somebody changes rules, of any table, between reading and
@@ -110,7 +153,7 @@ func (d *Dataplane) Resync(ctx context.Context, p *ruleset.Program) error {
 	d.image = nil
 	want := newImage(p, d.limits)
 	for try := 1; ; try++ {
-		have, err := d.conn.dump()
+		have, err := d.read()
 		if err != nil {
 			return d.count(fmt.Errorf("resync: %w", err))
 		}

@@ -3,6 +3,8 @@ package nft
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -182,10 +184,26 @@ func (t *trail) leaving(out []passage) (_ []passage, ok bool) {
 	}
 	p := t.question("tracked-out", "sent")
 	p.Out, p.OrigOut = t.seen["out"].Out, t.seen["out"].Out
-	if t.at("post") {
+	switch {
+	case t.at("post"):
 		p.Out = t.seen["post"].Out
+	case p.DNAT:
+		p.Out = leadsTo(p.Dst)
 	}
 	return append(out, passage{packet: p, sent: t.sent, id: t.id, passed: t.at("past-post"), early: !t.at("tracked-out")}), true
+}
+
+// leadsTo returns the device that the routes lead to.
+func leadsTo(dst netip.Addr) string {
+	for i, name := range interfaces {
+		if four, six := behind(i); four.Contains(dst) || six.Contains(dst) {
+			return name
+		}
+	}
+	if slices.Contains(locals4, dst) || slices.Contains(locals6, dst) {
+		return "lo"
+	}
+	return interfaces[0]
 }
 
 // arriving appends the passage of a packet that came in.

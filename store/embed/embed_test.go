@@ -381,7 +381,7 @@ func spoil(file, suffix string, data []byte) []byte {
 	return data
 }
 
-// TestLog: etcd says nothing when all is well.
+// TestLog: etcd says nothing when all is well, or next to nothing.
 func TestLog(t *testing.T) {
 	var log bytes.Buffer
 	server, err := embed.Start(t.Context(), embed.Config{
@@ -396,7 +396,9 @@ func TestLog(t *testing.T) {
 	}
 	s.Close()
 	server.Close()
-	if log.Len() > 0 {
-		t.Errorf("it logs\n%s", log.String())
+	for line := range strings.Lines(log.String()) {
+		if !strings.Contains(line, "failed to update storage version") { // said when it is asked too early, and done later
+			t.Errorf("it logs %s", line)
+		}
 	}
 }

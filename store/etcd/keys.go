@@ -110,12 +110,22 @@ func rename(r v3.Resource, key v3.Key) error {
 		return fmt.Errorf("metadata.namespace is %q, the key says %q", r.GetNamespace(), key.Namespace)
 	}
 	name := r.GetName()
-	policy := key.Kind == v3.KindGlobalNetworkPolicy || key.Kind == v3.KindNetworkPolicy
+	_, policy := store.TierKey(r)
 	if name != key.Name && !(policy && key.Name == "default."+name) {
 		return fmt.Errorf("metadata.name is %q, the key says %q", name, key.Name)
 	}
 	r.SetName(key.Name)
 	return nil
+}
+
+// keepName returns a new value with the name as the old one of the key has it, where an older release stored that under
+// another name than people know: everybody goes on to know the policy by that name. See [Store.MigratePolicyNames].
+func keepName(key v3.Key, old, value []byte) ([]byte, error) {
+	r, err := v3.DecodeStored(key.Kind, old)
+	if err != nil || r.GetName() == key.Name {
+		return value, nil
+	}
+	return v3.CopyStoredName(old, value)
 }
 
 func formatRevision(revision int64) store.Revision {

@@ -127,3 +127,59 @@ func TestIPAM(t *testing.T) {
 		t.Errorf("%v, -want +got:\n%s", err, diff)
 	}
 }
+
+// TestOldNamesSurvive updates policies that older releases stored under another name than people know.
+func TestOldNamesSurvive(t *testing.T) {
+	endpoint := startServer(t)
+	client := rawClient(t, endpoint)
+	s := openStore(t, etcd.Config{Endpoints: []string{endpoint}})
+	defer s.Close()
+	if err := s.Initialise(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	const uid = `"uid":"00000000-0000-4000-8000-000000000000","creationTimestamp":"2026-01-01T00:00:00Z"`
+	for _, c := range []struct{ plural, kind, meta string }{
+		{"globalnetworkpolicies", "GlobalNetworkPolicy", `{"name":"default.p",` + uid + `}`},
+		{"globalnetworkpolicies", "GlobalNetworkPolicy", `{"name":"p",` + uid + `}`},
+		{"globalnetworkpolicies", "GlobalNetworkPolicy", `{"name":"default.p",` + uid + `,"annotations":{"projectcalico.org/metadata":"{\"name\":\"p\"}"}}`},
+		{"globalnetworkpolicies", "GlobalNetworkPolicy", `{"name":"default.p",` + uid + `,"annotations":{"a":"b"}}`},
+		{"stagedglobalnetworkpolicies", "StagedGlobalNetworkPolicy", `{"name":"default.p",` + uid + `}`},
+	} {
+		key := v3.Key{Kind: v3.Kind(c.kind), Name: "default.p"}
+		path := prefix + c.plural + "/default.p"
+		value := `{"kind":"` + c.kind + `","apiVersion":"projectcalico.org/v3","metadata":` + c.meta + `,"spec":{"types":["Ingress"]}}`
+		if _, err := client.Put(t.Context(), path, value); err != nil {
+			t.Fatal(err)
+		}
+		r, err := s.Get(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.SetLabels(map[string]string{"x": "y"})
+		updated, err := s.Update(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if updated.GetName() != "default.p" {
+			t.Errorf("the result is called %s", updated.GetName())
+		}
+		var want, got struct {
+			Metadata struct {
+				Name        string            `json:"name"`
+				Annotations map[string]string `json:"annotations"`
+			} `json:"metadata"`
+		}
+		if err := json.Unmarshal([]byte(value), &want); err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal([]byte(values(t, client)[c.plural+"/default.p"]), &got); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: -want +got:\n%s", c.meta, diff)
+		}
+	}
+	if moved, err := s.MigratePolicyNames(t.Context()); moved != 2 || err != nil {
+		t.Errorf("moved %d, %v", moved, err)
+	}
+}

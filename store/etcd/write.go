@@ -142,6 +142,9 @@ func updateOf(u store.Write, old *mvccpb.KeyValue) (*write, error) {
 		}
 	}
 	w, err := newWrite(prepared, u.Unknown)
+	if err == nil {
+		w.value, err = keepName(key, old.Value, w.value)
+	}
 	if err != nil {
 		return nil, err
 	}
