@@ -18,8 +18,8 @@ import (
 
 // Counters reads what the rules of the table counted since each was put there, in the order in which packets meet them. No
 // agent is needed: comments tell what rules and chains stand for. Rules that do the same for one rule of a policy (both IP
-// versions, several classes) count together. A rule that stands for several, because their actions are the same, counts for
-// the first of them. Without a table the result is empty.
+// versions, several ports, addresses in a map) count together. A packet that several neighbouring rules with the same action
+// match may be counted by any of them, see stageBuilder. Without a table the result is empty.
 func Counters(ctx context.Context, o Options) ([]ruleset.Counter, error) {
 	v, err := readView(ctx, o)
 	if err != nil {
@@ -36,15 +36,23 @@ func Counters(ctx context.Context, o Options) ([]ruleset.Counter, error) {
 // last reading and its replacement is lost. Methods are for one goroutine.
 type Meter struct {
 	options Options
-	table   uint64           // handle of the table that last is about
-	last    map[uint64]tally // by handle of a rule
+	table   uint64 // handle of the table that last is about
+	last    map[identity]tally
 	sums    *sums
+}
+
+// An identity tells what counts apart: a rule by its handle, or an element by map and key.
+type identity struct {
+	handle  uint64
+	element string
 }
 
 type tally struct{ packets, bytes uint64 }
 
 // NewMeter returns a Meter that begins with what the kernel has counted.
-func NewMeter(o Options) *Meter { return &Meter{options: o, last: map[uint64]tally{}, sums: newSums()} }
+func NewMeter(o Options) *Meter {
+	return &Meter{options: o, last: map[identity]tally{}, sums: newSums()}
+}
 
 // maxGone bounds how many counters of what is not programmed any more are kept.
 const maxGone = 10_000
@@ -60,18 +68,18 @@ func (m *Meter) Read(ctx context.Context) ([]ruleset.Counter, error) {
 		m.table = v.handle
 		clear(m.last) // another table: handles begin anew
 	}
-	now := make(map[uint64]tally, len(m.last))
+	now := make(map[identity]tally, len(m.last))
 	rules := v.counted()
 	if len(m.sums.all) > len(rules)+maxGone {
 		m.sums = m.sums.only(rules)
 	}
 	for _, r := range rules {
-		was := m.last[r.handle]
+		was := m.last[r.identity]
 		if r.packets < was.packets || r.bytes < was.bytes {
 			was = tally{} // somebody reset the counter
 		}
 		m.sums.add(r.subject, r.packets-was.packets, r.bytes-was.bytes)
-		now[r.handle] = tally{r.packets, r.bytes}
+		now[r.identity] = tally{r.packets, r.bytes}
 	}
 	m.last = now
 	return m.sums.list(), nil
@@ -126,6 +134,7 @@ type view struct {
 	handle uint64 // of the table; 0: there is none
 	order  []string
 	chains map[string]*viewChain
+	maps   map[string][]viewRule // those with elements that count; an element is seen as a rule
 }
 
 type viewChain struct {
@@ -136,13 +145,14 @@ type viewChain struct {
 
 // A viewRule is a rule as far as counting goes.
 type viewRule struct {
-	handle  uint64
+	identity
 	comment string
 	counts  bool
 	packets uint64
 	bytes   uint64
-	verdict int32 // noVerdict if it has none
-	target  string
+	verdict int32  // noVerdict if it has none
+	target  string // a chain
+	lookup  string // a map
 	logs    bool
 }
 
@@ -178,7 +188,7 @@ func readView(ctx context.Context, o Options) (*view, error) {
 }
 
 func (c *conn) view() (*view, error) {
-	v := &view{chains: map[string]*viewChain{}}
+	v := &view{chains: map[string]*viewChain{}, maps: map[string][]viewRule{}}
 	data := attrString(nil, unix.NFTA_TABLE_NAME, TableName)
 	err := c.request(message{typ: nftType(unix.NFT_MSG_GETTABLE), flags: unix.NLM_F_ACK, data: data}, func(m *message) {
 		v.handle = long(find(m.payload(), nftaTableHandle))
@@ -201,6 +211,9 @@ func (c *conn) view() (*view, error) {
 			v.addRule(m.data[sizeofNfgenmsg:])
 		}
 	})
+	if err == nil {
+		err = c.countedMaps(v)
+	}
 	if errors.Is(err, unix.ENOENT) {
 		err = errInterrupted // the table was there a moment ago
 	}
@@ -252,6 +265,62 @@ func (v *view) addRule(b []byte) {
 	}
 }
 
+// countedMaps reads the maps with elements that count.
+func (c *conn) countedMaps(v *view) error {
+	data := attrString(nil, unix.NFTA_SET_TABLE, TableName)
+	err := c.request(message{typ: nftType(unix.NFT_MSG_GETSET), flags: unix.NLM_F_DUMP, data: data}, func(m *message) {
+		if a := m.payload(); find(a, nftaSetExpr) != nil {
+			v.maps[text(find(a, unix.NFTA_SET_NAME))] = nil
+		}
+	})
+	for name := range v.maps {
+		if err != nil {
+			return err
+		}
+		data := attrString(attrString(nil, unix.NFTA_SET_ELEM_LIST_TABLE, TableName), unix.NFTA_SET_ELEM_LIST_SET, name)
+		err = c.request(message{typ: nftType(unix.NFT_MSG_GETSETELEM), flags: unix.NLM_F_DUMP, data: data}, func(m *message) {
+			for _, e := range attributes(find(m.payload(), unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+				v.maps[name] = append(v.maps[name], readCountedElement(name, e))
+			}
+		})
+		slices.SortFunc(v.maps[name], func(a, b viewRule) int {
+			return cmp.Or(compareRemarks(a.comment, b.comment), strings.Compare(a.element, b.element))
+		})
+	}
+	return err
+}
+
+// compareRemarks orders comments by what they are about.
+func compareRemarks(a, b string) int {
+	idA, indexA, _, _ := readRemark(a)
+	idB, indexB, _, _ := readRemark(b)
+	return cmp.Or(idA.Compare(idB), cmp.Compare(indexA, indexB))
+}
+
+func readCountedElement(table string, b []byte) viewRule {
+	r := viewRule{verdict: noVerdict}
+	for typ, data := range attributes(b) {
+		switch typ {
+		case unix.NFTA_SET_ELEM_KEY:
+			r.element = table + string(data)
+		case unix.NFTA_SET_ELEM_USERDATA:
+			r.comment = string(untilZero(data[min(2, len(data)):]))
+		case unix.NFTA_SET_ELEM_EXPR:
+			r.read(data)
+		case unix.NFTA_SET_ELEM_DATA:
+			r.readVerdict(attrs(find(attrs(data), unix.NFTA_DATA_VERDICT)))
+		}
+	}
+	return r
+}
+
+func (r *viewRule) readVerdict(verdict []attribute) {
+	if code := find(verdict, unix.NFTA_VERDICT_CODE); code != nil {
+		r.verdict = int32(number(code))
+	}
+	r.target = text(find(verdict, unix.NFTA_VERDICT_CHAIN))
+}
+
 // read takes in one expression.
 func (r *viewRule) read(expression []byte) {
 	var name, data []byte
@@ -277,11 +346,11 @@ func (r *viewRule) read(expression []byte) {
 	case "log":
 		r.logs = true
 	case "immediate":
-		verdict := attrs(find(attrs(find(attrs(data), unix.NFTA_IMMEDIATE_DATA)), unix.NFTA_DATA_VERDICT))
-		if code := find(verdict, unix.NFTA_VERDICT_CODE); code != nil {
-			r.verdict = int32(number(code))
+		r.readVerdict(attrs(find(attrs(find(attrs(data), unix.NFTA_IMMEDIATE_DATA)), unix.NFTA_DATA_VERDICT)))
+	case "lookup":
+		if a := attrs(data); find(a, unix.NFTA_LOOKUP_DREG) != nil {
+			r.lookup = text(find(a, unix.NFTA_LOOKUP_SET))
 		}
-		r.target = text(find(verdict, unix.NFTA_VERDICT_CHAIN))
 	}
 }
 
@@ -334,8 +403,14 @@ func (v *view) counted() []countedRule {
 		seen[name] = true
 		at := v.place(name, nil)
 		for _, r := range c.rules {
-			if r.counts && !strings.Contains(c.comment, againRemark) {
+			if strings.Contains(c.comment, againRemark) {
+				continue
+			}
+			if r.counts {
 				out = append(out, countedRule{r, r.subject(at)})
+			}
+			for _, e := range v.maps[r.lookup] {
+				out = append(out, countedRule{e, e.subject(at)})
 			}
 		}
 		for _, r := range c.rules {

@@ -94,12 +94,19 @@ func nonzero(t *testing.T, list []ruleset.Counter) map[string]uint64 {
 
 // As many packets as are sent are counted, each where Eval says that it is decided.
 func TestCounters(t *testing.T) {
+	for _, lim := range testLimits {
+		testCounters(t, lim)
+	}
+}
+
+func testCounters(t *testing.T, lim limits) {
 	n := newNamespace(t)
 	n.loopbackUp(t)
 	if list, err := Counters(t.Context(), Options{NetNS: n.fd}); err != nil || len(list) != 0 {
 		t.Fatalf("without a table: %v %v", list, err)
 	}
 	d := n.open(t)
+	d.limits = lim
 	resync(t, d, countedProgram())
 	for i, port := range []uint16{1001, 1002, 1003, 1004, 1005, 1006} {
 		n.sendUDP(t, "127.0.0.1", port, i+1)
@@ -120,15 +127,22 @@ func TestCounters(t *testing.T) {
 		"Deny end of tier first": 7,
 	}
 	if diff := cmp.Diff(want, nonzero(t, list)); diff != "" {
-		t.Errorf("-want +got:\n%s\n%s", diff, Compile(countedProgram()))
+		t.Errorf("-want +got:\n%s\n%s", diff, d.image.table)
 	}
 }
 
 // A Meter goes on where a rule that was replaced left off, and counts nothing twice.
 func TestMeter(t *testing.T) {
+	for _, lim := range testLimits {
+		testMeter(t, lim)
+	}
+}
+
+func testMeter(t *testing.T, lim limits) {
 	n := newNamespace(t)
 	n.loopbackUp(t)
 	d := n.open(t)
+	d.limits = lim
 	p := countedProgram()
 	resync(t, d, p)
 	m := NewMeter(Options{NetNS: n.fd})

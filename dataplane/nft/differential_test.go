@@ -48,6 +48,7 @@ func (c *tested) compare(t testing.TB, w *wire, seed uint64, programs int) {
 	w.id = 0
 	for range programs {
 		p := g.program()
+		d.limits = pick(g, testLimits...)
 		resync(t, d, p)
 		w.forget(t)
 		var old []probe

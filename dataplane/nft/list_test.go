@@ -23,9 +23,10 @@ func TestListing(t *testing.T) {
 		if i == 0 {
 			p = sample()
 		}
+		d.limits = pick(g, testLimits...)
 		resync(t, d, p)
 		got := ours.nft(t, "", "list", "ruleset")
-		text := Compile(p).String()
+		text := newImage(p, d.limits).table.String()
 		theirs.nft(t, "", "flush", "ruleset")
 		if out, err := theirs.tryNFT(text, "-f", "-"); err != nil {
 			t.Fatalf("nft does not load our text: %s\n%s", out, text)

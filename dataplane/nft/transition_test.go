@@ -312,6 +312,7 @@ func TestNoPacketMeetsAMix(t *testing.T) {
 		if i%40 == 39 { // a restart
 			d.Close()
 			d = tr.open(t)
+			d.limits = pick(g, testLimits...)
 			p = g.guardedProgram()
 			resync(t, d, p)
 		}
