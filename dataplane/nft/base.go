@@ -178,17 +178,21 @@ func (u *builder) interfaces(names []string) string {
 
 // dispatch adds a chain per interface, named KIND/INTERFACE, and returns the rule that leads there.
 func (u *builder) dispatch(kind, table string, w way, chains map[string][]*Rule) *Rule {
-	m := newSet(table, typeDispatch)
 	for name, rules := range chains {
-		chain := ident(kind, name)
-		m.Elements[Element{Key: ifaceKey(name), Jump: chain}] = struct{}{}
-		u.unit.chains = append(u.unit.chains, &Chain{Name: chain, Comment: remark("interface " + name), Rules: rules})
+		u.addChain(ident(kind, name), "interface "+name, rules...)
 	}
-	u.unit.sets[m.Name] = m
-	return dispatchRule(m.Name, w)
+	return u.leads(kind, table, w, slices.Collect(maps.Keys(chains)))
 }
 
-func dispatchRule(table string, w way) *Rule {
+// leads returns the rule that leads to a chain per interface, and adds its map. More than one rule may lead there.
+func (u *builder) leads(kind, table string, w way, names []string) *Rule {
+	if u.unit.sets[table] == nil {
+		m := newSet(table, typeDispatch)
+		for _, name := range names {
+			m.Elements[Element{Key: ifaceKey(name), Jump: ident(kind, name)}] = struct{}{}
+		}
+		u.unit.sets[table] = m
+	}
 	return rule(w.name+" vmap @"+table, "", code{}.meta(w.meta, regFirst).vmap(table))
 }
 
