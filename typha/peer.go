@@ -31,6 +31,9 @@ type peer struct {
 
 	// Of the one who steps it:
 	at         *crumb    // the last that the client has; nil: it follows nothing
+	snap       *snapshot // that it gets first; nil: it has that
+	chunk      int       // the next of snap
+	asked      time.Time // for snap
 	grace      bool      // it has not caught up since its snapshot
 	graceEnd   time.Time // zero: the snapshot is under way
 	graceUsed  bool
@@ -209,7 +212,7 @@ func (p *peer) step(ctx context.Context) {
 		go p.apart(func() error { return p.deal(ctx, b) })
 		return
 	}
-	err := p.stream(b.ping)
+	err := p.next(b.ping)
 	switch {
 	case err != nil:
 		p.leave(err)
@@ -267,14 +270,14 @@ func (p *peer) flush() error {
 	return err
 }
 
-// begin answers a follow, and sends a snapshot if that is wanted.
+// begin answers a follow. A snapshot goes out in turns.
 func (p *peer) begin(ctx context.Context, f follow) error {
 	answer, base, snap := p.server.cache.enter(ctx, f)
 	if base == nil {
 		return p.send(messageFrame(frameAccepted, answer))
 	}
-	start := time.Now()
 	p.follows(base)
+	p.asked = time.Now()
 	p.grace, p.graceEnd = snap != nil, time.Time{}
 	if err := p.send(messageFrame(frameAccepted, answer)); err != nil {
 		return err
@@ -283,14 +286,30 @@ func (p *peer) begin(ctx context.Context, f follow) error {
 		p.server.metrics.resumed.Inc()
 		return nil
 	}
-	for _, chunk := range snap.frames {
-		if err := p.send(chunk); err != nil {
-			return err
-		}
-	}
-	p.graceEnd = time.Now().Add(p.server.cfg.Grace)
-	p.server.metrics.snapshotTime.Observe(time.Since(start).Seconds())
+	p.snap, p.chunk = snap, 0
+	p.chunkSent()
 	return nil
+}
+
+// chunkSent notes when the snapshot is complete.
+func (p *peer) chunkSent() {
+	if p.chunk < len(p.snap.frames) {
+		return
+	}
+	p.snap = nil
+	p.graceEnd = time.Now().Add(p.server.cfg.Grace)
+	p.server.metrics.snapshotTime.Observe(time.Since(p.asked).Seconds())
+}
+
+// next writes what is next: a chunk of the snapshot, or crumbs and a ping.
+func (p *peer) next(ping bool) error {
+	if p.snap == nil {
+		return p.stream(ping)
+	}
+	_, err := p.conn.Write(p.snap.frames[p.chunk])
+	p.chunk++
+	p.chunkSent()
+	return err
 }
 
 // follows notes where the client is; nil: nowhere.

@@ -21,10 +21,34 @@ import (
 type turns struct {
 	mu      sync.Mutex
 	some    sync.Cond // there is somebody in line
-	line    []*peer   // those waiting, in order, from head on
-	head    int
+	changes line      // of those that get changes
+	bulk    line      // of those that get a snapshot
+	taken   int       // turns so far
 	idle    []*peer
 	stopped bool
+}
+
+// bulkShare: one turn of so many is for a snapshot while both lines are long. When thousands of clients come at once, those
+// that are here already get their changes not much later than otherwise.
+const bulkShare = 4
+
+// A line is a queue.
+type line struct {
+	peers []*peer // from head on
+	head  int
+}
+
+func (l *line) empty() bool { return l.head == len(l.peers) }
+
+func (l *line) push(p *peer) { l.peers = append(l.peers, p) }
+
+func (l *line) pop() *peer {
+	p := l.peers[l.head]
+	l.peers[l.head] = nil
+	if l.head++; 2*l.head >= len(l.peers) {
+		l.peers, l.head = append(l.peers[:0], l.peers[l.head:]...), 0
+	}
+	return p
 }
 
 // The places of a peer.
@@ -33,7 +57,7 @@ type place uint8
 const (
 	placeNone     place = iota // it was not let in, or has left
 	placeIdle                  // in turns.idle
-	placeWaiting               // in turns.line
+	placeWaiting               // in a line
 	placeStepping              // somebody steps it; also apart
 	placeCalled                // the same, and it was called meanwhile
 )
@@ -73,17 +97,18 @@ func (t *turns) stop() {
 func (t *turns) next() *peer {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for t.head == len(t.line) && !t.stopped {
+	for t.changes.empty() && t.bulk.empty() && !t.stopped {
 		t.some.Wait()
 	}
 	if t.stopped {
 		return nil
 	}
-	p := t.line[t.head]
-	t.line[t.head] = nil
-	if t.head++; 2*t.head >= len(t.line) {
-		t.line, t.head = append(t.line[:0], t.line[t.head:]...), 0
+	t.taken++
+	from := &t.changes
+	if t.changes.empty() || !t.bulk.empty() && t.taken%bulkShare == 0 {
+		from = &t.bulk
 	}
+	p := from.pop()
 	p.place = placeStepping
 	return p
 }
@@ -129,7 +154,7 @@ func (t *turns) leave(p *peer) {
 func (t *turns) back(p *peer) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if p.place == placeCalled || p.at != nil && isReady(p.at) {
+	if p.place == placeCalled || p.snap != nil || p.at != nil && isReady(p.at) {
 		t.enqueue(p)
 		return
 	}
@@ -140,7 +165,11 @@ func (t *turns) back(p *peer) {
 // enqueue is called with the lock held.
 func (t *turns) enqueue(p *peer) {
 	p.place = placeWaiting
-	t.line = append(t.line, p)
+	if p.snap != nil {
+		t.bulk.push(p)
+	} else {
+		t.changes.push(p)
+	}
 	t.some.Signal()
 }
 

@@ -184,16 +184,22 @@ func interfaceSet(names []string) *Set {
 
 // dispatch adds a chain per interface, named KIND/INTERFACE, and returns the rule that leads there.
 func (u *builder) dispatch(kind, table string, w way, chains map[string][]*Rule) *Rule {
-	elements := map[Element]struct{}{}
 	for name, rules := range chains {
-		chain := ident(kind, name)
-		elements[Element{Key: ifaceKey(name), Verdict: jumpTo(chain)}] = struct{}{}
-		u.addChain(chain, "interface "+name, rules...)
+		u.addChain(ident(kind, name), "interface "+name, rules...)
 	}
-	return dispatchRule(u.fill(table, typeDispatch, elements), w)
+	return u.leads(kind, table, w, slices.Collect(maps.Keys(chains)))
 }
 
-func dispatchRule(m *Set, w way) *Rule {
+// leads returns the rule that leads to a chain per interface, and adds its map. More than one rule may lead there.
+func (u *builder) leads(kind, table string, w way, names []string) *Rule {
+	m := u.unit.sets[table]
+	if !u.sets[table] {
+		elements := map[Element]struct{}{}
+		for _, name := range names {
+			elements[Element{Key: ifaceKey(name), Verdict: jumpTo(ident(kind, name))}] = struct{}{}
+		}
+		m = u.fill(table, typeDispatch, elements)
+	}
 	return rule(w.name+" vmap @"+m.Name, "", code{}.meta(w.meta, regFirst).vmap(m.Name), m)
 }
 

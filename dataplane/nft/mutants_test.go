@@ -105,7 +105,7 @@ var mutants = []mutant{
 	{file: "workload.go", old: "case len(disjoint) > 0 && disjoint[0].Bits() == 0:\n\t\treturn nil", new: "case len(disjoint) > 0 && disjoint[0].Bits() == 0:"},
 	{file: "workload.go", old: "exit{}\n\tif u.settings.EndpointToHost != ruleset.HostDrop", new: "exit{}\n\tif u.settings.EndpointToHost == ruleset.HostAccept"},
 	{file: "workload.go", old: "wayOut().exists().then(goTo(arrivesChain), \"\"),", new: "wayOut().exists().then(accepted, \"\"),"},
-	{file: "workload.go", old: "[]*Rule{jumpRule(\"goto\", endpointChain(w.ID, ruleset.Ingress))}", new: "[]*Rule{jumpRule(\"goto\", endpointChain(w.ID, ruleset.Egress))}"},
+	{file: "workload.go", old: "jumpRule(\"goto\", p.chain()))", new: "jumpRule(\"goto\", endpointChain(w.ID, ruleset.Egress)))"},
 	{file: "workload.go", old: "return append(rules, jumpRule(\"goto\", arrivesChain))", new: "return rules"},
 	{file: "workload.go", old: "p.profiles(w.Profiles, dir)", new: "p.profiles(w.Profiles, 1-dir)"},
 	{file: "workload.go", old: "if !p.settings.AllowVXLAN {", new: "if p.settings.AllowVXLAN {"},

@@ -45,14 +45,14 @@ func discovery(first, last byte) *Rule {
 	return condition{text: text, code: c}.counted(exit{verdict: nfAccept}, "neighbour discovery of a workload")
 }
 
-// sources adds the chains that deny what a workload sends from addresses that are not its own, and returns the rule that
-// leads there. They are shared by two hooks.
+// sources returns the rule that leads to the chains that deny what a workload sends from addresses that are not its own.
 func (u *builder) sources(o owners) *Rule {
-	chains := map[string][]*Rule{}
-	for name, w := range o.workloads {
-		chains[name] = u.ownSource(w)
-	}
-	return u.dispatchShared("source", "workload-sources", wayIn(), chains)
+	return u.leads("source", "workload-sources", wayIn(), slices.Collect(maps.Keys(o.workloads)))
+}
+
+// workloadEgress returns the rule that leads to the policies for what workloads send.
+func (u *builder) workloadEgress(o owners) *Rule {
+	return u.leads("from", "workloads-from", wayIn(), slices.Collect(maps.Keys(o.workloads)))
 }
 
 // ownSource returns the rules that deny what w may not send from, see ruleset: maySend.
@@ -104,11 +104,8 @@ func (u *builder) workloadPolicies(o owners) []*Rule {
 	noVerdict := func(c condition) *Rule { return c.counted(exit{}, "no verdict from the workload") }
 	rules := append([]*Rule{u.workloadEgress(o)}, u.ifWorkload(wayIn(), noVerdict)...)
 
-	chains := map[string][]*Rule{}
-	for name, w := range o.workloads {
-		chains[name] = []*Rule{jumpRule("goto", endpointChain(w.ID, ruleset.Ingress))}
-	}
-	arrives := append([]*Rule{u.dispatch("to", "workloads-to", wayOut(), chains)}, u.ifWorkload(wayOut(), noVerdict)...)
+	to := u.leads("to", "workloads-to", wayOut(), slices.Collect(maps.Keys(o.workloads)))
+	arrives := append([]*Rule{to}, u.ifWorkload(wayOut(), noVerdict)...)
 	accepted := exit{verdict: nfAccept}
 	u.addChain(arrivesChain, "what is passed on", append(arrives, always().then(accepted, ""))...)
 
@@ -121,35 +118,16 @@ func (u *builder) workloadPolicies(o owners) []*Rule {
 	return append(rules, jumpRule("goto", arrivesChain))
 }
 
-// workloadEgress adds the chains that lead to the policies for what workloads send, and returns the rule that leads there.
-func (u *builder) workloadEgress(o owners) *Rule {
-	chains := map[string][]*Rule{}
-	for name, w := range o.workloads {
-		chains[name] = []*Rule{jumpRule("goto", endpointChain(w.ID, ruleset.Egress))}
-	}
-	return u.dispatchShared("from", "workloads-from", wayIn(), chains)
-}
-
-// dispatchShared is dispatch for what more than one hook leads to.
-func (u *builder) dispatchShared(kind, table string, w way, chains map[string][]*Rule) *Rule {
-	if u.sets[table] {
-		return dispatchRule(u.unit.sets[table], w)
-	}
-	return u.dispatch(kind, table, w, chains)
-}
-
-// guest adds the chains of a workload in one direction.
+// guest adds the chains of a workload in one direction, those of its interface included.
 func (u *builder) guest(w *ruleset.Workload, dir ruleset.Direction) {
 	p := &part{builder: u, id: w.ID, dir: dir}
-	head := p.checkValid()
+	head, allowed, kind := p.checkValid(), exit{verdict: nfAccept}, "to"
 	if dir == ruleset.Egress {
-		head = append(head, p.tunnels()...)
+		head, allowed, kind = append(head, p.tunnels()...), goTo(sentChain), "from"
+		p.addChain(ident("source", w.Interface), "interface "+w.Interface, u.ownSource(w)...)
 	}
+	p.addChain(ident(kind, w.Interface), "interface "+w.Interface, jumpRule("goto", p.chain()))
 	stages := append(p.flatten(ruleset.Normal, &w.Normal, dir), p.profiles(w.Profiles, dir))
-	allowed := exit{verdict: nfAccept}
-	if dir == ruleset.Egress {
-		allowed = goTo(sentChain)
-	}
 	p.add(p.at(ruleset.Normal), head, stages, exits{deny: p.denial(), accept: allowed})
 }
 
