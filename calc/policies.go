@@ -78,7 +78,7 @@ func (p *policy) read(r v3.Resource) {
 		}
 	case *v3.StagedKubernetesNetworkPolicy:
 		if p.stage(r.Spec.StagedAction) {
-			p.spec = FromKubernetes(&r.Spec)
+			p.spec, _ = v3.FromKubernetes(&r.Spec)
 		}
 	default:
 		panic(fmt.Sprintf("calc: %s came with a value of type %T", p.id, r))

@@ -131,7 +131,7 @@ func TestFromKubernetes(t *testing.T) {
 	for _, test := range tests {
 		staged := parse(t, "kind: StagedKubernetesNetworkPolicy\nmetadata: {name: p, namespace: ns}\nspec: "+test.spec)[0].(*v3.StagedKubernetesNetworkPolicy)
 		plain := parse(t, "kind: NetworkPolicy\nmetadata: {name: p, namespace: ns}\nspec: "+strings.Replace(test.want, "{", "{tier: default, order: 1000, ", 1))[0].(*v3.NetworkPolicy)
-		if got := FromKubernetes(&staged.Spec); !reflect.DeepEqual(*got, plain.Spec) {
+		if got, _ := v3.FromKubernetes(&staged.Spec); !reflect.DeepEqual(*got, plain.Spec) {
 			t.Errorf("%s: becomes\n%+v, want\n%+v", test.name, *got, plain.Spec)
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v3 "margay/api/v3"
-	"margay/calc"
 )
 
 // lastApplied is what kubectl leaves in objects; it means nothing here.
@@ -35,7 +34,8 @@ func kubernetesPolicy(text []byte) (v3.Resource, error) {
 	if err := v3.Validate(&staged); err != nil {
 		return nil, fmt.Errorf("NetworkPolicy %s/%s of Kubernetes: %w", staged.Namespace, staged.Name, err)
 	}
-	out := &v3.NetworkPolicy{Spec: *calc.FromKubernetes(&staged.Spec)}
+	spec, _ := v3.FromKubernetes(&staged.Spec)
+	out := &v3.NetworkPolicy{Spec: *spec}
 	out.TypeMeta, out.ObjectMeta = meta(v3.KindNetworkPolicy, in.Metadata.Name)
 	out.Namespace = in.Metadata.Namespace
 	out.Labels, out.Annotations = in.Metadata.Labels, in.Metadata.Annotations
