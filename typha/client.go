@@ -22,7 +22,7 @@ import (
 // ClientConfig says how an agent reaches typha.
 type ClientConfig struct {
 	// Addresses returns where typha may be found, host:port, those to be preferred first. It is asked for every
-	// connection. A host that has several addresses means as many instances. See [Fixed].
+	// connection. A host that has several addresses means as many instances. See [Fixed] and [Spread].
 	Addresses func(context.Context) ([]string, error)
 	// Node is the host that the client is for.
 	Node string
@@ -45,6 +45,24 @@ type ClientConfig struct {
 // Fixed returns the same address whenever it is asked.
 func Fixed(address string) func(context.Context) ([]string, error) {
 	return func(context.Context) ([]string, error) { return []string{address}, nil }
+}
+
+// Spread returns what find says, those near (on this host, say) before the others, each in random order, so that clients spread
+// over the instances. It is for those who find instances by other means than a name, such as a service of Kubernetes.
+func Spread(find func(context.Context) (near, others []string, err error)) func(context.Context) ([]string, error) {
+	return func(ctx context.Context) ([]string, error) {
+		near, others, err := find(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return append(shuffled(near), shuffled(others)...), nil
+	}
+}
+
+func shuffled(list []string) []string {
+	out := slices.Clone(list)
+	rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	return out
 }
 
 func (c *ClientConfig) defaults() {
@@ -227,8 +245,7 @@ func (c *Client) addresses(ctx context.Context) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		rand.Shuffle(len(found), func(i, j int) { found[i], found[j] = found[j], found[i] })
-		for _, address := range found {
+		for _, address := range shuffled(found) {
 			all = append(all, net.JoinHostPort(address, port))
 		}
 	}

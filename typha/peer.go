@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -277,7 +278,7 @@ func (p *peer) begin(ctx context.Context, f follow) error {
 		return p.send(messageFrame(frameAccepted, answer))
 	}
 	p.follows(base)
-	p.asked = time.Now()
+	p.snap, p.chunk, p.asked = snap, 0, time.Now()
 	p.grace, p.graceEnd = snap != nil, time.Time{}
 	if err := p.send(messageFrame(frameAccepted, answer)); err != nil {
 		return err
@@ -286,7 +287,6 @@ func (p *peer) begin(ctx context.Context, f follow) error {
 		p.server.metrics.resumed.Inc()
 		return nil
 	}
-	p.snap, p.chunk = snap, 0
 	p.chunkSent()
 	return nil
 }
@@ -301,12 +301,16 @@ func (p *peer) chunkSent() {
 	p.server.metrics.snapshotTime.Observe(time.Since(p.asked).Seconds())
 }
 
-// next writes what is next: a chunk of the snapshot, or crumbs and a ping.
+// next writes what is next: a chunk of the snapshot, or crumbs, and a ping: a client that is not asked for long is given up.
 func (p *peer) next(ping bool) error {
 	if p.snap == nil {
 		return p.stream(ping)
 	}
-	_, err := p.conn.Write(p.snap.frames[p.chunk])
+	frames := p.snap.frames[p.chunk]
+	if ping {
+		frames = append(slices.Clip(frames), pingFrame(time.Now())...) // the chunk is everybody's
+	}
+	_, err := p.conn.Write(frames)
 	p.chunk++
 	p.chunkSent()
 	return err

@@ -2,7 +2,6 @@ package typha
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -190,113 +189,10 @@ func TestLargeChange(t *testing.T) {
 	follows(t, fan.client(t, "late")).same(t, m)
 }
 
-// TestSlowClient: one that reads nothing is cut off, and the others do not notice.
-func TestSlowClient(t *testing.T) {
-	m := filled(100)
-	fan := startServer(t, m, ServerConfig{WriteTimeout: 500 * time.Millisecond, PongTimeout: time.Minute})
-	quick := follows(t, fan.client(t, "quick"))
-	quick.same(t, m)
-	slow := fan.introduced(t)
-	slow.send(frameFollow, follow{Mode: modeSnapshot})
-	cutOff := fan.server.metrics.cut.WithLabelValues(errTooSlow.Error())
-	var worst time.Duration
-	for i := 0; value(t, cutOff) == 0; i++ {
-		if i > 2000 {
-			t.Fatal("it is not cut off")
-		}
-		s := set("big")
-		s.Annotations = map[string]string{"text": randomText(64 << 10)}
-		start := time.Now()
-		quick.awaitRevision(t, m.put(s))
-		worst = max(worst, time.Since(start))
-	}
-	if worst > time.Second {
-		t.Errorf("another client waited %v", worst)
-	}
-	if at, losses, err := quick.get(); losses > 0 {
-		t.Errorf("another client lost its connection at %s: %v", at, err)
-	}
-	slow.wantEnd()
-}
-
-// randomText returns letters that do not compress well.
-func randomText(n int) string {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte('A' + rand.IntN(58))
-	}
-	return string(b)
-}
-
-// TestFallsBehind: a client that reads, but not enough, is cut off when what it waits for is not held any more, or too old.
-func TestFallsBehind(t *testing.T) {
-	for _, c := range []struct {
-		name string
-		cfg  ServerConfig
-	}{
-		{"not held", ServerConfig{MaxCrumbBytes: 1 << 20, Grace: time.Nanosecond}},
-		{"too old", ServerConfig{MaxFallBehind: 100 * time.Millisecond, Grace: time.Nanosecond}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			m := filled(100)
-			c.cfg.PongTimeout, c.cfg.Window = time.Minute, time.Microsecond
-			listener := newPipes()
-			fan := startServerOn(t, m, c.cfg, func() (net.Listener, error) { return listener, nil })
-			slow := listener.connect(t)
-			slow.send(frameHello, clientHello{Protocol: protocol, Node: "slow"})
-			slow.want(frameHello)
-			slow.send(frameFollow, follow{Mode: modeSnapshot})
-			slow.want(frameAccepted)
-			slow.want(frameChunk)
-			cutOff := fan.server.metrics.cut.WithLabelValues(errFellBehind.Error())
-			for i := 0; value(t, cutOff) == 0; i++ {
-				if i > 500 {
-					t.Fatal("it is not cut off")
-				}
-				s := set("big")
-				s.Annotations = map[string]string{"text": randomText(64 << 10)}
-				revision := m.put(s)
-				eventually(t, "typha has seen it", func() bool { return m.Reached(fan.tip().revision, revision) })
-				if i%10 != 9 {
-					continue
-				}
-				if _, _, err := readFrame(slow, maxServer); err != nil {
-					break // it was cut off
-				}
-			}
-			slow.wantEnd()
-		})
-	}
-}
-
-// TestGrace: after its snapshot a client may be behind for a time.
-func TestGrace(t *testing.T) {
-	m := filled(100)
-	fan := startServer(t, m, ServerConfig{MaxCrumbs: 1, Grace: time.Minute, Window: time.Microsecond})
-	p := &peer{server: fan.server, at: fan.tip(), grace: true, graceEnd: time.Now().Add(time.Minute)}
-	for i := range 3 {
-		revision := m.put(set(fmt.Sprint("x", i)))
-		eventually(t, "typha has seen it", func() bool { return fan.tip().revision == revision })
-	}
-	if err := p.keepsUp(time.Now()); err != nil {
-		t.Errorf("within the grace period: %v", err)
-	}
-	if value(t, fan.server.metrics.graceUsed) != 1 {
-		t.Error("not counted")
-	}
-	if err := p.keepsUp(p.graceEnd.Add(1)); !errors.Is(err, errFellBehind) {
-		t.Errorf("after it: %v", err)
-	}
-	p.at = fan.tip()
-	if err := p.keepsUp(time.Now()); err != nil || p.grace {
-		t.Errorf("caught up: %v, grace %v", err, p.grace)
-	}
-}
-
 // TestStrangers does what no client does, again and again, and expects that clients do not notice.
 func TestStrangers(t *testing.T) {
 	m := filled(10)
-	fan := startServer(t, m, ServerConfig{HandshakeTimeout: 300 * time.Millisecond, MaxHandshakes: 50, PongTimeout: 2 * time.Second, PingInterval: 100 * time.Millisecond})
+	fan := startServer(t, m, ServerConfig{HandshakeTimeout: 800 * time.Millisecond, MaxHandshakes: 50, PongTimeout: 4 * time.Second, PingInterval: 100 * time.Millisecond})
 	f := follows(t, fan.client(t, "n"))
 	f.same(t, m)
 	for _, c := range []struct {
@@ -502,140 +398,6 @@ func TestNotOlder(t *testing.T) {
 	}
 }
 
-func TestConnectionLimit(t *testing.T) {
-	for _, c := range []struct{ nodes, instances, want int }{
-		{0, 0, 10000}, {5000, 0, 10000}, {5000, 1, 10000}, {0, 3, 10000},
-		{100, 3, 400}, {1000, 3, 601}, {1000, 2, 1201}, {5000, 3, 3001}, {50000, 2, 10000}, {1, 2, 400},
-	} {
-		if got := ConnectionLimit(c.nodes, c.instances, 400, 10000); got != c.want {
-			t.Errorf("%d nodes, %d instances: %d, want %d", c.nodes, c.instances, got, c.want)
-		}
-	}
-}
-
-// TestRebalancing: an instance that has too many clients sends some away; they go to the other and notice nothing.
-func TestRebalancing(t *testing.T) {
-	m := filled(10)
-	for i := range 5 {
-		info, _ := v3.Lookup(v3.KindNode)
-		node := info.New()
-		node.SetName(fmt.Sprint("node", i))
-		m.put(node)
-	}
-	cfg := ServerConfig{
-		Instances:  func(context.Context) (int, error) { return 2, nil },
-		LowerLimit: 1, UpperLimit: 100, PollInterval: 10 * time.Millisecond, DropInterval: 5 * time.Millisecond,
-	}
-	crowded, other := startServer(t, m, cfg), startServer(t, m, ServerConfig{})
-	var followers []*follower
-	for i := range 20 {
-		c := dialWith(t, ClientConfig{Node: fmt.Sprint("n", i), Addresses: func(context.Context) ([]string, error) {
-			return []string{crowded.address, other.address}, nil
-		}})
-		followers = append(followers, follows(t, c))
-	}
-	const limit = 1 + 5*120/100
-	eventually(t, "they are spread", func() bool {
-		n, l := crowded.server.count()
-		rest, _ := other.server.count()
-		return l == limit && n == limit && rest == 20-limit
-	})
-	m.put(set("after"))
-	for i, f := range followers {
-		f.same(t, m)
-		if _, losses, _ := f.get(); losses > 0 {
-			t.Errorf("client %d lost its connection", i)
-		}
-	}
-	if got := value(t, crowded.server.metrics.dropped); got != 20-limit {
-		t.Errorf("%v were dropped", got)
-	}
-}
-
-// TestDrain: a server that stops accepts nobody and lets its clients go one by one, which serves them meanwhile.
-func TestDrain(t *testing.T) {
-	m := filled(10)
-	stopping := startServer(t, m, ServerConfig{DrainTimeout: 10 * time.Second, DrainInterval: 20 * time.Millisecond})
-	other := startServer(t, m, ServerConfig{})
-	var followers []*follower
-	for i := range 10 {
-		c := dialWith(t, ClientConfig{Node: fmt.Sprint("n", i), Addresses: func(context.Context) ([]string, error) {
-			return []string{stopping.address, other.address}, nil
-		}})
-		followers = append(followers, follows(t, c))
-	}
-	for _, f := range followers {
-		f.same(t, m)
-	}
-	go stopping.stop()
-	eventually(t, "it is not ready", func() bool { ready, _ := stopping.server.Ready(); return !ready })
-	for i := range 20 {
-		m.put(set(fmt.Sprint("during", i)))
-		for _, f := range followers {
-			f.same(t, m)
-		}
-	}
-	<-stopping.stopped
-	if n, _ := other.server.count(); n != len(followers) {
-		t.Errorf("%d clients have moved", n)
-	}
-	for i, f := range followers {
-		f.same(t, m)
-		if _, losses, _ := f.get(); losses > 0 || f.changes != 20 {
-			t.Errorf("client %d: %d losses, %d changes", i, losses, f.changes)
-		}
-	}
-}
-
-// TestRestart: clients find a server that was started again, and get the difference only.
-func TestRestart(t *testing.T) {
-	m := filled(10)
-	fan := startServer(t, m, ServerConfig{})
-	f := follows(t, fan.client(t, "n"))
-	f.same(t, m)
-	fan.stop()
-	m.put(set("meanwhile"))
-	again := startServerAt(t, m, ServerConfig{}, fan.address)
-	f.same(t, m)
-	if f.changes != 1 {
-		t.Errorf("%d changes", f.changes)
-	}
-	_ = again
-}
-
-// TestBehindClient: an agent that takes nothing in does not use more memory than it may; when it comes back it misses nothing.
-func TestBehindClient(t *testing.T) {
-	m := filled(10)
-	fan := startServer(t, m, ServerConfig{Window: time.Microsecond})
-	c := dialWith(t, ClientConfig{Addresses: Fixed(fan.address), MaxBehind: 2000})
-	list, err := c.List(t.Context(), "", v3.AgentKinds()...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := c.Watch(t.Context(), list.Revision, v3.AgentKinds()...)
-	defer w.Close()
-	var last store.Revision
-	for i := range 500 {
-		s := set(fmt.Sprint("x", i))
-		s.Annotations = map[string]string{"text": randomText(200)}
-		if last = m.put(s); i%100 == 0 { // several crumbs
-			eventually(t, "typha has seen it", func() bool { return m.Reached(fan.tip().revision, last) })
-		}
-	}
-	eventually(t, "the connection is given up", func() bool { return value(t, fan.server.metrics.active) == 0 })
-	seen, losses := 0, 0
-	for w.Revision() != last {
-		events, err := w.Next(t.Context())
-		if err != nil {
-			losses++
-		}
-		seen += len(events)
-	}
-	if seen != 500 || losses == 0 {
-		t.Errorf("%d changes, %d losses", seen, losses)
-	}
-}
-
 // TestRequests does what an agent asks of typha beside reading, and what it must not ask.
 func TestRequests(t *testing.T) {
 	m := filled(3)
@@ -747,39 +509,6 @@ func TestManyNames(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// TestUnreadReplies: a client that asks and never reads the answers holds a few of them and no worker.
-func TestUnreadReplies(t *testing.T) {
-	m := newMemory()
-	large := set("large")
-	large.Annotations = map[string]string{"text": strings.Repeat("x", 1<<20)}
-	m.put(large)
-	fan := startServer(t, m, ServerConfig{WriteTimeout: 20 * time.Second})
-	greedy := fan.introduced(t)
-	go func() {
-		for i := range uint64(100) {
-			if _, err := greedy.Write(messageFrame(frameRequest, request{ID: i, Op: opGet, Key: v3.KeyOf(large)})); err != nil {
-				return
-			}
-		}
-	}()
-	c := fan.client(t, "n")
-	for range 20 {
-		start := time.Now()
-		if _, err := c.Get(t.Context(), v3.KeyOf(large)); err != nil || time.Since(start) > 5*time.Second {
-			t.Fatal(err, time.Since(start))
-		}
-	}
-	fan.server.mu.Lock()
-	defer fan.server.mu.Unlock()
-	for p := range fan.server.peers {
-		p.mu.Lock()
-		if n := len(p.box.replies); n > maxRequests {
-			t.Errorf("%d replies wait", n)
-		}
-		p.mu.Unlock()
-	}
-}
-
 func TestUnreachable(t *testing.T) {
 	c := dialWith(t, ClientConfig{Addresses: Fixed("127.0.0.1:1")})
 	_, err := c.List(t.Context(), "", v3.KindTier)
@@ -796,18 +525,6 @@ func TestUnreachable(t *testing.T) {
 	if _, err := c.Get(t.Context(), v3.KeyOf(set("a"))); !errors.Is(err, store.ErrUnavailable) {
 		t.Error(err)
 	}
-}
-
-// TestSilentServer: a server that stops to answer without closing its connections is given up.
-func TestSilentServer(t *testing.T) {
-	m := filled(1)
-	fan := startServer(t, m, ServerConfig{PingInterval: time.Hour})
-	c := dialWith(t, ClientConfig{Addresses: Fixed(fan.address), ReadTimeout: 200 * time.Millisecond})
-	f := follows(t, c)
-	f.awaitRevision(t, "1")
-	eventually(t, "the client notices", func() bool { _, _, err := f.get(); return errors.Is(err, store.ErrUnavailable) })
-	m.put(set("x"))
-	f.same(t, m)
 }
 
 // TestMetrics: the names that the incumbent has.
@@ -839,21 +556,4 @@ func TestMetrics(t *testing.T) {
 	if t.Failed() {
 		t.Log(body)
 	}
-}
-
-// TestPing: the server asks, and whoever answers stays.
-func TestPing(t *testing.T) {
-	fan := startServer(t, filled(1), ServerConfig{PingInterval: 20 * time.Millisecond, PongTimeout: time.Second})
-	s := fan.introduced(t)
-	for range 60 {
-		payload := s.want(framePing)
-		if len(payload) != 8 || binary.BigEndian.Uint64(payload) == 0 {
-			t.Fatalf("%x", payload)
-		}
-		if _, err := s.Write(appendFrame(nil, framePong, payload)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s.wantEnd()
-	eventually(t, "it is counted", func() bool { return value(t, fan.server.metrics.cut.WithLabelValues(errSilent.Error())) == 1 })
 }
