@@ -12,3 +12,5 @@
 // The package does no I/O and knows no other object than the one it is given: whether the tier of a policy exists is
 // the store's business. It depends on package selector and nothing else of this module.
 package v3
+
+//go:generate go run margay/api/crdgen . ../../install/crds

@@ -27,7 +27,7 @@ type StagedGlobalNetworkPolicy struct {
 
 // StagedGlobalNetworkPolicySpec: with StagedDelete nothing but the tier is set, not even types.
 type StagedGlobalNetworkPolicySpec struct {
-	StagedAction            string `json:"stagedAction,omitempty"`
+	StagedAction            string `json:"stagedAction,omitempty" schema:"enum=Set|Delete|Learn|Ignore" default:"Set"`
 	GlobalNetworkPolicySpec `json:",inline"`
 }
 
@@ -40,7 +40,7 @@ type StagedNetworkPolicy struct {
 
 // StagedNetworkPolicySpec: with StagedDelete nothing but the tier is set, not even types.
 type StagedNetworkPolicySpec struct {
-	StagedAction string `json:"stagedAction,omitempty"`
+	StagedAction string `json:"stagedAction,omitempty" schema:"enum=Set|Delete|Learn|Ignore" default:"Set"`
 	PolicySpec   `json:",inline"`
 }
 

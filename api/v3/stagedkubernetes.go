@@ -22,11 +22,11 @@ type StagedKubernetesNetworkPolicy struct {
 // is stored as it is given: empty means Ingress, and Egress as well if there are egress rules. With StagedDelete nothing
 // else is set.
 type StagedKubernetesNetworkPolicySpec struct {
-	StagedAction string                  `json:"stagedAction,omitempty"`
+	StagedAction string                  `json:"stagedAction,omitempty" schema:"enum=Set|Delete|Learn|Ignore" default:"Set"`
 	PodSelector  metav1.LabelSelector    `json:"podSelector"` // empty: all pods of the namespace
 	Ingress      []KubernetesIngressRule `json:"ingress,omitempty"`
 	Egress       []KubernetesEgressRule  `json:"egress,omitempty"`
-	PolicyTypes  []string                `json:"policyTypes,omitempty"`
+	PolicyTypes  []string                `json:"policyTypes,omitempty" schema:"maxitems=2,distinct,enum=Ingress|Egress"`
 }
 
 // KubernetesIngressRule allows traffic from any of the peers to any of the ports; no peers and no ports are all of them.

@@ -33,15 +33,13 @@ import (
 // checked; a text without a pointer is absent when it is empty. Structures are checked field by field, with or without a
 // tag. A tag that cannot be read is a fault of this package and panics.
 
-// A tagRule is one rule of a check tag.
-type tagRule struct{ name, arg string }
 
-func tagRules(tag string) []tagRule {
-	var rules []tagRule
+func tagRules(tag string) []Constraint {
+	var rules []Constraint
 	for _, text := range strings.Split(tag, ",") {
 		if text != "" {
 			name, arg, _ := strings.Cut(text, "=")
-			rules = append(rules, tagRule{name, arg})
+			rules = append(rules, Constraint{name, arg})
 		}
 	}
 	return rules
@@ -97,14 +95,14 @@ func taggedStruct(c *check, path string, v reflect.Value) {
 	for i := range v.NumField() {
 		field := v.Type().Field(i)
 		rules := tagRules(field.Tag.Get("check"))
-		if v.Field(i).Kind() == reflect.String && v.Field(i).Len() == 0 && !slices.Contains(rules, tagRule{name: "required"}) {
+		if v.Field(i).Kind() == reflect.String && v.Field(i).Len() == 0 && !slices.Contains(rules, Constraint{Name: "required"}) {
 			continue
 		}
 		taggedValue(c, path+"."+jsonName(field), v.Field(i), rules)
 	}
 }
 
-func taggedValue(c *check, path string, v reflect.Value, rules []tagRule) {
+func taggedValue(c *check, path string, v reflect.Value, rules []Constraint) {
 	switch value := v.Interface().(type) {
 	case metav1.Time:
 		return
@@ -145,15 +143,15 @@ func taggedValue(c *check, path string, v reflect.Value, rules []tagRule) {
 	}
 }
 
-func taggedList(c *check, path string, v reflect.Value, rules []tagRule) {
-	var rest []tagRule // for the entries
+func taggedList(c *check, path string, v reflect.Value, rules []Constraint) {
+	var rest []Constraint // for the entries
 	for _, r := range rules {
 		switch n := int64(v.Len()); {
-		case r.name == "maxitems" && n > r.number():
+		case r.Name == "maxitems" && n > r.number():
 			c.failf(path, nil, "list is too long (max %d)", r.number())
-		case r.name == "minitems" && n < r.number():
+		case r.Name == "minitems" && n < r.number():
 			c.failf(path, nil, "list is too short (min %d)", r.number())
-		case r.name != "maxitems" && r.name != "minitems":
+		case r.Name != "maxitems" && r.Name != "minitems":
 			rest = append(rest, r)
 		}
 	}
@@ -162,13 +160,13 @@ func taggedList(c *check, path string, v reflect.Value, rules []tagRule) {
 	}
 }
 
-func taggedText(c *check, path, text string, rules []tagRule) {
+func taggedText(c *check, path, text string, rules []Constraint) {
 	for _, r := range rules {
 		switch r {
-		case tagRule{"format", "selector"}:
+		case Constraint{"format", "selector"}:
 			checkSelector(c, path, text)
 			continue
-		case tagRule{"format", "longSelector"}:
+		case Constraint{"format", "longSelector"}:
 			checkStoredSelector(c, path, text)
 			continue
 		}
@@ -180,8 +178,8 @@ func taggedText(c *check, path, text string, rules []tagRule) {
 }
 
 // refuse returns why a text breaks the rule, "" if it does not.
-func (r tagRule) refuse(text string) (reason, remedy string) {
-	switch r.name {
+func (r Constraint) refuse(text string) (reason, remedy string) {
+	switch r.Name {
 	case "required":
 		if text == "" {
 			return "must not be empty", ""
@@ -193,17 +191,17 @@ func (r tagRule) refuse(text string) (reason, remedy string) {
 			return fmt.Sprintf("is too long by %d bytes", over), ""
 		}
 	case "format":
-		return formatOf(r.arg).refuse(text), ""
+		return formatOf(r.Arg).refuse(text), ""
 	default:
-		panic("no rule for texts: " + r.name)
+		panic("no rule for texts: " + r.Name)
 	}
 	return "", ""
 }
 
-func (r tagRule) refuseOption(text string) (reason, remedy string) {
-	options := strings.Split(r.arg, "|")
+func (r Constraint) refuseOption(text string) (reason, remedy string) {
+	options := strings.Split(r.Arg, "|")
 	for _, o := range options {
-		if o == text || r.name == "fold" && strings.EqualFold(o, text) {
+		if o == text || r.Name == "fold" && strings.EqualFold(o, text) {
 			return "", ""
 		}
 		if strings.EqualFold(o, text) {
@@ -213,24 +211,24 @@ func (r tagRule) refuseOption(text string) (reason, remedy string) {
 	return "must be one of " + strings.Join(options, ", "), remedy
 }
 
-func taggedNumber(c *check, path string, n int64, rules []tagRule) {
+func taggedNumber(c *check, path string, n int64, rules []Constraint) {
 	for _, r := range rules {
 		switch {
-		case r.name == "min" && n < r.number():
+		case r.Name == "min" && n < r.number():
 			c.failf(path, n, "must be at least %d", r.number())
-		case r.name == "max" && n > r.number():
+		case r.Name == "max" && n > r.number():
 			c.failf(path, n, "must be at most %d", r.number())
-		case r.name != "min" && r.name != "max":
-			panic("no rule for numbers: " + r.name)
+		case r.Name != "min" && r.Name != "max":
+			panic("no rule for numbers: " + r.Name)
 		}
 	}
 }
 
 // number returns the argument of a rule that has a number.
-func (r tagRule) number() int64 {
-	n, err := strconv.ParseInt(r.arg, 10, 64)
+func (r Constraint) number() int64 {
+	n, err := strconv.ParseInt(r.Arg, 10, 64)
 	if err != nil {
-		panic("rule " + r.name + " without a number: " + r.arg)
+		panic("rule " + r.Name + " without a number: " + r.Arg)
 	}
 	return n
 }
@@ -290,6 +288,8 @@ func formatOf(name string) format {
 		return format{pattern: keyValueFormat, reason: "must be a list like Name=value,Other=value"}
 	case "reporter":
 		return format{pattern: reporterFormat, reason: "name should match regex " + reporterFormat.String()}
+	case "port":
+		return format{pattern: endpointPortName, reason: portNameReason}
 	case "dnsLabel":
 		return format{pattern: dnsLabel, reason: "must be a valid DNS label"}
 	case "name":

@@ -23,8 +23,8 @@ type Tier struct {
 
 // TierSpec: Order nil is stored as 1,000,000; DefaultAction is Deny (default) or Pass (spec 1.9).
 type TierSpec struct {
-	Order         *float64 `json:"order,omitempty"`
-	DefaultAction string   `json:"defaultAction,omitempty"`
+	Order         *float64 `json:"order,omitempty"` // of the tiers, lower first
+	DefaultAction string   `json:"defaultAction,omitempty" schema:"enum=Deny|Pass" default:"Deny"`
 }
 
 // TierStatus is written by controllers.
@@ -42,10 +42,10 @@ type GlobalNetworkPolicy struct {
 // GlobalNetworkPolicySpec is described in spec 1.3.
 type GlobalNetworkPolicySpec struct {
 	PolicySpec        `json:",inline"`
-	NamespaceSelector string `json:"namespaceSelector,omitempty"`
-	DoNotTrack        bool   `json:"doNotTrack,omitempty"`
-	PreDNAT           bool   `json:"preDNAT,omitempty"`
-	ApplyOnForward    bool   `json:"applyOnForward,omitempty"`
+	NamespaceSelector string `json:"namespaceSelector,omitempty" schema:"maxlen=1024"` // over the labels of namespaces; if set, only workloads are selected
+	DoNotTrack        bool   `json:"doNotTrack,omitempty"`                             // before connection tracking, host endpoints only; replies need rules of their own
+	PreDNAT           bool   `json:"preDNAT,omitempty"`                                // before address translation, host endpoints only, ingress only
+	ApplyOnForward    bool   `json:"applyOnForward,omitempty"`                         // also to what the host forwards
 }
 
 // NetworkPolicy selects workload endpoints of its namespace.
@@ -57,71 +57,71 @@ type NetworkPolicy struct {
 
 // PolicySpec holds what all policy kinds have in common. Order nil sorts last.
 type PolicySpec struct {
-	Tier                   string   `json:"tier,omitempty"`
-	Order                  *float64 `json:"order,omitempty"`
-	Ingress                []Rule   `json:"ingress,omitempty"`
-	Egress                 []Rule   `json:"egress,omitempty"`
-	Selector               string   `json:"selector,omitempty"`
-	Types                  []string `json:"types,omitempty"`
-	ServiceAccountSelector string   `json:"serviceAccountSelector,omitempty"`
-	PerformanceHints       []string `json:"performanceHints,omitempty"`
+	Tier                   string   `json:"tier,omitempty" schema:"maxlen=253,format=name" default:"default"`                     // which must exist
+	Order                  *float64 `json:"order,omitempty"`                                                                      // of the policies of a tier, lower first
+	Ingress                []Rule   `json:"ingress,omitempty" schema:"maxitems=1024"`                                             // in order, the first that matches decides
+	Egress                 []Rule   `json:"egress,omitempty" schema:"maxitems=1024"`                                              // in order, the first that matches decides
+	Selector               string   `json:"selector,omitempty" schema:"maxlen=1024"`                                              // over the labels of endpoints; empty: all of them
+	Types                  []string `json:"types,omitempty" schema:"maxitems=2,distinct,enum=Ingress|Egress"`                     // the directions that the policy is about; what its rules do not match there is denied at the end of the tier
+	ServiceAccountSelector string   `json:"serviceAccountSelector,omitempty" schema:"maxlen=1024"`                                // over the labels of the workload's service account
+	PerformanceHints       []string `json:"performanceHints,omitempty" schema:"maxitems=1,distinct,enum=AssumeNeededOnEveryNode"` // without effect on what is allowed
 }
 
 // Rule is described in spec 1.4. Every field that is set must match.
 type Rule struct {
-	Action      string        `json:"action"`
-	IPVersion   *int          `json:"ipVersion,omitempty"`
-	Protocol    *Protocol     `json:"protocol,omitempty"`
+	Action      string        `json:"action" schema:"required,enum=Allow|Deny|Log|Pass"` // Log goes on with the next rule, Pass with the next tier
+	IPVersion   *int          `json:"ipVersion,omitempty" schema:"enum=4|6"`             // absent: both
+	Protocol    *Protocol     `json:"protocol,omitempty"`                                // TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite or a number
 	ICMP        *ICMPFields   `json:"icmp,omitempty"`
 	NotProtocol *Protocol     `json:"notProtocol,omitempty"`
 	NotICMP     *ICMPFields   `json:"notICMP,omitempty"`
 	Source      EntityRule    `json:"source"` // always written, as {} when empty
 	Destination EntityRule    `json:"destination"`
-	HTTP        *HTTPMatch    `json:"http,omitempty"`
+	HTTP        *HTTPMatch    `json:"http,omitempty"` // not enforced by the kernel: the rule matches without it
 	Metadata    *RuleMetadata `json:"metadata,omitempty"`
 }
 
 // ICMPFields: Type 0 to 254, Code 0 to 255 and only with a type.
 type ICMPFields struct {
-	Type *int `json:"type,omitempty"`
-	Code *int `json:"code,omitempty"`
+	Type *int `json:"type,omitempty" schema:"min=0,max=254"`
+	Code *int `json:"code,omitempty" schema:"min=0,max=255"`
 }
 
 // EntityRule is described in spec 1.5. Fields are ANDed, entries of a list ORed.
 type EntityRule struct {
-	Nets              []string             `json:"nets,omitzero"` // nil: any address; empty: none, which Validate refuses
-	Selector          string               `json:"selector,omitempty"`
-	NamespaceSelector string               `json:"namespaceSelector,omitempty"`
-	Services          *ServiceMatch        `json:"services,omitempty"`
-	Ports             []Port               `json:"ports,omitzero"` // nil: any packet; empty: none, which Validate refuses
-	NotNets           []string             `json:"notNets,omitempty"`
-	NotSelector       string               `json:"notSelector,omitempty"`
-	NotPorts          []Port               `json:"notPorts,omitempty"`
+	Nets              []string             `json:"nets,omitzero" schema:"minitems=1,maxitems=256,distinct,maxlen=64"` // CIDRs without host bits; nil: any address; empty: none, which Validate refuses
+	Selector          string               `json:"selector,omitempty" schema:"maxlen=1024"`                           // over the labels of endpoints and network sets
+	NamespaceSelector string               `json:"namespaceSelector,omitempty" schema:"maxlen=1024"`                  // over the labels of namespaces; global(): what has none
+	Services          *ServiceMatch        `json:"services,omitempty"`                                                // excludes the other fields
+	Ports             []Port               `json:"ports,omitzero" schema:"minitems=1,maxitems=50"`                    // nil: any packet; empty: none, which Validate refuses
+	NotNets           []string             `json:"notNets,omitempty" schema:"maxitems=256,distinct,maxlen=64"`
+	NotSelector       string               `json:"notSelector,omitempty" schema:"maxlen=1024"`
+	NotPorts          []Port               `json:"notPorts,omitempty" schema:"maxitems=50"`
 	ServiceAccounts   *ServiceAccountMatch `json:"serviceAccounts,omitempty"`
 }
 
 // ServiceMatch names a Kubernetes Service.
 type ServiceMatch struct {
-	Name      string `json:"name,omitempty"`
-	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name,omitempty" schema:"required,maxlen=253,format=name"`
+	Namespace string `json:"namespace,omitempty" schema:"maxlen=253,format=name"`
 }
 
 // ServiceAccountMatch: names and selector are ANDed.
 type ServiceAccountMatch struct {
-	Names    []string `json:"names,omitempty"`
-	Selector string   `json:"selector,omitempty"`
+	Names    []string `json:"names,omitempty" schema:"distinct,maxlen=253,format=name"`
+	Selector string   `json:"selector,omitempty" schema:"maxlen=1024"`
 }
 
 // HTTPMatch is accepted on Allow rules of ingress.
 type HTTPMatch struct {
-	Methods []string   `json:"methods,omitempty"`
-	Paths   []HTTPPath `json:"paths,omitempty"`
+	Methods []string   `json:"methods,omitempty" schema:"maxitems=20,distinct,maxlen=64"`
+	Paths   []HTTPPath `json:"paths,omitempty" schema:"maxitems=20"`
 }
 
 // HTTPPath has exactly one of its fields set.
 type HTTPPath struct {
-	Exact  string `json:"exact,omitempty"`
-	Prefix string `json:"prefix,omitempty"`
+	Exact  string `json:"exact,omitempty" schema:"maxlen=1024"`
+	Prefix string `json:"prefix,omitempty" schema:"maxlen=1024"`
 }
 
 // RuleMetadata tells people about a rule.
@@ -139,18 +139,18 @@ type HostEndpoint struct {
 // HostEndpointSpec: InterfaceName is a Linux interface name, "*" or empty; ExpectedIPs finds the interface when the name
 // is empty and feeds the sets of rule selectors.
 type HostEndpointSpec struct {
-	Node          string         `json:"node,omitempty"`
-	InterfaceName string         `json:"interfaceName,omitempty"`
-	ExpectedIPs   []string       `json:"expectedIPs,omitempty"`
-	Profiles      []string       `json:"profiles,omitempty"`
+	Node          string         `json:"node,omitempty" schema:"required,maxlen=253,format=name"`
+	InterfaceName string         `json:"interfaceName,omitempty" schema:"format=interface"`
+	ExpectedIPs   []string       `json:"expectedIPs,omitempty" schema:"distinct,maxlen=64"`
+	Profiles      []string       `json:"profiles,omitempty" schema:"distinct,maxlen=253,format=name"`
 	Ports         []EndpointPort `json:"ports,omitempty"`
 }
 
 // EndpointPort is a named port of a host endpoint.
 type EndpointPort struct {
-	Name     string   `json:"name"`
-	Protocol Protocol `json:"protocol"`
-	Port     uint16   `json:"port"`
+	Name     string   `json:"name" schema:"required,maxlen=15,format=port"`
+	Protocol Protocol `json:"protocol" schema:"required"`
+	Port     uint16   `json:"port" schema:"required,min=1"`
 }
 
 // WorkloadEndpoint is the host side of a workload's interface (spec 1.11).
