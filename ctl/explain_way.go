@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	v3 "margay/api/v3"
 	"margay/ruleset"
 )
 
@@ -115,7 +116,7 @@ func (w *world) suggest(text string) string {
 	var names []string
 	for i := range w.places {
 		name := w.places[i].id.Name
-		if strings.Contains(name, text) || distance(strings.ToLower(name), strings.ToLower(text)) <= 2 {
+		if strings.Contains(name, text) || v3.Nearest(text, slices.Values([]string{name})) != "" {
 			names = append(names, name)
 		}
 	}

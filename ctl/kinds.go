@@ -54,44 +54,21 @@ func lookupKind(arg string) (kindView, error) {
 		}
 	}
 	text := fmt.Sprintf("resource type '%s' is not supported", arg)
-	if near := nearestKind(lower); near != "" {
+	if near := v3.Nearest(lower, kindNames); near != "" {
 		text += fmt.Sprintf(" (did you mean %s?)", near)
 	}
 	return kindView{}, fmt.Errorf("%s", text)
 }
 
-// nearestKind returns the name of a kind within two typing errors, or "".
-func nearestKind(word string) string {
-	best, least := "", 3
+// kindNames yields everything that a KIND may be.
+func kindNames(yield func(string) bool) {
 	for _, k := range kindViews() {
 		for _, name := range k.allNames() {
-			if d := distance(word, name); d < least && d < len(name)/2 {
-				best, least = name, d
+			if !yield(name) {
+				return
 			}
 		}
 	}
-	return best
-}
-
-// distance is Levenshtein's: how many characters to insert, delete or replace.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replace := diagonal
-			if a[i] != b[j] {
-				replace++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replace, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // viewOf returns the view of a kind of package v3.

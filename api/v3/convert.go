@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
 	"regexp"
@@ -250,7 +251,7 @@ func (c *converter) checkKey(k *yaml.Node, path string) bool {
 // unknown reports a key that does not belong where it stands. within lists where it would.
 func (c *converter) unknown(e entry, at place, fields map[string]field, within []string) {
 	k, remedy := e.key, ""
-	if near := nearest(k.Value, fields); near != "" {
+	if near := Nearest(k.Value, maps.Keys(fields)); near != "" {
 		remedy = "did you mean " + near + "?"
 	} else if len(within) > 0 {
 		remedy = "did you mean " + strings.Join(within, " or ") + "? Check the indentation"

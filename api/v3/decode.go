@@ -184,19 +184,20 @@ func (d *decoder) unknownKind(n *yaml.Node, at place, want Kind) {
 		d.wrongType(kind, at.path, "a text")
 	default:
 		remedy := ""
-		if near := nearest(string(key.Kind), kindFields()); near != "" {
+		if near := Nearest(string(key.Kind), kindNames); near != "" {
 			remedy = "did you mean " + near + "?"
 		}
 		d.fail(kind, at.path, problem{value: kind.Value, reason: "kind is not known", remedy: remedy})
 	}
 }
 
-func kindFields() map[string]field {
-	kinds := map[string]field{}
+// kindNames yields the kinds that a manifest can have.
+func kindNames(yield func(string) bool) {
 	for _, info := range Kinds() {
-		kinds[string(info.Kind)] = field{name: string(info.Kind)}
+		if !yield(string(info.Kind)) {
+			return
+		}
 	}
-	return kinds
 }
 
 func (d *decoder) checkVersion(n *yaml.Node, at place, versions ...string) {

@@ -1,6 +1,7 @@
 package v3
 
 import (
+	"iter"
 	"reflect"
 	"slices"
 	"strings"
@@ -64,19 +65,19 @@ func lookupFold(fields map[string]field, key string) (field, bool) {
 	return field{}, false
 }
 
-// nearest returns the key that was probably meant, "" if none is near.
-func nearest(key string, fields map[string]field) string {
-	best, distance := "", max(2, len(key)/4)+1
-	if len(key) > 64 {
+// Nearest returns the name that was probably meant by a word, "" if none is near.
+func Nearest(word string, names iter.Seq[string]) string {
+	best, distance := "", max(2, len(word)/4)+1
+	if len(word) > 64 {
 		return ""
 	}
-	for name := range fields {
-		d := editDistance(strings.ToLower(key), strings.ToLower(name))
+	for name := range names {
+		d := editDistance(strings.ToLower(word), strings.ToLower(name))
 		if d < distance || d == distance && best != "" && name < best {
 			best, distance = name, d
 		}
 	}
-	if distance >= len(key) {
+	if distance >= len(word) {
 		return ""
 	}
 	return best
