@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -23,6 +24,8 @@ const (
 	LabelCreatedBy              = "projectcalico.org/created-by"
 	CreatedByKubeControllers    = "calico-kube-controllers"
 	OrchestratorKubernetes      = "k8s"
+	// AnnotationKubeLabels of a Node holds, as JSON, the labels that it has from Kubernetes.
+	AnnotationKubeLabels = "projectcalico.org/kube-labels"
 )
 
 // kubernetesOrder is the order of a policy of Kubernetes in the tier default (spec 2.12).
@@ -79,8 +82,8 @@ func kubernetesRules(ports []KubernetesPort, peers []KubernetesPeer, set func(*R
 	var rules []Rule
 	for _, p := range groups {
 		for _, e := range entities {
-			rule := Rule{Action: ActionAllow, Protocol: p.protocol}
-			rule.Destination.Ports = p.ports
+			rule := Rule{Action: ActionAllow, Protocol: p.Protocol}
+			rule.Destination.Ports = p.Ports
 			set(&rule, e)
 			rules = append(rules, rule)
 		}
@@ -88,19 +91,49 @@ func kubernetesRules(ports []KubernetesPort, peers []KubernetesPeer, set func(*R
 	return rules, nil
 }
 
-// protocolPorts are ports of one protocol; nil are all of them.
-type protocolPorts struct {
-	protocol *Protocol
-	ports    []Port
+// A PortGroup is a protocol with the ports that one rule matches. Protocol nil is every protocol, Ports nil all ports.
+type PortGroup struct {
+	Protocol *Protocol
+	Ports    []Port
 }
 
-// portsByProtocol groups ports by protocol, in the order of the protocols' names, with no more in a group than a rule may
-// have. No ports at all are every packet.
-func portsByProtocol(ports []KubernetesPort) ([]protocolPorts, error) {
-	if len(ports) == 0 {
-		return []protocolPorts{{}}, nil
+// A ProtocolPort is a port of a protocol. Protocol "" is every protocol, the zero Port all ports.
+type ProtocolPort struct {
+	Protocol Protocol
+	Port     Port
+}
+
+// GroupPorts groups ports by protocol, in the order of the protocols' names, with no more in a group than a rule may have.
+// No ports at all are one group of everything.
+func GroupPorts(list []ProtocolPort) []PortGroup {
+	if len(list) == 0 {
+		return []PortGroup{{}}
 	}
 	byName, all := map[Protocol][]Port{}, map[Protocol]bool{}
+	for _, p := range list {
+		all[p.Protocol] = all[p.Protocol] || p.Port == (Port{})
+		byName[p.Protocol] = append(byName[p.Protocol], p.Port)
+	}
+	var groups []PortGroup
+	for _, protocol := range slices.Sorted(maps.Keys(byName)) {
+		group := PortGroup{Protocol: &protocol}
+		if protocol == "" {
+			group.Protocol = nil
+		}
+		if all[protocol] {
+			groups = append(groups, group)
+			continue
+		}
+		for part := range slices.Chunk(byName[protocol], maxPorts) {
+			group.Ports = slices.Clone(part)
+			groups = append(groups, group)
+		}
+	}
+	return groups
+}
+
+func portsByProtocol(ports []KubernetesPort) ([]PortGroup, error) {
+	var list []ProtocolPort
 	for i, p := range ports {
 		protocol := ProtocolTCP
 		if p.Protocol != nil {
@@ -113,21 +146,9 @@ func portsByProtocol(ports []KubernetesPort) ([]protocolPorts, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", index("ports", i), err)
 		}
-		all[protocol] = all[protocol] || p.Port == nil
-		byName[protocol] = append(byName[protocol], port)
+		list = append(list, ProtocolPort{protocol, port})
 	}
-	var groups []protocolPorts
-	for protocol, list := range byName {
-		if all[protocol] {
-			groups = append(groups, protocolPorts{protocol: &protocol})
-			continue
-		}
-		for part := range slices.Chunk(list, maxPorts) {
-			groups = append(groups, protocolPorts{&protocol, slices.Clone(part)})
-		}
-	}
-	slices.SortStableFunc(groups, func(a, b protocolPorts) int { return cmp.Compare(*a.protocol, *b.protocol) })
-	return groups, nil
+	return GroupPorts(list), nil
 }
 
 func portOfKubernetes(p KubernetesPort) (Port, error) {
