@@ -52,6 +52,10 @@ type Calc struct {
 	ifaces    map[string][]netip.Addr
 	hosts     map[string]struct{} // names of Nodes
 	services  map[serviceKey][]ServiceEndpoint
+	// What only warnings need: see warnings_guide.go.
+	hostPods    map[podKey]HostPod
+	natPools    map[string]netip.Prefix // IPPools with natOutgoing
+	sparesHosts bool                    // natOutgoingExclusions is IPPoolsAndHostIPs
 
 	toldEndpoints map[v3.Key]*ruleset.Endpoint
 	toldWorkloads map[v3.Key]*ruleset.Workload
@@ -84,6 +88,7 @@ func New(node string) *Calc {
 		policyIndex: newIndex[*policy](), setIndex: newIndex[*set](), holders: holders{}, givers: givers{},
 		touched: map[v3.Key]*item{}, toldEndpoints: map[v3.Key]*ruleset.Endpoint{}, toldWorkloads: map[v3.Key]*ruleset.Workload{},
 		services: map[serviceKey][]ServiceEndpoint{}, changedServices: map[serviceKey][]ServiceEndpoint{},
+		hostPods: map[podKey]HostPod{}, natPools: map[string]netip.Prefix{},
 	}
 	c.changedProfiles, c.changedPolicies = map[*profile]struct{}{}, map[*policy]struct{}{}
 	c.stalePolicies, c.relabelled = map[*policy]struct{}{}, map[*endpoint]struct{}{}
@@ -119,6 +124,10 @@ func (c *Calc) Update(key v3.Key, r v3.Resource) {
 		if r != nil {
 			c.hosts[key.Name] = struct{}{}
 		}
+	case v3.KindIPPool:
+		c.updatePool(key.Name, r)
+	case v3.KindFelixConfiguration:
+		c.updateExclusions(key.Name, r)
 	}
 }
 

@@ -17,6 +17,7 @@ type item struct {
 	labels
 	addrs    []netip.Prefix // masked, in order, each once
 	ports    []namedPort    // in order, each once
+	node     string         // of an endpoint
 	local    bool           // an endpoint of this node
 	sets     []*set         // those that select the item, as of the last Flush
 	touched  bool           // sets is to be made anew
@@ -85,7 +86,7 @@ func (c *Calc) newItem(key v3.Key, r v3.Resource) *item {
 }
 
 func (c *Calc) readHostEndpoint(it *item, spec *v3.HostEndpointSpec) {
-	it.local = spec.Node == c.node
+	it.node, it.local = spec.Node, spec.Node == c.node
 	it.parents = c.inherit(spec.Profiles)
 	it.addAddrs("spec.expectedIPs", spec.ExpectedIPs, netip.Prefix.IsSingleIP)
 	for i, p := range spec.Ports {
@@ -94,7 +95,7 @@ func (c *Calc) readHostEndpoint(it *item, spec *v3.HostEndpointSpec) {
 }
 
 func (c *Calc) readWorkloadEndpoint(it *item, spec *v3.WorkloadEndpointSpec) {
-	it.local = spec.Node == c.node
+	it.node, it.local = spec.Node, spec.Node == c.node
 	it.force(labelNamespace, it.key.Namespace)
 	it.force(labelOrchestrator, spec.Orchestrator)
 	it.force(labelServiceAccount, spec.ServiceAccountName)

@@ -285,9 +285,6 @@ func (k *compiler) selectors(field string, e *v3.EntityRule) (positive, negative
 			k.warn(field+".selector", "all() matches the addresses of known endpoints and network sets only (remove it to match every address)")
 		}
 	}
-	if e.NotSelector != "" && k.namespace != "" && e.NamespaceSelector == "" {
-		k.warn(field+".notSelector", fmt.Sprintf("without a namespaceSelector it covers namespace %s only: other namespaces, host endpoints, global network sets and unknown addresses never match (add namespaceSelector: all() or global())", k.namespace))
-	}
 	if len(parts) > 0 {
 		if positive = selector.And(parts...); positive == nil {
 			k.fault(field, "what it selects cannot be written as a selector")

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -40,6 +39,7 @@ func (c *Calc) Warnings() []Warning {
 		if len(p.endpoints) > 0 {
 			warn(key, c.policyWarnings(p)...)
 		}
+		warn(key, c.hostNetworked(p)...)
 		if workloads && p.catchesHosts() {
 			warn(key, "spec.selector is empty or all(), so the policy applies to host endpoints as well as to workloads (add namespaceSelector: all() for workloads only, or select a label that only host endpoints have)")
 		}
@@ -50,6 +50,8 @@ func (c *Calc) Warnings() []Warning {
 	for key, ep := range c.locals {
 		warn(key, c.endpointWarnings(ep)...)
 	}
+	c.barrenTiers(warn)
+	c.uncovered(warn)
 	if unknown := c.unknownWorkloads(); len(unknown) > 0 {
 		warn(v3.Key{Kind: v3.KindNode, Name: c.node}, "no WorkloadEndpoint is for "+strings.Join(unknown, ", ")+", by name interfaces of workloads, so all traffic there is denied (create one, or set InterfacePrefix to what the names of your workloads' interfaces begin with)")
 	}
@@ -85,6 +87,7 @@ func (c *Calc) policyWarnings(p *policy) []string {
 	if matchesAbsence(p.spec.Selector) {
 		add("spec.selector %q also matches what does not have the label at all (add && has(...) where that is not meant)", p.spec.Selector)
 	}
+	list = slices.Concat(list, c.ownNamespace(p), c.masqueraded(p))
 	host, wild, workload := p.kindsOfEndpoints()
 	if host != nil {
 		list = append(list, p.hostWarnings()...)
@@ -190,49 +193,10 @@ func (c *Calc) endpointWarnings(ep *endpoint) []string {
 			add("profile %s does not exist: what reaches it is denied", p.name)
 		}
 	}
-	ordered := c.ordered(ep.policies)
-	for _, s := range []ruleset.Stage{ruleset.Normal, ruleset.Forward} {
-		walk := c.walk(ordered, s)
-		for _, d := range []ruleset.Direction{ruleset.Ingress, ruleset.Egress} {
-			list = append(list, c.barrenTiers(walk.Tiers(d), s, d)...)
-		}
-	}
 	if ep.workload != nil {
 		return append(list, c.workloadWarnings(ep)...)
 	}
-	return append(list, c.hostEndpointWarnings(ep, c.walk(ordered, ruleset.Normal))...)
-}
-
-// barrenTiers warns of tiers that deny everything though there are rules: none of them allows or passes (spec 2.3). A tier
-// without any rule is meant so.
-func (c *Calc) barrenTiers(tiers []ruleset.Tier, s ruleset.Stage, d ruleset.Direction) []string {
-	var list []string
-	for _, tier := range tiers {
-		var names []string
-		denies, opens := false, tier.EndPass
-		for _, id := range tier.Policies {
-			policy := c.policies[id].told
-			if policy == nil || policy.Staged {
-				continue
-			}
-			for _, r := range policy.Rules(d) {
-				opens = opens || r.Action == ruleset.Allow || r.Action == ruleset.Pass
-				denies = denies || r.Action == ruleset.Deny
-			}
-			if len(policy.Rules(d)) > 0 {
-				names = append(names, id.String())
-			}
-		}
-		switch only := "Deny"; {
-		case opens || len(names) == 0:
-		default:
-			if !denies {
-				only = "Log"
-			}
-			list = append(list, fmt.Sprintf("all %s is denied at the end of tier %s (%s stage): the rules of %s only %s (add a rule with action: Allow or Pass)", d, tier.Name, s, strings.Join(names, ", "), only))
-		}
-	}
-	return list
+	return append(list, c.hostEndpointWarnings(ep, c.walkOf(ep))...)
 }
 
 func (c *Calc) workloadWarnings(ep *endpoint) []string {
@@ -256,9 +220,6 @@ func (c *Calc) hostEndpointWarnings(ep *endpoint, normal ruleset.Walk) []string 
 	}
 	if open := c.undecided(normal); len(ep.profiles) == 0 && open != "" {
 		list = append(list, fmt.Sprintf("no policy applies to %s and there is no profile, so all of it but failsafe ports is denied (apply a policy that allows what you need, or name profile %s)", open, defaultAllow))
-	}
-	if c.speaksIPv6(ep) && !(c.allowsDiscovery(ep, normal, ruleset.Ingress) && c.allowsDiscovery(ep, normal, ruleset.Egress)) {
-		list = append(list, "the interface has an IPv6 address, and no policy allows ICMPv6 types 135 and 136 both ways: without neighbour discovery IPv6 stops working, failsafe ports included (add a rule with action: Allow, protocol: ICMPv6 to ingress and egress)")
 	}
 	return list
 }
@@ -286,42 +247,4 @@ func (c *Calc) enforces(tiers []ruleset.Tier) bool {
 		}
 	}
 	return false
-}
-
-// speaksIPv6 reports whether an interface of the endpoint has an IPv6 address beyond the link.
-func (c *Calc) speaksIPv6(ep *endpoint) bool {
-	for name, addrs := range c.ifaces {
-		mine := slices.Contains(ep.interfaces, name) || slices.Contains(ep.interfaces, ruleset.AllInterfaces) && !c.settings.IsWorkload(name)
-		if mine && slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Is6() && a.IsGlobalUnicast() }) {
-			return true
-		}
-	}
-	return false
-}
-
-// allowsDiscovery reports whether some rule of a direction allows neighbour discovery; which rules are before it, it does
-// not ask.
-func (c *Calc) allowsDiscovery(ep *endpoint, normal ruleset.Walk, d ruleset.Direction) bool {
-	for _, tier := range normal.Tiers(d) {
-		for _, id := range tier.Policies {
-			if policy := c.policies[id].told; policy != nil && !policy.Staged && slices.ContainsFunc(policy.Rules(d), admitsDiscovery) {
-				return true
-			}
-		}
-	}
-	for _, p := range ep.profiles {
-		if p.told != nil && slices.ContainsFunc(p.told.Rules(d), admitsDiscovery) {
-			return true
-		}
-	}
-	return false
-}
-
-func admitsDiscovery(r ruleset.Rule) bool {
-	solicitation := r.ICMP.HasType && r.ICMP.Type != 135 && r.ICMP.Type != 136
-	link := netip.MustParseAddr("fe80::1")
-	from := r.Source.Nets == nil || slices.ContainsFunc(r.Source.Nets, func(p netip.Prefix) bool { return p.Contains(link) })
-	return r.Action == ruleset.Allow && r.Family != ruleset.IPv4 && (r.Protocol == 0 || r.Protocol == ruleset.ICMPv6) &&
-		r.NotProtocol != ruleset.ICMPv6 && !solicitation && from && r.Source.Sets == nil && r.Destination.Sets == nil &&
-		r.Source.Ports == nil && r.Destination.Ports == nil
 }

@@ -3,8 +3,6 @@ package calc
 import (
 	"strings"
 	"testing"
-
-	"margay/ruleset"
 )
 
 // TestWarnings has the traps of the spec: what is warned of, and what is done about it that makes the warning go.
@@ -17,11 +15,7 @@ func TestWarnings(t *testing.T) {
 	}
 	all := "kind: HostEndpoint\nmetadata: {name: all}\nspec: {node: " + here + ", interfaceName: '*', expectedIPs: [10.0.0.9], profiles: [projectcalico-default-allow]}"
 	eth0 := strings.Replace(strings.Replace(all, "'*'", "eth0", 1), "name: all", "name: eth0", 1)
-	six := "ingress: [{action: Allow, protocol: ICMPv6}], egress: [{action: Allow, protocol: 58}]"
 	w1 := wep("w", "cali1", "")
-	bare := strings.Replace(eth0, ", profiles: [projectcalico-default-allow]", "", 1)
-	labelled := strings.Replace(bare, "name: eth0}", "name: eth0, labels: {role: x}}", 1)
-	discovery := "HostEndpoint(eth0): the interface has an IPv6 address, and no policy allows ICMPv6"
 	tests := []struct {
 		name   string
 		before []string
@@ -36,8 +30,8 @@ func TestWarnings(t *testing.T) {
 		{"1.6 != holds where the label is not", []string{eth0}, global(`selector: role != "db"`), global(`selector: "!has(role)"`), `spec.selector "role != \"db\"" also matches`},
 		{"1.6 not in", []string{eth0}, global(`selector: 'role not in {"db"}'`), global(`selector: 'role not in {"db"} && has(role)'`), "also matches what does not have the label"},
 		{"2.2 dangling tier", []string{eth0}, global(`tier: gone`), global(`tier: default`), "tier gone does not exist: the policy is walked after all tiers"},
-		{"2.3 Log only", []string{eth0}, global(`ingress: [{action: Log}]`), global(`ingress: [{action: Log}, {action: Allow}]`), "HostEndpoint(eth0): all ingress is denied at the end of tier default (normal stage): the rules of GlobalNetworkPolicy(p) only Log"},
-		{"2.3 Deny only, of a workload", []string{w1}, local(`egress: [{action: Deny}], types: [Egress]`), local(`types: [Egress]`), "WorkloadEndpoint(ns/w): all egress is denied at the end of tier default (normal stage): the rules of NetworkPolicy(ns/p) only Deny"},
+		{"2.3 Log only", []string{eth0}, global(`ingress: [{action: Log}]`), global(`ingress: [{action: Log}, {action: Allow}]`), "GlobalNetworkPolicy(p): all ingress of HostEndpoint(eth0) is denied at the end of tier default (normal stage): the rules of GlobalNetworkPolicy(p) only Log"},
+		{"2.3 Deny only, of a workload", []string{w1}, local(`egress: [{action: Deny}], types: [Egress]`), local(`types: [Egress]`), "NetworkPolicy(ns/p): all egress of WorkloadEndpoint(ns/w) is denied at the end of tier default (normal stage): the rules of NetworkPolicy(ns/p) only Deny"},
 		{"2.3 Deny only, forwarded", []string{eth0}, global(`applyOnForward: true, ingress: [{action: Deny}]`), global(`applyOnForward: true, ingress: [{action: Deny}, {action: Pass}]`), "(forward stage)"},
 		{"2.3 missing profile", nil, strings.Replace(eth0, "projectcalico-default-allow", "gone", 1), eth0, "HostEndpoint(eth0): profile gone does not exist"},
 		{"2.3 nothing opens a host", nil, "kind: HostEndpoint\nmetadata: {name: eth0}\nspec: {node: " + here + ", interfaceName: eth0, expectedIPs: [10.0.0.9]}", eth0, "HostEndpoint(eth0): no policy applies to ingress and egress and there is no profile"},
@@ -59,8 +53,6 @@ func TestWarnings(t *testing.T) {
 		{"2.8 no address", nil, strings.Replace(w1, `10.1.0.1/32, "fd00::1/128"`, "", 1), w1, "spec.ipNetworks is empty"},
 		{"2.8 an interface that is no workload's", nil, wep("w", "eth7", ""), w1, `WorkloadEndpoint(ns/w): interface eth7 is no workload's by its name (InterfacePrefix says how those begin: ["cali"])`},
 		{"2.8 two workloads of one interface", []string{wep("a", "cali1", "")}, w1, wep("w", "cali2", ""), "WorkloadEndpoint(ns/w): interface cali1 belongs to WorkloadEndpoint(ns/a)"},
-		{"2.9 neighbour discovery", nil, bare, eth0, discovery},
-		{"2.9 neighbour discovery, one way", []string{eth0}, global(`selector: role == "x", types: [Ingress, Egress], ingress: [{action: Allow, protocol: TCP}], egress: [{action: Allow}]`) + "\n---\n" + labelled, global(`selector: role == "x", types: [Ingress, Egress], ` + six), discovery},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -93,31 +85,5 @@ func TestWarningsOfNobody(t *testing.T) {
 	w := newWorld(t).apply(gnp("p", "{action: Log}"))
 	if got := w.warnings(); len(got) != 0 {
 		t.Errorf("warnings: %q", got)
-	}
-}
-
-// TestDiscoveryWarning: which rules let neighbour discovery through.
-func TestDiscoveryWarning(t *testing.T) {
-	tests := []struct {
-		rule ruleset.Rule
-		want bool
-	}{
-		{ruleset.Rule{Action: ruleset.Allow}, true},
-		{ruleset.Rule{Action: ruleset.Deny}, false},
-		{ruleset.Rule{Action: ruleset.Allow, Family: ruleset.IPv4}, false},
-		{ruleset.Rule{Action: ruleset.Allow, Protocol: ruleset.TCP}, false},
-		{ruleset.Rule{Action: ruleset.Allow, NotProtocol: ruleset.ICMPv6}, false},
-		{ruleset.Rule{Action: ruleset.Allow, NotProtocol: ruleset.TCP}, true},
-		{ruleset.Rule{Action: ruleset.Allow, ICMP: ruleset.ICMPMatch{HasType: true, Type: 135}}, true},
-		{ruleset.Rule{Action: ruleset.Allow, ICMP: ruleset.ICMPMatch{HasType: true, Type: 128}}, false},
-		{ruleset.Rule{Action: ruleset.Allow, Source: ruleset.Entity{Nets: pfx("fe80::/10")}}, true},
-		{ruleset.Rule{Action: ruleset.Allow, Source: ruleset.Entity{Nets: pfx("fd00::/8")}}, false},
-		{ruleset.Rule{Action: ruleset.Allow, Source: ruleset.Entity{Sets: in("has(a)")}}, false},
-		{ruleset.Rule{Action: ruleset.Allow, Destination: ruleset.Entity{Ports: ports(80, 80)}}, false},
-	}
-	for _, test := range tests {
-		if got := admitsDiscovery(test.rule); got != test.want {
-			t.Errorf("%+v admits discovery: %v", test.rule, got)
-		}
 	}
 }

@@ -126,7 +126,7 @@ func Kinds() []Info {
 func AgentKinds() []Kind {
 	return []Kind{
 		KindTier, KindGlobalNetworkPolicy, KindNetworkPolicy, KindHostEndpoint, KindWorkloadEndpoint, KindGlobalNetworkSet,
-		KindNetworkSet, KindProfile, KindNode, KindFelixConfiguration, KindClusterInformation,
+		KindNetworkSet, KindProfile, KindNode, KindFelixConfiguration, KindClusterInformation, KindIPPool,
 		KindStagedGlobalNetworkPolicy, KindStagedNetworkPolicy, KindStagedKubernetesNetworkPolicy,
 	}
 }

@@ -1,0 +1,454 @@
+package calc
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	v3 "margay/api/v3"
+	"margay/ruleset"
+	"margay/selector"
+)
+
+// The traps that Calico's own guide walks into (spec 0.1) and that one sees only in the light of other objects:
+//
+//	G2  only Deny rules: the end of the tier denies the rest          barrenTiers
+//	G3  a selector in a NetworkPolicy covers one namespace            ownNamespace
+//	G4  one direction of a host endpoint has no policy                undecided, in warnings.go
+//	G5  a pod on the host's network has no endpoint, so no labels     hostNetworked
+//	G6  a host endpoint covers one interface, and no local workload   uncovered
+//	G7  masquerading hides the workload that a rule means             masqueraded
+//
+// G1, a policy that another one of its name replaced, is in no present state; see [Lost].
+
+// A HostPod is a pod on its node's own network. It is no endpoint; it is known only to be warned of.
+type HostPod struct {
+	Namespace, Name, Node, ServiceAccount string
+	Labels                                map[string]string
+}
+
+func (p HostPod) String() string { return p.Namespace + "/" + p.Name }
+
+type podKey struct{ namespace, name string }
+
+// SetHostPod takes note of a pod on its node's own network. Its labels must not be changed afterwards.
+func (c *Calc) SetHostPod(p HostPod) { c.hostPods[podKey{p.Namespace, p.Name}] = p }
+
+// RemoveHostPod takes note that a pod is gone, or has an endpoint of its own.
+func (c *Calc) RemoveHostPod(namespace, name string) { delete(c.hostPods, podKey{namespace, name}) }
+
+// labelsOf returns what a selector would see if the pod were an endpoint.
+func (c *Calc) labelsOf(p HostPod) *labels {
+	l := &labels{own: p.Labels, forced: []label{{labelNamespace, p.Namespace}, {labelOrchestrator, "k8s"}}}
+	if p.ServiceAccount != "" {
+		l.forced = append(l.forced, label{labelServiceAccount, p.ServiceAccount})
+	}
+	for _, name := range []string{namespaceProfile + p.Namespace, "ksa." + p.Namespace + "." + p.ServiceAccount} {
+		if profile := c.profiles[name]; profile != nil {
+			l.parents = append(l.parents, profile)
+		}
+	}
+	return l
+}
+
+// A labelMatch is where a rule asks for labels of one end.
+type labelMatch struct {
+	path     string             // of the selector in the policy
+	sel      *selector.Selector // what its author means: of notSelector what is excepted
+	negative bool
+	source   bool
+	ingress  bool
+	rule     *v3.Rule
+}
+
+// labelMatches returns where the rules of a policy ask for labels that something must have: a selector that also matches
+// without any label means nothing in particular.
+func (p *policy) labelMatches() []labelMatch {
+	var out []labelMatch
+	for _, list := range []struct {
+		path  string
+		rules []v3.Rule
+	}{{"spec.ingress", p.spec.Ingress}, {"spec.egress", p.spec.Egress}} {
+		for i := range list.rules {
+			r := &list.rules[i]
+			for _, m := range []struct {
+				path, text string
+				negative   bool
+				source     bool
+			}{
+				{".source.notSelector", r.Source.NotSelector, true, true}, {".source.selector", r.Source.Selector, false, true},
+				{".destination.notSelector", r.Destination.NotSelector, true, false}, {".destination.selector", r.Destination.Selector, false, false},
+			} {
+				sel, err := selector.Parse(m.text)
+				if m.text == "" || err != nil {
+					continue
+				}
+				if _, bound := sel.Requirements(); bound {
+					out = append(out, labelMatch{fmt.Sprintf("%s[%d]%s", list.path, i, m.path), sel, m.negative, m.source, list.path == "spec.ingress", r})
+				}
+			}
+		}
+	}
+	return out
+}
+
+func (m *labelMatch) entity() *v3.EntityRule {
+	if m.source {
+		return &m.rule.Source
+	}
+	return &m.rule.Destination
+}
+
+// reach returns what the author of a labelMatch in the policy means, namespaces included.
+func (m *labelMatch) reach(p *policy) *selector.Selector {
+	k := compiler{namespace: p.id.Namespace}
+	positive, negative := k.selectors("", m.entity())
+	if m.negative && positive == nil {
+		return negative
+	}
+	if m.negative {
+		return selector.And(positive, negative)
+	}
+	return positive
+}
+
+// eachMatch calls f once with every item that a selector matches, if that needs a label.
+func (c *Calc) eachMatch(sel *selector.Selector, f func(*item)) {
+	requirements, _ := sel.Rarest(c.countHolders)
+	seen := map[*item]bool{}
+	for _, r := range requirements {
+		c.eachHolder(r, func(it *item) {
+			if !seen[it] && sel.Matches(&it.labels) {
+				f(it)
+			}
+			seen[it] = true
+		})
+	}
+}
+
+// maxNamed is how many of many things a warning names.
+const maxNamed = 5
+
+// someOf names the first few of many, each once.
+func someOf(names []string) string {
+	slices.Sort(names)
+	names = slices.Compact(names)
+	if len(names) <= maxNamed {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:maxNamed], ", "), len(names)-maxNamed)
+}
+
+// A barren is a tier that denies everything of some endpoints though there are rules: none of them allows or passes.
+type barren struct {
+	tier, policies, only string
+	stage                ruleset.Stage
+	direction            ruleset.Direction
+}
+
+// barrenTiers calls warn for each policy that has a part in such a tier (spec 2.3). A tier without any rule is meant so.
+func (c *Calc) barrenTiers(warn func(v3.Key, ...string)) {
+	endpoints, policies := map[barren][]string{}, map[barren][]ruleset.PolicyID{}
+	for _, ep := range c.locals {
+		ordered := c.ordered(ep.policies)
+		for _, s := range []ruleset.Stage{ruleset.Normal, ruleset.Forward} {
+			walk := c.walk(ordered, s)
+			for _, d := range []ruleset.Direction{ruleset.Ingress, ruleset.Egress} {
+				for _, tier := range walk.Tiers(d) {
+					if only, ids := c.opensNothing(tier, d); only != "" {
+						b := barren{tier.Name, namesOf(ids), only, s, d}
+						endpoints[b], policies[b] = append(endpoints[b], ep.id.String()), ids
+					}
+				}
+			}
+		}
+	}
+	for b, names := range endpoints {
+		text := fmt.Sprintf("all %s of %s is denied at the end of tier %s (%s stage): the rules of %s only %s (add a rule with action: Allow or Pass for the rest)",
+			b.direction, someOf(names), b.tier, b.stage, b.policies, b.only)
+		for _, id := range policies[b] {
+			warn(v3.Key{Kind: v3.Kind(id.Kind), Namespace: id.Namespace, Name: id.Name}, text)
+		}
+	}
+}
+
+// opensNothing returns what the rules of a tier do, and whose they are, if there are some and none allows or passes.
+func (c *Calc) opensNothing(tier ruleset.Tier, d ruleset.Direction) (only string, ids []ruleset.PolicyID) {
+	only = "Log"
+	if tier.EndPass {
+		return "", nil
+	}
+	for _, id := range tier.Policies {
+		policy := c.policies[id].told
+		if policy == nil || policy.Staged {
+			continue
+		}
+		for _, r := range policy.Rules(d) {
+			switch r.Action {
+			case ruleset.Allow, ruleset.Pass:
+				return "", nil
+			case ruleset.Deny:
+				only = "Deny"
+			}
+		}
+		if len(policy.Rules(d)) > 0 {
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		return "", nil
+	}
+	return only, ids
+}
+
+func namesOf(ids []ruleset.PolicyID) string {
+	names := make([]string, len(ids))
+	for i, id := range ids {
+		names[i] = id.String()
+	}
+	return strings.Join(names, ", ")
+}
+
+// ownNamespace warns of the first selector of a NetworkPolicy that covers the policy's own namespace where more is meant
+// (spec 2.4). That a selector without namespaceSelector means its own namespace is as it should be when something there
+// has the labels.
+func (c *Calc) ownNamespace(p *policy) []string {
+	if p.id.Kind != string(v3.KindNetworkPolicy) && p.id.Kind != string(v3.KindStagedNetworkPolicy) {
+		return nil
+	}
+	for _, m := range p.labelMatches() {
+		e := m.entity()
+		if e.NamespaceSelector != "" || m.negative && e.Selector != "" {
+			continue
+		}
+		var elsewhere []string
+		inside := false
+		c.eachMatch(m.sel, func(it *item) {
+			if namespace, _ := it.Get(labelNamespace); namespace == p.id.Namespace {
+				inside = true
+			} else {
+				elsewhere = append(elsewhere, it.key.String())
+			}
+		})
+		if !m.negative && (inside || len(elsewhere) == 0) {
+			continue
+		}
+		return []string{ownNamespaceText(m, p.id.Namespace, elsewhere)}
+	}
+	return nil
+}
+
+func ownNamespaceText(m labelMatch, namespace string, elsewhere []string) string {
+	text := fmt.Sprintf("%s: without a namespaceSelector it covers namespace %s only: other namespaces, host endpoints, global network sets and unknown addresses never match", m.path, namespace)
+	if len(elsewhere) > 0 {
+		text += ", so that " + someOf(elsewhere) + " is not what it means there"
+	}
+	if m.negative {
+		return text + " (allow what has the label in rules of their own, with selector and namespaceSelector: all(), and again with namespaceSelector: global(); then deny without a source)"
+	}
+	return text + " (add namespaceSelector: all() for every namespace, global() for host endpoints and global network sets)"
+}
+
+// hostNetworked warns of the labels of pods that have no endpoint: those that the policy is for, on this node, and those that
+// its rules mean, anywhere.
+func (c *Calc) hostNetworked(p *policy) []string {
+	if len(c.hostPods) == 0 || p.spec == nil {
+		return nil
+	}
+	var list []string
+	if _, bound := p.term.sel.Requirements(); bound && p.spec.Selector != "" && !selectsAll(p.spec.Selector) {
+		if pods := c.podsWhere(p.term.sel, func(pod HostPod) bool { return pod.Node == c.node }); len(pods) > 0 {
+			list = append(list, fmt.Sprintf("spec.selector: pod %s is on the network of its host and has no endpoint, so the policy does not apply to it (select the host endpoint of node %s, and name the pod's ports)", someOf(pods), c.node))
+		}
+	}
+	if len(p.endpoints) == 0 {
+		return list
+	}
+	for _, m := range p.labelMatches() {
+		sel := m.reach(p)
+		if pods := c.podsWhere(sel, func(pod HostPod) bool { return !c.knowsHost(sel, pod.Node) }); len(pods) > 0 {
+			list = append(list, fmt.Sprintf("%s: pod %s has the label, but is on the network of its host and has no endpoint, so the rule does not know it (give the label to the host endpoint of its node, which then counts for all that is on the node, or to a global network set with the node's address)", m.path, someOf(pods)))
+		}
+	}
+	return list
+}
+
+func (c *Calc) podsWhere(sel *selector.Selector, meant func(HostPod) bool) []string {
+	var names []string
+	for _, pod := range c.hostPods {
+		if sel.Matches(c.labelsOf(pod)) && meant(pod) {
+			names = append(names, pod.String())
+		}
+	}
+	return names
+}
+
+// knowsHost reports whether a selector covers the addresses of a node: by its host endpoint, or a network set. Of a node
+// without host endpoint the addresses are not known; then any network set that the selector matches may hold them.
+func (c *Calc) knowsHost(sel *selector.Selector, node string) bool {
+	var addrs []netip.Prefix
+	for key, it := range c.items {
+		if key.Kind == v3.KindHostEndpoint && it.node == node {
+			addrs = append(addrs, it.addrs...)
+		}
+	}
+	known := false
+	c.eachMatch(sel, func(it *item) {
+		if it.key.Kind == v3.KindWorkloadEndpoint {
+			return
+		}
+		known = known || len(addrs) == 0 && it.key.Kind != v3.KindHostEndpoint
+		for _, has := range it.addrs {
+			known = known || slices.ContainsFunc(addrs, has.Overlaps)
+		}
+	})
+	return known
+}
+
+// masqueraded warns of workloads that rules for host endpoints mean by their labels, and that reach other hosts under the
+// address of their own node: an IPPool with natOutgoing excepts the addresses of pools only, unless
+// natOutgoingExclusions says more.
+func (c *Calc) masqueraded(p *policy) []string {
+	if host, _, _ := p.kindsOfEndpoints(); host == nil || !p.applies(ruleset.Ingress) || c.sparesHosts {
+		return nil
+	}
+	var list []string
+	for _, m := range p.labelMatches() {
+		if !m.ingress || !m.source {
+			continue
+		}
+		sel := m.reach(p)
+		var workloads, pools []string
+		c.eachMatch(sel, func(it *item) {
+			if it.key.Kind != v3.KindWorkloadEndpoint || it.local {
+				return
+			}
+			if pool := c.masqueradingPool(it.addrs); pool != "" && !c.knowsHost(sel, it.node) {
+				workloads, pools = append(workloads, it.key.String()), append(pools, pool)
+			}
+		})
+		if len(workloads) > 0 {
+			list = append(list, fmt.Sprintf("%s: %s has the label, but IPPool %s has natOutgoing, so that it comes from the address of its node, which the rule does not know (set natOutgoingExclusions: IPPoolsAndHostIPs in FelixConfiguration default, or give the label to the host endpoints of the nodes)", m.path, someOf(workloads), someOf(pools)))
+		}
+	}
+	return list
+}
+
+// masqueradingPool returns the first pool by name with natOutgoing that holds one of the addresses; "" if none does.
+func (c *Calc) masqueradingPool(addrs []netip.Prefix) string {
+	for _, name := range slices.Sorted(maps.Keys(c.natPools)) {
+		if slices.ContainsFunc(addrs, c.natPools[name].Overlaps) {
+			return name
+		}
+	}
+	return ""
+}
+
+// updatePool takes note of an IPPool, of which only masquerading matters here.
+func (c *Calc) updatePool(name string, r v3.Resource) {
+	delete(c.natPools, name)
+	if pool, ok := r.(*v3.IPPool); ok && pool.Spec.NATOutgoing {
+		if cidr, ok := parsePrefix(pool.Spec.CIDR); ok {
+			c.natPools[name] = cidr
+		}
+	}
+}
+
+// updateExclusions takes note of what the nodes except from masquerading.
+func (c *Calc) updateExclusions(name string, r v3.Resource) {
+	if name != "default" {
+		return
+	}
+	felix, ok := r.(*v3.FelixConfiguration)
+	c.sparesHosts = ok && felix.Spec.NATOutgoingExclusions != nil && *felix.Spec.NATOutgoingExclusions == "IPPoolsAndHostIPs"
+}
+
+// uncovered warns, with the first host endpoint of this node that closes something, of other ways to the same ports: other
+// interfaces, and workloads of the node (spec 2.8).
+func (c *Calc) uncovered(warn func(v3.Key, ...string)) {
+	var closing *endpoint
+	var covered, ids []string
+	for _, ep := range c.locals {
+		if ep.host == nil {
+			continue
+		}
+		covered = append(covered, ep.interfaces...)
+		if len(ep.interfaces) > 0 && c.closes(ep) {
+			ids = append(ids, ep.id.String())
+			if closing == nil || compareKeys(ep.item.key, closing.item.key) < 0 {
+				closing = ep
+			}
+		}
+	}
+	if closing == nil {
+		return
+	}
+	if open := c.openInterfaces(covered); len(open) > 0 {
+		warn(closing.item.key, fmt.Sprintf("what the policies of %s close stays open on %s, which no host endpoint covers (add a host endpoint for each, or one with interfaceName: \"*\" for all)", someOf(ids), someOf(open)))
+	}
+	if action := c.settings.EndpointToHost; action != ruleset.HostDrop && c.hasLocalWorkload() {
+		warn(closing.item.key, fmt.Sprintf("what the policies of %s close stays open for the workloads of this host, because DefaultEndpointToHostAction is %s (set it to Drop, or deny the ports in an egress policy of the workloads)", someOf(ids), action))
+	}
+}
+
+// openInterfaces returns the interfaces with an address beyond the link that are neither covered nor a workload's, with
+// that address.
+func (c *Calc) openInterfaces(covered []string) []string {
+	var open []string
+	for name, addrs := range c.ifaces {
+		if slices.Contains(covered, name) || slices.Contains(covered, ruleset.AllInterfaces) || c.settings.IsWorkload(name) {
+			continue
+		}
+		i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.IsGlobalUnicast() })
+		if i >= 0 {
+			open = append(open, fmt.Sprintf("%s (%s)", name, addrs[i]))
+		}
+	}
+	return open
+}
+
+func (c *Calc) hasLocalWorkload() bool {
+	for _, ep := range c.locals {
+		if ep.workload != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// closes reports whether policy keeps some ingress from a host endpoint: a Deny rule before a rule that allows everything,
+// or nothing that allows everything.
+func (c *Calc) closes(ep *endpoint) bool {
+	for _, tier := range c.walkOf(ep).Ingress {
+		for _, id := range tier.Policies {
+			policy := c.policies[id].told
+			if policy == nil || policy.Staged {
+				continue
+			}
+			for _, r := range policy.Ingress {
+				switch {
+				case r.Action == ruleset.Deny:
+					return true
+				case r.Action == ruleset.Allow && matchesEverything(r):
+					return false
+				}
+			}
+		}
+	}
+	return len(ep.profiles) == 0
+}
+
+func (c *Calc) walkOf(ep *endpoint) ruleset.Walk {
+	return c.walk(c.ordered(ep.policies), ruleset.Normal)
+}
+
+func matchesEverything(r ruleset.Rule) bool {
+	return r.Family == ruleset.AnyFamily && r.Protocol == 0 && r.NotProtocol == 0 && !r.ICMP.HasType && !r.NotICMP.HasType &&
+		unlimited(&r.Source) && unlimited(&r.Destination)
+}
+
+func unlimited(e *ruleset.Entity) bool {
+	return e.Nets == nil && e.NotNets == nil && e.Sets == nil && e.NotSets == nil && e.Ports == nil && e.NotPorts == nil
+}
