@@ -16,24 +16,29 @@ import (
 
 // A Host is a network namespace with lo, and eth0 on the lab's switch.
 type Host struct {
+	Machine
+	lab *Lab
+}
+
+// A Machine is what hosts and pods have in common: a network namespace in which things run.
+type Machine struct {
 	name string
-	lab  *Lab
 	ns   *namespace
 }
 
-// Name returns the name given to Lab.Host.
-func (h *Host) Name() string { return h.name }
+// Name returns the name given to Lab.Host or Host.Pod.
+func (h *Machine) Name() string { return h.name }
 
-// NetNS returns the host's network namespace as a file descriptor, good until Lab.Close.
-func (h *Host) NetNS() int { return h.ns.fd }
+// NetNS returns the network namespace as a file descriptor, good until Lab.Close or Pod.Remove.
+func (h *Machine) NetNS() int { return h.ns.fd }
 
-// Do runs f in the host's namespace and returns its error. A panic or t.Fatal in f does what it does in the caller. What
+// Do runs f in the namespace and returns its error. A panic or t.Fatal in f does what it does in the caller. What
 // f opens there stays there; goroutines that f starts do not run there.
-func (h *Host) Do(f func() error) error { return h.ns.do(f) }
+func (h *Machine) Do(f func() error) error { return h.ns.do(f) }
 
-// Dial connects from the host to an address and port as numbers; there are no names in a lab. It has the signature of
+// Dial connects to an address and port as numbers; there are no names in a lab. It has the signature of
 // net.Dialer.DialContext.
-func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+func (h *Machine) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	if _, err := netip.ParseAddrPort(address); err != nil {
 		return nil, fmt.Errorf("dial from %s: %w", h.name, err)
 	}
@@ -45,8 +50,8 @@ func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, err
 	return conn, err
 }
 
-// Listen listens on the host, at ":port" or at an address of its own.
-func (h *Host) Listen(network, address string) (net.Listener, error) {
+// Listen listens at ":port" or at an address of its own.
+func (h *Machine) Listen(network, address string) (net.Listener, error) {
 	var listener net.Listener
 	err := h.Do(func() (err error) {
 		listener, err = net.Listen(network, address)
@@ -56,7 +61,7 @@ func (h *Host) Listen(network, address string) (net.Listener, error) {
 }
 
 // ListenPacket is Listen for datagrams.
-func (h *Host) ListenPacket(network, address string) (net.PacketConn, error) {
+func (h *Machine) ListenPacket(network, address string) (net.PacketConn, error) {
 	var conn net.PacketConn
 	err := h.Do(func() (err error) {
 		conn, err = net.ListenPacket(network, address)
@@ -65,17 +70,17 @@ func (h *Host) ListenPacket(network, address string) (net.PacketConn, error) {
 	return conn, err
 }
 
-// HTTPClient returns a client on the host that opens a connection for each request and gives up after timeout.
-func (h *Host) HTTPClient(timeout time.Duration) *http.Client {
+// HTTPClient returns a client that opens a connection for each request and gives up after timeout.
+func (h *Machine) HTTPClient(timeout time.Duration) *http.Client {
 	return &http.Client{
 		Timeout:   timeout,
 		Transport: &http.Transport{DialContext: h.Dial, DisableKeepAlives: true},
 	}
 }
 
-// Start starts a process on the host. The caller waits for it with cmd.Wait. It is killed when the lab is closed and
+// Start starts a process there. The caller waits for it with cmd.Wait. It is killed when the lab is closed and
 // when this process ends in any way.
-func (h *Host) Start(cmd *exec.Cmd) error {
+func (h *Machine) Start(cmd *exec.Cmd) error {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
@@ -87,7 +92,7 @@ func (h *Host) Start(cmd *exec.Cmd) error {
 }
 
 // Run is Start and Wait.
-func (h *Host) Run(cmd *exec.Cmd) error {
+func (h *Machine) Run(cmd *exec.Cmd) error {
 	if err := h.Start(cmd); err != nil {
 		return err
 	}
@@ -127,26 +132,26 @@ func (h *Host) SetUp(name string) error {
 }
 
 // SetDown sets an interface down. It keeps its IPv4 addresses and loses its routes.
-func (h *Host) SetDown(name string) error {
+func (h *Machine) SetDown(name string) error {
 	return h.onLink("set down", name, h.ns.netlink.LinkSetDown)
 }
 
 // AddAddress gives an interface an address, and the route to its prefix.
-func (h *Host) AddAddress(name string, addr netip.Prefix) error {
+func (h *Machine) AddAddress(name string, addr netip.Prefix) error {
 	return h.onLink("add "+addr.String()+" to", name, func(link netlink.Link) error {
 		return h.ns.netlink.AddrAdd(link, &netlink.Addr{IPNet: ipNet(addr), Flags: unix.IFA_F_NODAD})
 	})
 }
 
 // RemoveAddress takes an address away.
-func (h *Host) RemoveAddress(name string, addr netip.Prefix) error {
+func (h *Machine) RemoveAddress(name string, addr netip.Prefix) error {
 	return h.onLink("remove "+addr.String()+" from", name, func(link netlink.Link) error {
 		return h.ns.netlink.AddrDel(link, &netlink.Addr{IPNet: ipNet(addr)})
 	})
 }
 
 // AddRoute makes a prefix reachable on the wire of an interface, without a gateway.
-func (h *Host) AddRoute(name string, prefix netip.Prefix) error {
+func (h *Machine) AddRoute(name string, prefix netip.Prefix) error {
 	return h.onLink("add route to "+prefix.String()+" by", name, func(link netlink.Link) error {
 		return h.ns.netlink.RouteAdd(&netlink.Route{
 			LinkIndex: link.Attrs().Index, Dst: ipNet(prefix.Masked()), Scope: netlink.SCOPE_LINK,
@@ -154,8 +159,17 @@ func (h *Host) AddRoute(name string, prefix netip.Prefix) error {
 	})
 }
 
-// onLink does something to an interface of the host.
-func (h *Host) onLink(what, name string, f func(netlink.Link) error) error {
+// AddRouteVia makes a prefix reachable by a neighbour that passes it on.
+func (h *Machine) AddRouteVia(gateway netip.Addr, prefix netip.Prefix) error {
+	err := h.ns.netlink.RouteReplace(&netlink.Route{Dst: ipNet(prefix.Masked()), Gw: gateway.AsSlice()})
+	if err != nil {
+		return fmt.Errorf("add route to %s by %s to %s: %w", prefix, gateway, h.name, err)
+	}
+	return nil
+}
+
+// onLink does something to an interface.
+func (h *Machine) onLink(what, name string, f func(netlink.Link) error) error {
 	link, err := h.ns.netlink.LinkByName(name)
 	if err == nil {
 		err = f(link)

@@ -8,7 +8,12 @@
 //	+--|-----+       +---|----+
 //	|  eth0  |       |  eth0  |
 //	| host a |       | host b |
-//	+--------+       +--------+
+//	+--|-----+       +--------+
+//	   | veth, routed (as Calico's pods) or on a bridge of the host
+//	+--|-----+
+//	|  eth0  |
+//	| pod    |
+//	+--------+
 //
 // The namespaces have no name in the file system and the cables lie between them, never in the machine's own namespace:
 // when the process ends, even by SIGKILL, the kernel takes everything away, and the processes that run on the hosts die
@@ -37,6 +42,7 @@ type Lab struct {
 	mu     sync.Mutex
 	ports  int // ports ever made; their number names the next one
 	hosts  []*Host
+	pods   map[*Pod]struct{}
 	closed bool
 }
 
@@ -46,7 +52,7 @@ func New() (*Lab, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make switch: %w", err)
 	}
-	l := &Lab{sw: sw}
+	l := &Lab{sw: sw, pods: map[*Pod]struct{}{}}
 	if err := l.makeBridge(); err != nil {
 		sw.close()
 		return nil, fmt.Errorf("make switch: %w", err)
@@ -79,7 +85,7 @@ func (l *Lab) Host(name string, addrs ...netip.Prefix) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make host %s: %w", name, err)
 	}
-	h := &Host{name: name, lab: l, ns: ns}
+	h := &Host{Machine{name, ns}, l}
 	if err := h.AddInterface("eth0", addrs...); err != nil {
 		ns.close()
 		return nil, fmt.Errorf("make host %s: %w", name, err)
@@ -128,6 +134,9 @@ func (l *Lab) Close() {
 		return
 	}
 	l.closed = true
+	for p := range l.pods {
+		p.ns.close()
+	}
 	for _, h := range l.hosts {
 		h.ns.close()
 	}

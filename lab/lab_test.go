@@ -132,24 +132,6 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// answer makes a host accept connections on a port until the test ends.
-func answer(t *testing.T, h *Host, port int) {
-	t.Helper()
-	listener, err := h.Listen("tcp", fmt.Sprintf(":%d", port))
-	must(t, err)
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			io.WriteString(conn, conn.RemoteAddr().(*net.TCPAddr).IP.String())
-			conn.Close()
-		}
-	}()
-}
-
 // ask connects and returns what the other side calls us.
 func ask(h *Host, address string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -168,7 +150,7 @@ func TestHostsReachEachOther(t *testing.T) {
 	server := newHost(t, l, "server", "10.100.0.15/24", "fd00::15/64")
 	near := newHost(t, l, "near", "10.100.0.16/24", "fd00::16/64")
 	far := newHost(t, l, "far", "172.15.0.101/24", "fd15::101/64")
-	answer(t, server, 9091)
+	serve(t, &server.Machine, 9091)
 	for _, route := range []struct {
 		host   *Host
 		prefix string
@@ -211,7 +193,7 @@ func TestLabsAreApart(t *testing.T) {
 	before := interfaces()
 	one, two := newLab(t), newLab(t)
 	a, b := newHost(t, one, "a", "10.0.0.1/24"), newHost(t, two, "b", "10.0.0.2/24")
-	answer(t, a, 80)
+	serve(t, &a.Machine, 80)
 	if _, err := ask(b, "10.0.0.1:80"); err == nil {
 		t.Error("a host of another lab answers")
 	}
@@ -320,7 +302,7 @@ func panicOf(f func()) (text string) {
 func TestInterfacesComeAndGo(t *testing.T) {
 	l := newLab(t)
 	a, b := newHost(t, l, "a", "10.0.0.1/24"), newHost(t, l, "b", "10.0.0.2/24", "10.1.0.2/24")
-	answer(t, a, 80)
+	serve(t, &a.Machine, 80)
 	seen := func() (names []string) {
 		must(t, a.Do(func() error { names = interfaces(); return nil }))
 		return names
