@@ -120,20 +120,10 @@ func remark(text string) string {
 	return clean[:maxName-len(hash)] + hash
 }
 
-// addrsName returns the name of the set that holds the members of an Addrs set of one family.
-func addrsName(id ruleset.SetID, f ruleset.Family) string {
-	if f == ruleset.IPv6 {
-		return setName("v6", id)
-	}
-	return setName("v4", id)
+// setName returns the name of the set of a kind for a set of the Program: words of its comment for people, and a hash.
+func setName(kind string, id ruleset.SetID, comment string) string {
+	words := strings.FieldsFunc(strings.Map(identRune, comment), func(r rune) bool { return r == '_' })
+	const enough = 60 // bytes
+	name := strings.Join(words, "-")
+	return kind + "/" + name[:min(len(name), enough)] + "." + digest(string(id))
 }
-
-// addrPortsName returns the name of the set that holds the members of an AddrPorts set of one family.
-func addrPortsName(id ruleset.SetID, f ruleset.Family) string {
-	if f == ruleset.IPv6 {
-		return setName("p6", id)
-	}
-	return setName("p4", id)
-}
-
-func setName(kind string, id ruleset.SetID) string { return ident(kind, string(id)) }

@@ -41,6 +41,9 @@ func sample() *ruleset.Program {
 	return p
 }
 
+// sampleAddrs returns the name of the sample's set of addresses of IPv4.
+func sampleAddrs() string { return setName("v4", "addrs", `role == "scraper"`) }
+
 // checkKernel fails when the kernel holds something else than p's table.
 func checkKernel(t testing.TB, d *Dataplane, p *ruleset.Program) {
 	t.Helper()
@@ -121,27 +124,27 @@ var foreignEdits = map[string]func(s *stranger){
 		s.ReplaceRule(r)
 	},
 	"add element": func(s *stranger) {
-		err := s.SetAddElements(s.set("v4/addrs"), []nftables.SetElement{
+		err := s.SetAddElements(s.set(sampleAddrs()), []nftables.SetElement{
 			{Key: []byte{10, 9, 0, 0}}, {Key: []byte{10, 9, 1, 0}, IntervalEnd: true}})
 		if err != nil {
 			s.t.Fatal(err)
 		}
 	},
 	"add end without beginning": func(s *stranger) {
-		err := s.SetAddElements(s.set("v4/addrs"), []nftables.SetElement{{Key: []byte{0, 0, 0, 0}, IntervalEnd: true}})
+		err := s.SetAddElements(s.set(sampleAddrs()), []nftables.SetElement{{Key: []byte{0, 0, 0, 0}, IntervalEnd: true}})
 		if err != nil {
 			s.t.Fatal(err)
 		}
 	},
 	"widen element": func(s *stranger) {
-		set := s.set("v4/addrs")
+		set := s.set(sampleAddrs())
 		end := []nftables.SetElement{{Key: []byte{10, 1, 1, 0}, IntervalEnd: true}}
 		if err := errors.Join(s.SetDeleteElements(set, end), s.Flush()); err != nil {
 			s.t.Fatal(err)
 		}
 	},
 	"delete element": func(s *stranger) {
-		err := s.SetDeleteElements(s.set("v4/addrs"), []nftables.SetElement{
+		err := s.SetDeleteElements(s.set(sampleAddrs()), []nftables.SetElement{
 			{Key: []byte{10, 1, 0, 0}}, {Key: []byte{10, 1, 1, 0}, IntervalEnd: true}})
 		if err != nil {
 			s.t.Fatal(err)
@@ -332,7 +335,7 @@ func TestErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := d.Apply(ctx, remove)
-	const want = "apply: delete 1 elements of set v4/addrs: no such file or directory"
+	want := "apply: delete 1 elements of set " + sampleAddrs() + ": no such file or directory"
 	if err == nil || err.Error() != want || !errors.Is(err, unix.ENOENT) {
 		t.Errorf("got %v, want %s", err, want)
 	}

@@ -20,11 +20,9 @@ import (
 // The lines of one run have the same guard. In a keyed group a run has a service for its key, and elements hold address,
 // protocol and port: all classes of a stage share the maps.
 type group struct {
-	unit *unit
-	name string // of the maps, to which the length of their prefixes is appended
-	peer side
-	// stage is the chain below which the chains of lines are.
-	stage   string
+	unit    *unit
+	name    string // of the maps, to which the length of their prefixes is appended
+	peer    side
 	comment string // of the maps
 	keyed   bool
 	runs    map[string]*run // by key; "" when the group is not keyed

@@ -52,7 +52,7 @@ func newImage(p *ruleset.Program, lim limits) *image {
 	maps.Copy(im.program.Policies, p.Policies)
 	maps.Copy(im.program.Profiles, p.Profiles)
 	for id, set := range p.Sets {
-		im.members[id] = newMemberSet(id, set)
+		im.members[id] = newMemberSet(id, set, lim.members)
 	}
 	t := im.touch()
 	t.endpoints()
@@ -137,7 +137,7 @@ type touch struct {
 	record  record              // elements
 	counted map[string]struct{} // sets that rules came to name, or ceased to
 	renewed map[ruleset.SetID]struct{}
-	// What makes units stale, beside their items: what the delta has, members that outgrew a limit or fell below it, maps
+	// What makes units stale, beside their items: what the delta has, the weight of members, maps
 	// that came to have elements or ceased to.
 	delta     ruleset.Delta // without sets
 	reweighed map[*item]struct{}
@@ -212,9 +212,18 @@ func (t *touch) changeMembers(m *memberSet, d *ruleset.SetDelta) {
 		}
 	}
 	t.record.merge(changed)
-	if m.weight != weight {
+	if is, other := m.reformed(t.limits.members); other {
+		t.put(is)
+	} else if m.weight != weight {
 		maps.Copy(t.reweighed, t.askers[m.id])
 	}
+}
+
+// put puts a set in the place of the one of its name.
+func (t *touch) put(m *memberSet) {
+	t.renewed[m.id] = struct{}{}
+	t.dropAskers(m.id)
+	t.members[m.id] = m
 }
 
 func prefixesOf(elements []Element) []netip.Prefix {
@@ -227,11 +236,13 @@ func prefixesOf(elements []Element) []netip.Prefix {
 
 // renew puts a set in place of the one of its name, or takes that away.
 func (t *touch) renew(id ruleset.SetID, d *ruleset.SetDelta) {
+	if d != nil && d.New != nil {
+		t.put(newMemberSet(id, d.New, t.limits.members))
+		return
+	}
 	t.renewed[id] = struct{}{}
 	t.dropAskers(id)
-	if delete(t.members, id); d != nil && d.New != nil {
-		t.members[id] = newMemberSet(id, d.New)
-	}
+	delete(t.members, id)
 }
 
 // endpoints brings the units in line with the Program: it makes those that are missing or stale and removes those whose
@@ -268,8 +279,8 @@ func (t *touch) stale(key unitKey) bool {
 	if u == nil || t.delta.Settings != nil || hasKey(t.remapped, u) {
 		return true
 	}
-	if key.base {
-		return len(t.delta.Endpoints)+len(t.delta.Workloads) > 0
+	if key.base && len(t.delta.Endpoints)+len(t.delta.Workloads) > 0 {
+		return true
 	}
 	return hasKey(t.delta.Endpoints, key.id) || hasKey(t.delta.Workloads, key.id) || slices.ContainsFunc(u.items, func(it *item) bool {
 		return it.stale || len(t.reweighed) > 0 && hasKey(t.reweighed, it)
@@ -322,7 +333,7 @@ func (t *touch) build(key unitKey, f func(*builder)) {
 func (t *touch) keepNamedSets() {
 	for id := range t.renewed {
 		if m := t.members[id]; m != nil {
-			for _, s := range []*Set{m.v4, m.v6} {
+			for _, s := range m.sets() {
 				if u := t.users[s.Name]; u != nil && u.set != s {
 					u.set = s
 					t.counted[s.Name] = struct{}{}

@@ -120,7 +120,7 @@ func (v variant) peer(s side) (at int, ok bool) {
 	for i := range v.tests {
 		switch t := &v.tests[i]; {
 		case t.side != s || !t.address():
-		case ok || t.not || t.kind == testAddrPorts:
+		case ok || t.not || t.kind == testAddrPorts || t.members != nil && t.members.large:
 			return 0, false
 		default:
 			at, ok = i, true

@@ -69,7 +69,7 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-// A large set is programmed, read back and changed by one element.
+// A large set is programmed, read back, changed by one element, and becomes small and large again.
 func TestLargeSet(t *testing.T) {
 	d := newNamespace(t).open(t)
 	p := sample()
@@ -91,17 +91,27 @@ func TestLargeSet(t *testing.T) {
 	}
 	t.Logf("read back and compared in %v", time.Since(start))
 	start = time.Now()
-	if n := applyBoth(t, d, p, memberDelta("large", netsOf("21.0.0.0/24"), nil)); n != 1 {
-		t.Errorf("one element took %d messages", n)
+	for _, net := range netsOf("21.0.0.0/24", "21.0.1.1/32") {
+		if n := applyBoth(t, d, p, memberDelta("large", []netip.Prefix{net}, nil)); n != 1 {
+			t.Errorf("one element took %d messages", n)
+		}
 	}
-	t.Logf("one element added in %v", time.Since(start))
-	if n := applyBoth(t, d, p, memberDelta("large", netsOf("0.0.0.0/0"), nil)); n < 10 {
+	t.Logf("two elements added in %v", time.Since(start))
+	if n := applyBoth(t, d, p, memberDelta("large", netsOf("::/0"), nil)); n < 10 {
 		t.Errorf("%d messages for 50,000 elements", n)
 	}
-	applyBoth(t, d, p, memberDelta("large", nil, netsOf("0.0.0.0/0")))
+	applyBoth(t, d, p, memberDelta("large", nil, netsOf("::/0")))
 	checkKernel(t, d, p)
 	if s := d.Stats(); s.Elements < 100_000 {
 		t.Errorf("%d elements", s.Elements)
+	}
+	var most []netip.Prefix
+	for _, m := range set.Members()[4000:] {
+		most = append(most, m.Prefix)
+	}
+	for _, delta := range []*ruleset.Delta{memberDelta("large", nil, most), memberDelta("large", most, nil)} {
+		applyBoth(t, d, p, delta)
+		checkKernel(t, d, p)
 	}
 	select {
 	case <-d.Disturbed():

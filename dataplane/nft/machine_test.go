@@ -319,7 +319,7 @@ func (t *Table) machine(pkt *ruleset.Packet) *machine { return &machine{table: t
 var testLimits = []limits{
 	defaultLimits,
 	{lines: 1, services: 64, members: 4096, copies: 4096, elements: 1 << 18, segments: 16},
-	{lines: 2, services: 8, members: 4, copies: 4, elements: 16, segments: 2},
+	{lines: 2, services: 8, members: 2, copies: 4, elements: 16, segments: 2},
 	{lines: 3, services: 300, members: 16, copies: 0, elements: 64, segments: 4},
 }
 

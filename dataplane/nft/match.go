@@ -41,13 +41,17 @@ type test struct {
 	not     bool
 	nets    []netip.Prefix      // testPrefix: one; testNets: several that are disjoint, unless members are set
 	ranges  []ruleset.PortRange // testPorts: one; testPortSet: several that are disjoint
-	members *memberSet          // testNets, testAddrPorts: a set of the Program
+	members *memberSet          // testNets, testHosts, testAddrPorts: a set of the Program
 	value   uint8               // testICMPType, testICMPCode
 }
 
 // set returns what the test looks up, or nil.
 func (t *test) set(f ruleset.Family) *Set {
 	switch {
+	case t.kind == testHosts && f == ruleset.IPv6:
+		return t.members.hosts6
+	case t.kind == testHosts:
+		return t.members.hosts4
 	case t.members != nil && f == ruleset.IPv6:
 		return t.members.v6
 	case t.members != nil:
@@ -65,6 +69,7 @@ type testKind uint8
 const (
 	testPrefix    testKind = iota // the address lies in a prefix
 	testNets                      // the address is in an interval set
+	testHosts                     // the address is in the hash set of a large set
 	testPorts                     // the port lies in a range
 	testPortSet                   // the port is in an interval set
 	testAddrPorts                 // address, protocol and port are in a set
@@ -73,7 +78,7 @@ const (
 )
 
 func (t *test) address() bool {
-	return t.kind == testPrefix || t.kind == testNets || t.kind == testAddrPorts
+	return t.kind == testPrefix || t.kind == testNets || t.kind == testHosts || t.kind == testAddrPorts
 }
 func (t *test) port() bool { return t.kind == testPorts || t.kind == testPortSet }
 func (t *test) icmp() bool { return t.kind == testICMPType || t.kind == testICMPCode }
@@ -178,7 +183,7 @@ func (t *test) text(f ruleset.Family, portName, set string) string {
 			p = t.nets[0].Addr().String()
 		}
 		return t.side.addr(f) + " " + op + p
-	case testNets:
+	case testNets, testHosts:
 		return t.side.addr(f) + " " + op + "@" + set
 	case testPorts:
 		return t.side.port(portName) + " " + op + portText(t.ranges[0])
@@ -205,7 +210,7 @@ func (t *test) code(c code, f ruleset.Family, set string) code {
 			c = c.mask(maskOf(t.nets[0]))
 		}
 		return c.cmp(op, t.nets[0].Addr().AsSlice())
-	case testNets:
+	case testNets, testHosts:
 		return t.side.loadAddr(c, f).lookup(set, t.not)
 	case testPorts:
 		return t.portCode(t.side.loadPort(c, regFirst))

@@ -3,61 +3,108 @@ package nft
 import (
 	"maps"
 	"net/netip"
-	"sort"
 
 	"github.com/gaissmai/bart"
 
 	"margay/ruleset"
 )
 
-// A memberSet is a set of the Program and the two sets of the table that hold its members, one per family.
+// A memberSet is a set of the Program and the sets of the table that hold its members, for each family one or two.
 //
-// The sets of kind Addrs hold the prefixes that no other member covers, so that intervals are disjoint; the tree knows the
-// covered ones too, for when the cover goes.
+// Sets of intervals hold the prefixes that no other member of theirs covers, so that intervals are disjoint; the tree knows
+// the covered ones too, for when the cover goes.
+//
+// A change of a set of intervals takes the kernel longer the more there are in it: 10 ms for 50,000. So single addresses of
+// a large set have a set of their own, which is hashed; and since they are there whether a prefix covers them or not, no
+// address ever moves from one to the other. A rule about a large set asks both. What grows beyond the limit or falls below
+// it becomes another memberSet, with sets of other names.
 type memberSet struct {
 	id     ruleset.SetID
+	text   string // what it stands for
 	kind   ruleset.SetKind
 	tree   bart.Lite
-	v4, v6 *Set
-	// weight is the number of elements of both, rounded up to a power of four.
+	v4, v6 *Set // large: networks only
+	large  bool
+	// hosts4 and hosts6 are the single addresses of a large set.
+	hosts4, hosts6 *Set
+	// weight is the number of elements of v4 and v6, rounded up to a power of four.
 	weight int
 	// entries are the places in maps that depend on the members.
 	entries map[*entry]struct{}
 }
 
-func newMemberSet(id ruleset.SetID, from *ruleset.Set) *memberSet {
-	m := &memberSet{id: id, kind: from.Kind, entries: map[*entry]struct{}{}}
-	if from.Kind == ruleset.Addrs {
-		m.v4, m.v6 = newSet(addrsName(id, ruleset.IPv4), typeNets4), newSet(addrsName(id, ruleset.IPv6), typeNets6)
-	} else {
-		m.v4 = newSet(addrPortsName(id, ruleset.IPv4), typeAddrPort4)
-		m.v6 = newSet(addrPortsName(id, ruleset.IPv6), typeAddrPort6)
+// newMemberSet returns a set that is large if it has more members than most.
+func newMemberSet(id ruleset.SetID, from *ruleset.Set, most int) *memberSet {
+	m := &memberSet{id: id, text: from.Comment, kind: from.Kind, entries: map[*entry]struct{}{}}
+	if from.Kind == ruleset.AddrPorts {
+		m.v4, m.v6 = newSet(setName("p4", id, from.Comment), typeAddrPort4), newSet(setName("p6", id, from.Comment), typeAddrPort6)
+		m.comment()
+		for _, member := range from.Members() {
+			if m.usable(member) {
+				m.setOf(member.Prefix.Addr()).Elements[addrPortElement(member)] = struct{}{}
+			}
+		}
+		m.weigh()
+		return m
 	}
-	m.v4.Comment, m.v6.Comment = remark(from.Comment), remark(from.Comment)
-	m.fill(from.Members())
-	m.weigh()
+	for _, member := range from.Members() {
+		if m.usable(member) {
+			m.tree.Insert(member.Prefix)
+		}
+	}
+	v4, v6 := setName("v4", id, from.Comment), setName("v6", id, from.Comment)
+	if m.large = m.tree.Size() > most; m.large {
+		m.hosts4, m.hosts6 = newSet(below(v4, "hosts"), typeHosts4), newSet(below(v6, "hosts"), typeHosts6)
+		v4, v6 = below(v4, "nets"), below(v6, "nets")
+	}
+	m.v4, m.v6 = newSet(v4, typeNets4), newSet(v6, typeNets6)
+	m.comment()
+	m.fill()
 	return m
 }
 
-// fill takes in the members of a new set. They are in order, so what covers a prefix comes before it.
-func (m *memberSet) fill(members []ruleset.Member) {
-	v4 := sort.Search(len(members), func(i int) bool { return !members[i].Prefix.Addr().Is4() })
-	m.v4.Elements, m.v6.Elements = make(map[Element]struct{}, v4), make(map[Element]struct{}, len(members)-v4)
+func (m *memberSet) comment() {
+	for _, s := range m.sets() {
+		s.Comment = remark(m.text)
+	}
+}
+
+// sets returns the sets of the table.
+func (m *memberSet) sets() []*Set {
+	if m.large {
+		return []*Set{m.v4, m.v6, m.hosts4, m.hosts6}
+	}
+	return []*Set{m.v4, m.v6}
+}
+
+// fill makes the elements of all that is in the tree.
+func (m *memberSet) fill() {
+	if !m.large {
+		m.v4.Elements, m.v6.Elements = make(map[Element]struct{}, m.tree.Size4()), make(map[Element]struct{}, m.tree.Size6())
+	}
 	var widest netip.Prefix
-	for _, member := range members {
-		p := member.Prefix
+	for p := range m.tree.AllSorted() { // what covers a prefix comes before it
 		switch {
-		case !m.usable(member):
-		case m.kind == ruleset.AddrPorts:
-			m.setOf(p.Addr()).Elements[Element{Key: addrPortKey(p.Addr(), member.Protocol, member.Port)}] = struct{}{}
-		default:
-			m.tree.Insert(p)
-			if !widest.IsValid() || !widest.Overlaps(p) {
-				widest = p
-				m.setOf(p.Addr()).Elements[prefixElement(p)] = struct{}{}
-			}
+		case m.large && p.IsSingleIP():
+			m.hostsOf(p.Addr()).Elements[hostElement(p.Addr())] = struct{}{}
+		case !widest.IsValid() || !widest.Overlaps(p):
+			widest = p
+			m.setOf(p.Addr()).Elements[prefixElement(p)] = struct{}{}
 		}
 	}
+	m.weigh()
+}
+
+// reformed returns the set as it is to be when it is large with more members than most, and whether that is another one.
+func (m *memberSet) reformed(most int) (*memberSet, bool) {
+	if m.kind != ruleset.Addrs || m.large == (m.tree.Size() > most) {
+		return m, false
+	}
+	from := ruleset.NewSet(m.kind, m.text)
+	for p := range m.tree.All() {
+		from.Add(ruleset.Member{Prefix: p})
+	}
+	return newMemberSet(m.id, from, most), true
 }
 
 func (m *memberSet) setOf(a netip.Addr) *Set {
@@ -65,6 +112,13 @@ func (m *memberSet) setOf(a netip.Addr) *Set {
 		return m.v4
 	}
 	return m.v6
+}
+
+func (m *memberSet) hostsOf(a netip.Addr) *Set {
+	if a.Is4() {
+		return m.hosts4
+	}
+	return m.hosts6
 }
 
 // A record remembers which elements of sets were touched, and whether they were there before.
@@ -185,11 +239,15 @@ func (c memberChange) add(member ruleset.Member) {
 		return
 	}
 	set := m.setOf(p.Addr())
-	if m.kind == ruleset.AddrPorts {
-		c.record.put(set, Element{Key: addrPortKey(p.Addr(), member.Protocol, member.Port)}, true)
+	switch {
+	case m.kind == ruleset.AddrPorts:
+		c.record.put(set, addrPortElement(member), true)
 		return
-	}
-	if m.tree.Get(p) || m.covered(p) {
+	case m.large && p.IsSingleIP():
+		m.tree.Insert(p)
+		c.record.put(m.hostsOf(p.Addr()), hostElement(p.Addr()), true)
+		return
+	case m.tree.Get(p) || m.covered(p):
 		m.tree.Insert(p)
 		return
 	}
@@ -206,15 +264,19 @@ func (c memberChange) remove(member ruleset.Member) {
 		return
 	}
 	set := m.setOf(p.Addr())
-	if m.kind == ruleset.AddrPorts {
-		c.record.put(set, Element{Key: addrPortKey(p.Addr(), member.Protocol, member.Port)}, false)
+	switch {
+	case m.kind == ruleset.AddrPorts:
+		c.record.put(set, addrPortElement(member), false)
 		return
-	}
-	if !m.tree.Get(p) {
+	case !m.tree.Get(p):
 		return
 	}
 	m.tree.Delete(p)
-	if m.covered(p) {
+	switch {
+	case m.large && p.IsSingleIP():
+		c.record.put(m.hostsOf(p.Addr()), hostElement(p.Addr()), false)
+		return
+	case m.covered(p):
 		return
 	}
 	c.record.put(set, prefixElement(p), false)
@@ -233,11 +295,11 @@ func (m *memberSet) covered(p netip.Prefix) bool {
 	return false
 }
 
-// inside returns the widest members within p, p itself left out.
+// inside returns the widest members within p, p itself left out, that are in the same set of intervals.
 func (m *memberSet) inside(p netip.Prefix) []netip.Prefix {
 	var within []netip.Prefix
 	for s := range m.tree.Subnets(p) {
-		if s != p {
+		if s != p && !(m.large && s.IsSingleIP()) {
 			within = append(within, s)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"margay/ruleset"
 )
 
 // A field is one component of a key: a data type of nft(8) with its number there and its length in bytes.
@@ -42,6 +44,8 @@ const (
 var (
 	typeNets4     = &SetType{fields: []field{fieldIPv4}, interval: true}
 	typeNets6     = &SetType{fields: []field{fieldIPv6}, interval: true}
+	typeHosts4    = &SetType{fields: []field{fieldIPv4}}
+	typeHosts6    = &SetType{fields: []field{fieldIPv6}}
 	typePorts     = &SetType{fields: []field{fieldPort}, interval: true}
 	typeProtos    = &SetType{fields: []field{fieldProto}}
 	typeService   = &SetType{fields: []field{fieldProto, fieldPort}}
@@ -50,7 +54,7 @@ var (
 	typeIfaces    = &SetType{fields: []field{fieldIface}}
 	typeDispatch  = &SetType{fields: []field{fieldIface}, verdicts: true}
 
-	// By port, see cutter; by address and port and by address alone, see group.
+	// By port, see segment; by address and port and by address alone, see group.
 	typeByPort  = &SetType{fields: []field{fieldProto, fieldPort}, verdicts: true}
 	typeByPeer4 = &SetType{fields: []field{fieldIPv4, fieldProto, fieldPort}, verdicts: true}
 	typeByPeer6 = &SetType{fields: []field{fieldIPv6, fieldProto, fieldPort}, verdicts: true}
@@ -209,9 +213,12 @@ func serviceKey(protocol uint8, port uint16) string {
 	return string([]byte{protocol, 0, 0, 0, byte(port >> 8), byte(port), 0, 0})
 }
 
-func addrPortKey(a netip.Addr, protocol uint8, port uint16) string {
-	return string(a.AsSlice()) + serviceKey(protocol, port)
+// addrPortElement returns the element of a member of an AddrPorts set.
+func addrPortElement(m ruleset.Member) Element {
+	return Element{Key: string(m.Prefix.Addr().AsSlice()) + serviceKey(m.Protocol, m.Port)}
 }
+
+func hostElement(a netip.Addr) Element { return Element{Key: string(a.AsSlice())} }
 
 // prefixElement returns the element of a prefix in an interval set.
 func prefixElement(p netip.Prefix) Element {
@@ -234,7 +241,7 @@ func (e Element) prefix() netip.Prefix {
 
 // typeOfKernel returns the type that a set in the kernel has.
 func typeOfKernel(id, keyLen uint32, isInterval, isMap bool) (*SetType, error) {
-	for _, t := range []*SetType{typeNets4, typeNets6, typePorts, typeProtos, typeService, typeAddrPort4, typeAddrPort6,
+	for _, t := range []*SetType{typeNets4, typeNets6, typeHosts4, typeHosts6, typePorts, typeProtos, typeService, typeAddrPort4, typeAddrPort6,
 		typeIfaces, typeDispatch, typeByPort, typeByPeer4, typeByPeer6, typeByAddr4, typeByAddr6} {
 		if t.id() == id && uint32(t.keyLen()) == keyLen && t.interval == isInterval && t.verdicts == isMap {
 			return t, nil

@@ -137,13 +137,13 @@ func (x expander) entity(vs []variant, s side, e *ruleset.Entity) []variant {
 			if m == nil {
 				return nil
 			}
-			return []variant{v.with(test{kind: testNets, side: s, members: m})}
+			return x.oneOf(v, memberTests(s, m))
 		})
 	}
 	for _, id := range e.NotSets {
 		if m := x.find(id, ruleset.Addrs); m != nil {
 			vs = each(vs, func(v variant) []variant {
-				return []variant{v.with(test{kind: testNets, side: s, not: true, members: m})}
+				return []variant{without(v, memberTests(s, m))}
 			})
 		}
 	}
@@ -154,6 +154,28 @@ func (x expander) entity(vs []variant, s side, e *ruleset.Entity) []variant {
 		vs = each(vs, func(v variant) []variant { return x.notPorts(v, s, e.NotPorts) })
 	}
 	return vs
+}
+
+// memberTests returns the tests of which one holds when the address is in a set.
+func memberTests(s side, m *memberSet) []test {
+	tests := []test{{kind: testNets, side: s, members: m}}
+	if m.large {
+		tests = append(tests, test{kind: testHosts, side: s, members: m})
+	}
+	return tests
+}
+
+// oneOf returns the alternatives of a packet that v and one of the tests match.
+func (x expander) oneOf(v variant, tests []test) []variant {
+	var out []variant
+	for i, t := range tests {
+		alternative := v
+		if !x.rule.Action.Decides() {
+			alternative = without(v, tests[:i])
+		}
+		out = append(out, alternative.with(t))
+	}
+	return out
 }
 
 // find returns the set with members of that kind. A set that is missing, or that is used for what it is not, has no
@@ -205,15 +227,7 @@ func (x expander) ports(v variant, s side, ports *ruleset.Ports) []variant {
 			tests = append(tests, test{kind: testAddrPorts, side: s, members: m})
 		}
 	}
-	var out []variant
-	for i, t := range tests {
-		alternative := v
-		if !x.rule.Action.Decides() {
-			alternative = without(v, tests[:i])
-		}
-		out = append(out, alternative.with(t))
-	}
-	return out
+	return x.oneOf(v, tests)
 }
 
 func (x expander) notPorts(v variant, s side, ports *ruleset.Ports) []variant {
@@ -240,9 +254,17 @@ func (x expander) notPorts(v variant, s side, ports *ruleset.Ports) []variant {
 func without(v variant, tests []test) variant {
 	for _, t := range tests {
 		t.not = true
+		if t.isOtherPort() && v.implies(test.isOtherPort) {
+			t.kind = testPortSet // nft 1.0.6 reads "sport != 1 dport != 2" as one comparison of both ports, which is something else
+		}
 		v = v.with(t)
 	}
 	return v
+}
+
+// isOtherPort: the port is not one.
+func (t test) isOtherPort() bool {
+	return t.not && t.kind == testPorts && t.ranges[0].First == t.ranges[0].Last
 }
 
 func ofFamily(nets []netip.Prefix, f ruleset.Family) []netip.Prefix {
