@@ -72,7 +72,7 @@ func TestGuideAllowList(t *testing.T) {
 	w.expect(t, "host endpoints only", 9091, nobody)
 	w.expect(t, "host endpoints only", 9100, nobody)
 	w.expect(t, "failsafe", 22, map[string]bool{stranger: true})
-	out := w.fake.Verdict(&ruleset.Packet{Direction: ruleset.Egress, Interface: "eth0", Protocol: ruleset.TCP, DstPort: 443,
+	out := w.fake.Verdict(&ruleset.Packet{Out: "eth0", Protocol: ruleset.TCP, DstPort: 443,
 		Src: netip.MustParseAddr("10.100.0.15"), Dst: netip.MustParseAddr(stranger)})
 	if out.Allowed || out.Reason != ruleset.NoProfile {
 		t.Errorf("egress without policy: %+v", out)

@@ -143,7 +143,7 @@ func checkChanged[K comparable, V any](t fatal, before, change map[K]*V) {
 // scrape returns what happens to a TCP connection from src to a port of this host.
 func (w *world) scrape(src string, port uint16) ruleset.Verdict {
 	return w.fake.Verdict(&ruleset.Packet{
-		Interface: "eth0", Src: netip.MustParseAddr(src), Dst: netip.MustParseAddr("10.100.0.15"),
+		In: "eth0", Src: netip.MustParseAddr(src), Dst: netip.MustParseAddr("10.100.0.15"),
 		Protocol: ruleset.TCP, SrcPort: 40000, DstPort: port,
 	})
 }

@@ -231,7 +231,7 @@ func check(t *testing.T, err error) {
 // allows reports whether a packet from src to TCP port gets through to this host by the interface.
 func (r *rig) allows(iface, src string, port uint16) bool {
 	return r.dp.Verdict(&ruleset.Packet{
-		Direction: ruleset.Ingress, Interface: iface, Src: netip.MustParseAddr(src), Dst: netip.MustParseAddr("10.0.0.1"),
+		In: iface, Src: netip.MustParseAddr(src), Dst: netip.MustParseAddr("10.0.0.1"),
 		Protocol: ruleset.TCP, SrcPort: 40000, DstPort: port,
 	}).Allowed
 }

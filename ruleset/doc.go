@@ -28,8 +28,10 @@
 //	  established, related: on. PreDNAT ingress: invalid: deny; failsafes: on; Allow: Forward ingress and Normal ingress are
 //	  skipped; Deny. In by a workload's, too.
 //	input
-//	  established, related: accept. In by a workload's: ICMPv6 130, 131, 132, 133, 135, 136: accept; Normal egress of the
-//	  Workload; then EndpointToHost. Else Normal ingress: invalid: deny; failsafes: accept; tiers; profiles; deny.
+//	  established, related: accept. In one of Settings.Tunnels that is not Proven, and from no host: deny. In by a
+//	  workload's: ICMPv6 130, 131, 132, 133, 135, 136: accept; Normal egress of the Workload; then EndpointToHost. Else
+//	  Normal ingress: invalid: deny; failsafes: accept; ICMPv6 130 to 136 and 143: accept; in a tunnel and from a host:
+//	  accept; tiers; profiles; deny.
 //	forward
 //	  in or out by a workload's that no Workload names: deny. Established, related: accept. Then, each of which must let the
 //	  packet pass: Forward ingress of the interface that it came in by; Normal egress of the workload there; Normal ingress of
@@ -38,10 +40,12 @@
 //	output, before connection tracking
 //	  Untracked egress by the interface chosen before destination NAT, as above; Allow skips Normal egress
 //	output
-//	  established, related: accept. To a workload's: accept. Else Normal egress. What was translated (the bit IPS_DST_NAT of
-//	  the status, whatever other bits are set) has its final interface only in postrouting: there it is judged.
+//	  established, related: accept. To a workload's: accept. Else Normal egress: as ingress, but a tunnel leads to a host.
+//	  What was translated (the bit IPS_DST_NAT of the status, whatever other bits are set) has its final interface only in
+//	  postrouting: there it is judged.
 //
-// PreDNAT and Untracked walk tiers without their end: only a rule decides. They and the source of a workload are judged by the
+// PreDNAT and Untracked walk tiers without their end: only a rule decides; ICMPv6 130 to 136 and 143 go the way of
+// failsafes. They and the source of a workload are judged by the
 // original destination, everything else by the translated one; the source is that before source NAT.
 //
 // Denied is answered instead of dropped if Settings.Reject, at every hook where the kernel can: not in postrouting. The

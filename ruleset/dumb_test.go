@@ -13,6 +13,7 @@ import (
 type dumb struct {
 	p   *Program
 	pkt Packet // as the hook sees it
+	end Packet // after destination NAT
 
 	mark    bool // a stage before accepted
 	notrack bool
@@ -20,14 +21,14 @@ type dumb struct {
 }
 
 func dumbEval(p *Program, pkt *Packet) Verdict {
-	d := &dumb{p: p, pkt: *pkt, last: Verdict{Allowed: true, Reason: NoEndpoint}}
+	d := &dumb{p: p, pkt: *pkt, end: *pkt, last: Verdict{Allowed: true, Reason: NoEndpoint}}
 	if pkt.DNAT {
 		d.pkt.Dst, d.pkt.DstPort = pkt.OrigDst, pkt.OrigPort
 		if pkt.In == "" {
 			d.pkt.Out = pkt.OrigOut
 		}
 	}
-	hooks := []func() bool{d.raw, d.conntrack, d.mangle, func() bool { d.pkt = *pkt; return false }, d.filter}
+	hooks := []func() bool{d.raw, d.conntrack, d.tunnels, d.mangle, func() bool { d.pkt = *pkt; return false }, d.filter}
 	for _, hook := range hooks {
 		if hook() {
 			break
@@ -38,13 +39,13 @@ func dumbEval(p *Program, pkt *Packet) Verdict {
 }
 
 // A columns holds what the table of spec 2.7 has for a chain type.
-type columns struct{ failsafes, replies, profiles, endOfTier, invalid bool }
+type columns struct{ failsafes, replies, profiles, endOfTier, invalid, discovery, tunnels bool }
 
 var chainTypes = map[Stage]columns{
-	Normal:    {failsafes: true, profiles: true, endOfTier: true, invalid: true},
+	Normal:    {failsafes: true, profiles: true, endOfTier: true, invalid: true, discovery: true, tunnels: true},
 	Forward:   {endOfTier: true, invalid: true},
-	PreDNAT:   {failsafes: true, invalid: true},
-	Untracked: {failsafes: true, replies: true},
+	PreDNAT:   {failsafes: true, invalid: true, discovery: true},
+	Untracked: {failsafes: true, replies: true, discovery: true},
 }
 
 // An answer is what a chain says: yes and no are final for it, neither goes on.
@@ -73,6 +74,17 @@ func (d *dumb) chain(v Verdict, c columns, tiers []Tier, profiles []string) answ
 			}
 			return d.open(v, FailsafePort)
 		}
+	}
+	if c.discovery && len(d.pkt.Src.AsSlice()) == 16 && d.pkt.Protocol == ICMPv6 &&
+		slices.Contains([]uint8{130, 131, 132, 133, 134, 135, 136, 143}, d.pkt.ICMPType) {
+		if v.Stage == Normal {
+			return say(yes, Verdict{Reason: HostDiscovery})
+		}
+		return d.open(v, HostDiscovery)
+	}
+	other := map[Direction]netip.Addr{Ingress: d.pkt.Src, Egress: d.pkt.Dst}[v.Direction]
+	if c.tunnels && len(d.tunnelled()) > 0 && d.isNode(other) {
+		return say(yes, Verdict{Reason: HostTunnel})
 	}
 	for _, tier := range tiers {
 		decided, ok := d.tier(tier, v.Direction, c.endOfTier)
@@ -159,6 +171,34 @@ func (d *dumb) conntrack() bool {
 	return false
 }
 
+// tunnels: what is delivered here in a tunnel of the cluster is dropped if it comes from elsewhere.
+func (d *dumb) tunnels() bool {
+	unproven := func(t Tunnel) bool { return !t.Proven }
+	final := d.end
+	if final.In == "" || final.Out != "" || !slices.ContainsFunc((&dumb{p: d.p, pkt: final}).tunnelled(), unproven) || d.isNode(final.Src) {
+		return false
+	}
+	return d.drop(StrangeTunnel, Ingress, EndpointID{})
+}
+
+// tunnelled returns the tunnels that a packet may be in.
+func (d *dumb) tunnelled() (list []Tunnel) {
+	for _, t := range d.p.Settings.Tunnels {
+		family := map[int]Family{4: IPv4, 16: IPv6}[len(d.pkt.Src.AsSlice())]
+		same := []bool{t.Protocol == d.pkt.Protocol, t.Port == 0 || t.Port == d.pkt.DstPort, t.Family == 0 || t.Family == family}
+		if !slices.Contains(same, false) {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+func (d *dumb) isNode(a netip.Addr) bool {
+	within := func(n netip.Prefix) bool { return covers(n, a) }
+	return slices.ContainsFunc(d.p.Settings.TunnelNets, within) ||
+		slices.ContainsFunc(d.content("hosts"), func(m Member) bool { return within(m.Prefix) })
+}
+
 // mangle: pre-DNAT policy, which an endpoint for all interfaces has on those of workloads, too.
 func (d *dumb) mangle() bool {
 	if d.pkt.In == "" || d.mark {
@@ -240,7 +280,7 @@ func (d *dumb) filterForward() bool {
 
 func (d *dumb) podChain(dir Direction, w *Workload) answer {
 	v, tiers, c := Verdict{Direction: dir, Endpoint: w.ID}, w.Normal.Ingress, chainTypes[Normal]
-	c.failsafes = false
+	c.failsafes, c.discovery, c.tunnels = false, false, false
 	if dir == Ingress {
 		return d.chain(v, c, tiers, w.Profiles)
 	}

@@ -7,8 +7,8 @@ func Eval(p *Program, pkt *Packet) Verdict { return Trace(p, pkt, nil) }
 
 // An evaluation takes one packet along its way through the host:
 //
-//	in ──► workload known, source its own ──► Untracked ──► flow known? ──► PreDNAT ──┬──► to a process: workload egress and
-//	       or Untracked of the host endpoint                                          │    EndpointToHost, or Normal ingress
+//	in ──► workload known, source its own ──► flow known? ──► tunnel of ──► PreDNAT ──┬──► to a process: workload egress and
+//	       or Untracked of the host endpoint                   a host?                │    EndpointToHost, or Normal ingress
 //	                                                                                  └──► out again: Forward ingress, workload
 //	                                                                                       egress, workload ingress, Forward egress
 //	a process sends ──► Untracked ──► flow known? ──► Normal egress, unless to a workload ──► out
@@ -34,11 +34,7 @@ type evaluation struct {
 // run goes from station to station until one decides for good: it then returns false.
 func (e *evaluation) run() Verdict {
 	e.verdict = Verdict{Allowed: true, Reason: NoEndpoint}
-	if e.packet.In == "" && e.packet.Out == "" {
-		e.normalAlone()
-		return e.verdict
-	}
-	_ = e.workloadsKnown() && e.ownSource() && e.beforeTracking() && e.newFlow() && e.beforeDNAT() && e.policy()
+	_ = e.workloadsKnown() && e.ownSource() && e.beforeTracking() && e.newFlow() && e.ownTunnel() && e.beforeDNAT() && e.policy()
 	e.verdict.NotTracked = e.verdict.Allowed && e.untracked
 	return e.verdict
 }
@@ -82,8 +78,11 @@ func (e *evaluation) beforeTracking() bool {
 		return true
 	}
 	e.visit(Untracked, dir, ep.ID)
-	if e.failsafe() >= 0 || e.failsafeReply() >= 0 {
+	switch {
+	case e.failsafe() >= 0 || e.failsafeReply() >= 0:
 		return e.pass(FailsafePort)
+	case isDiscovery(&e.original):
+		return e.pass(HostDiscovery)
 	}
 	if e.tiers(ep.Untracked.Tiers(dir)) {
 		e.accepted, e.untracked = e.verdict.Allowed, e.verdict.Allowed
@@ -101,6 +100,20 @@ func (e *evaluation) newFlow() bool {
 	return e.allow(FlowKnown)
 }
 
+// ownTunnel: tunnels to this host begin at hosts of the cluster.
+func (e *evaluation) ownTunnel() bool {
+	if e.packet.In == "" || e.packet.Out != "" {
+		return true
+	}
+	for _, t := range e.program.Settings.Tunnels {
+		if !t.Proven && t.holds(&e.packet) && !e.program.isHost(e.packet.Src) {
+			e.visit(Normal, Ingress, EndpointID{})
+			return e.deny(StrangeTunnel)
+		}
+	}
+	return true
+}
+
 // beforeDNAT is the PreDNAT stage. With an endpoint for all interfaces it sees what workloads send, too.
 func (e *evaluation) beforeDNAT() bool {
 	ep := e.program.hostEndpoint(e.packet.In, PreDNAT)
@@ -113,6 +126,8 @@ func (e *evaluation) beforeDNAT() bool {
 		return e.deny(FlowInvalid)
 	case e.failsafe() >= 0:
 		return e.pass(FailsafePort)
+	case isDiscovery(&e.original):
+		return e.pass(HostDiscovery)
 	case e.tiers(ep.PreDNAT.Ingress):
 		e.accepted = e.verdict.Allowed
 		return e.verdict.Allowed
@@ -150,21 +165,13 @@ func (e *evaluation) normal(dir Direction, iface string) bool {
 	if i := e.failsafe(); i >= 0 {
 		return e.allowBy(FailsafePort, i)
 	}
+	switch {
+	case isDiscovery(&e.packet):
+		return e.allow(HostDiscovery)
+	case e.program.Settings.inTunnel(&e.packet) && e.program.isHost(e.peer()):
+		return e.allow(HostTunnel)
+	}
 	return e.walk(&ep.Normal, ep.Profiles)
-}
-
-// normalAlone is the Normal stage for a packet that says nothing of the rest of its way.
-func (e *evaluation) normalAlone() {
-	ep := e.program.hostEndpoint(e.packet.Interface, Normal)
-	if ep == nil {
-		return
-	}
-	e.visit(Normal, e.packet.Direction, ep.ID)
-	if e.state() == Established || e.state() == Related {
-		e.allow(FlowKnown)
-		return
-	}
-	e.normal(e.packet.Direction, e.packet.Interface)
 }
 
 // forward is the Forward stage of the host endpoint that a packet comes in by or leaves by.

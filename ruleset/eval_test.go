@@ -360,32 +360,6 @@ func TestEvalBeforePolicy(t *testing.T) {
 	}
 }
 
-// TestNormalAlone: a packet that says only its direction and interface meets the normal stage.
-func TestNormalAlone(t *testing.T) {
-	denied := Verdict{Reason: PolicyRule, Endpoint: eth0, Tier: "t", Policy: policyID("deny")}
-	at := func(d Direction, iface string, s ConnState) *Packet {
-		return packet(func(p *Packet) { p.In, p.Direction, p.Interface, p.State = "", d, iface, s })
-	}
-	tests := []struct {
-		name string
-		pkt  *Packet
-		want Verdict
-	}{
-		{"policy", at(Ingress, "eth0", New), denied},
-		{"other direction", at(Egress, "eth0", New), Verdict{Reason: NoProfile, Endpoint: eth0, Direction: Egress}},
-		{"established", at(Ingress, "eth0", Established), Verdict{Allowed: true, Reason: FlowKnown, Endpoint: eth0}},
-		{"invalid", at(Ingress, "eth0", Invalid), Verdict{Reason: FlowInvalid, Endpoint: eth0}},
-		{"wildcard", at(Ingress, "eth1", New), Verdict{Allowed: true, Reason: PolicyRule, Endpoint: anyway, Tier: "t", Policy: policyID("allow")}},
-		{"wildcard is not for workloads", at(Ingress, "cali123", New), Verdict{Allowed: true, Reason: NoEndpoint}},
-		{"nowhere", at(Ingress, "", New), Verdict{Allowed: true, Reason: NoEndpoint}},
-	}
-	for _, test := range tests {
-		if got := Eval(guarded(), test.pkt); got != test.want {
-			t.Errorf("%s: Eval = %+v, want %+v", test.name, got, test.want)
-		}
-	}
-}
-
 func TestZeroValuesDeny(t *testing.T) {
 	if (Verdict{}).Allowed || (Rule{}).Action != Deny || NoProfile != 0 {
 		t.Error("a zero value allows")

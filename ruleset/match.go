@@ -82,6 +82,33 @@ func isPodDiscovery(pkt *Packet) bool {
 	return false
 }
 
+// isDiscovery reports whether a packet is what a host needs to use IPv6 at all: multicast listener discovery (130 to 132,
+// 143), router and neighbour discovery (133 to 136). Without it not even failsafe ports can be reached. It does not leave the
+// link, the kernel takes it from the link only (RFC 4861 section 7.1), and connection tracking leaves it out.
+func isDiscovery(pkt *Packet) bool {
+	return pkt.Protocol == ICMPv6 && !pkt.Src.Is4() && (pkt.ICMPType >= 130 && pkt.ICMPType <= 136 || pkt.ICMPType == 143)
+}
+
+// inTunnel reports whether a packet is in a tunnel between hosts, by what it looks like.
+func (s *Settings) inTunnel(pkt *Packet) bool {
+	for _, t := range s.Tunnels {
+		if t.holds(pkt) {
+			return true
+		}
+	}
+	return false
+}
+
+func (t Tunnel) holds(pkt *Packet) bool {
+	return t.Protocol == pkt.Protocol && (t.Port == 0 || t.Port == pkt.DstPort) && (t.Family == AnyFamily || t.Family == FamilyOf(pkt.Src))
+}
+
+// isHost reports whether an address is one of the cluster's hosts.
+func (p *Program) isHost(a netip.Addr) bool {
+	set := p.Sets[Hosts]
+	return set != nil && set.Contains(a) || inAny(p.Settings.TunnelNets, a)
+}
+
 // findFailsafe returns the index of the failsafe for a port and the address at the other end, or -1.
 func findFailsafe(list []Failsafe, protocol uint8, port uint16, peer netip.Addr) int {
 	for i, f := range list {

@@ -37,12 +37,6 @@ type Packet struct {
 	OrigDst  netip.Addr
 	OrigPort uint16
 	OrigOut  string
-
-	// Direction and Interface are for callers that look at the normal stage of host endpoints alone: they count when In
-	// and Out are both empty. Ingress is delivered to a process of this host, having come in by Interface; Egress is sent
-	// by one and leaves by it.
-	Direction Direction
-	Interface string
 }
 
 // beforeDNAT returns the packet as the stages before destination NAT see it.
@@ -78,13 +72,17 @@ const (
 	PodDiscovery                   // ICMPv6 that a workload needs to reach its host
 	ToOwnWorkload                  // a process of this host sends to a workload of it
 	EndpointToHost                 // Settings.EndpointToHost, after the workload's policy allowed
+	HostDiscovery                  // ICMPv6 without which a host has no IPv6 at all
+	HostTunnel                     // a tunnel to or from another host of the cluster
+	StrangeTunnel                  // a tunnel from somebody who is no host of the cluster
 )
 
 // String returns the reason for people.
 func (r Reason) String() string {
 	return [...]string{"no profile", "no endpoint", "established", "invalid", "failsafe", "policy rule", "end of tier",
 		"profile rule", "profile missing", "no policy", "unknown workload interface", "spoofed source", "tunnel from a workload",
-		"neighbour discovery of a workload", "host to own workload", "endpoint to host action"}[r]
+		"neighbour discovery of a workload", "host to own workload", "endpoint to host action", "neighbour discovery",
+		"tunnel between hosts", "tunnel from no host"}[r]
 }
 
 // A Verdict is the answer for one packet and what decided it: what denied it, or the last that had a say on its way. The

@@ -108,6 +108,11 @@ func TestPath(t *testing.T) {
 		return w
 	}
 	drop := func(p *Program) { p.Settings.EndpointToHost = HostDrop }
+	tunnels := func(p *Program) {
+		p.Settings.Tunnels = []Tunnel{{Protocol: UDP, Port: 4789}, {Protocol: 4, Family: IPv4}, {Protocol: UDP, Port: 51820, Proven: true}}
+		p.Settings.TunnelNets = nets("192.0.2.0/24")
+		p.Sets[Hosts] = NewSet(Addrs, "", members("10.0.0.1/32", "10.0.0.2/32")...)
+	}
 	accept := func(p *Program) { p.Settings.EndpointToHost = HostAccept }
 	spoofing := func(p *Program) { p.Settings.AllowSpoofing = true }
 	type change = func(*Program)
@@ -235,7 +240,34 @@ func TestPath(t *testing.T) {
 		{"pod pings its host", set(onPod1, Normal, Egress, Deny), pkt(way("cali1", ""), v6, icmp(ICMPv6, 128, 0)), "deny: WorkloadEndpoint/pod1 normal egress", nil},
 		{"pod advertises itself as a router", nil, pkt(way("cali1", ""), v6, icmp(ICMPv6, 134, 0)), "deny: endpoint to host action", drop},
 		{"ICMPv6 in IPv4 is a payload", set(onPod1, Normal, Egress, Deny), pkt(way("cali1", ""), icmp(ICMPv6, 135, 0)), "deny: WorkloadEndpoint/pod1 normal egress", nil},
-		{"discovery on a host endpoint is not exempt", set(onEth0, Normal, Ingress, Deny), pkt(way("eth0", ""), v6, icmp(ICMPv6, 135, 0), is(NotTracked)), "deny: HostEndpoint/eth0 normal ingress", nil},
+		{"a host discovers, in", set(onEth0, Normal, Ingress, Deny), pkt(way("eth0", ""), v6, icmp(ICMPv6, 135, 0), is(NotTracked)), "allow: neighbour discovery", nil},
+		{"a host discovers, out", set(onEth0, Normal, Egress, Deny), pkt(way("", "eth0"), v6, icmp(ICMPv6, 136, 0), is(NotTracked)), "allow: neighbour discovery", nil},
+		{"a router advertises itself", set(onAll, Normal, Ingress, Deny), pkt(way("eth7", ""), v6, icmp(ICMPv6, 134, 0), is(NotTracked)), "allow: neighbour discovery", nil},
+		{"a host joins a group", set(onEth0, Normal, Egress, Deny), pkt(way("", "eth0"), v6, icmp(ICMPv6, 143, 0), is(NotTracked)), "allow: neighbour discovery", nil},
+		{"discovery goes by preDNAT", set(onEth0, PreDNAT, Ingress, Deny, onEth0, Normal, Ingress, Deny), pkt(way("eth0", ""), v6, icmp(ICMPv6, 135, 0), is(NotTracked)), "allow: neighbour discovery", nil},
+		{"discovery goes by untracked", set(onEth0, Untracked, Ingress, Deny, onEth0, Normal, Ingress, Deny), pkt(way("eth0", ""), v6, icmp(ICMPv6, 135, 0), is(NotTracked)), "allow: neighbour discovery", nil},
+		{"discovery goes by untracked, out", set(onEth0, Untracked, Egress, Deny), pkt(way("", "eth0"), v6, icmp(ICMPv6, 136, 0), is(NotTracked)), "allow: neighbour discovery", nil},
+		{"a redirect is no discovery", set(onEth0, Normal, Ingress, Deny), pkt(way("eth0", ""), v6, icmp(ICMPv6, 137, 0)), "deny: HostEndpoint/eth0 normal ingress", nil},
+		{"a ping is no discovery", set(onEth0, Normal, Ingress, Deny), pkt(way("eth0", ""), v6, icmp(ICMPv6, 128, 0)), "deny: HostEndpoint/eth0 normal ingress", nil},
+		{"forwarded discovery is policy's", set(onEth0, Forward, Ingress, Deny), pkt(way("eth0", "eth1"), v6, icmp(ICMPv6, 135, 0), is(NotTracked)), "deny: HostEndpoint/eth0 forward ingress", nil},
+		{"VXLAN from a host", set(onEth0, Normal, Ingress, Deny), pkt(way("eth0", ""), udp, to(4789)), "allow: tunnel between hosts", tunnels},
+		{"VXLAN from a host of TunnelNets", set(onEth0, Normal, Ingress, Deny), pkt(way("eth0", ""), udp, to(4789), from("192.0.2.7")), "allow: tunnel between hosts", tunnels},
+		{"VXLAN from a stranger", set(onEth0, Normal, Ingress, Allow), pkt(way("eth0", ""), udp, to(4789), from("192.0.3.7")), "deny: tunnel from no host", tunnels},
+		{"VXLAN from a stranger, no endpoint", nil, pkt(way("eth0", ""), udp, to(4789), from("192.0.3.7")), "deny: tunnel from no host", func(p *Program) { tunnels(p); clear(p.Endpoints) }},
+		{"VXLAN from a stranger, let in before NAT", set(onEth0, PreDNAT, Ingress, Allow), pkt(way("eth0", ""), udp, to(4789), from("192.0.3.7")), "deny: tunnel from no host", tunnels},
+		{"VXLAN from a stranger, not tracked", set(onEth0, Untracked, Ingress, Allow), pkt(way("eth0", ""), udp, to(4789), from("192.0.3.7")), "deny: tunnel from no host", tunnels},
+		{"VXLAN from a host, denied before NAT", set(onEth0, PreDNAT, Ingress, Deny), pkt(way("eth0", ""), udp, to(4789)), "deny: HostEndpoint/eth0 pre-DNAT ingress", tunnels},
+		{"VXLAN of a known flow", nil, pkt(way("eth0", ""), udp, to(4789), from("192.0.3.7"), is(Established)), "allow: established", tunnels},
+		{"VXLAN that this host passes on", set(onEth0, Forward, Ingress, Deny), pkt(way("eth0", "eth1"), udp, to(4789)), "deny: HostEndpoint/eth0 forward ingress", tunnels},
+		{"VXLAN to a host", set(onEth0, Normal, Egress, Deny), pkt(way("", "eth0"), udp, to(4789)), "allow: tunnel between hosts", tunnels},
+		{"VXLAN to a stranger", set(onEth0, Normal, Egress, Deny), pkt(way("", "eth0"), udp, to(4789), dst("192.0.3.7")), "deny: HostEndpoint/eth0 normal egress", tunnels},
+		{"VXLAN from a pod to its host, a tunnel", set(onPod1, Normal, Egress, Allow), pkt(way("cali2", ""), udp, to(4789), from("10.0.0.2")), "deny: tunnel from no host", func(p *Program) { tunnels(p); p.Settings.AllowVXLAN = true; p.Sets[Hosts] = nil }},
+		{"VXLAN in IPv6, the tunnel is IPv4", set(onEth0, Normal, Ingress, Deny), pkt(way("eth0", ""), v6, udp, to(4789)), "deny: HostEndpoint/eth0 normal ingress", func(p *Program) { tunnels(p); p.Settings.Tunnels[0].Family = IPv4 }},
+		{"IPIP from a host", set(onEth0, Normal, Ingress, Deny), pkt(way("eth0", ""), portless(4)), "allow: tunnel between hosts", tunnels},
+		{"IPIP, no tunnels", set(onEth0, Normal, Ingress, Deny), pkt(way("eth0", ""), portless(4)), "deny: HostEndpoint/eth0 normal ingress", nil},
+		{"WireGuard from a stranger is policy's", set(onEth0, Normal, Ingress, Allow), pkt(way("eth0", ""), udp, to(51820), from("192.0.3.7")), "allow: HostEndpoint/eth0 normal ingress", tunnels},
+		{"WireGuard from a host", set(onEth0, Normal, Ingress, Deny), pkt(way("eth0", ""), udp, to(51820)), "allow: tunnel between hosts", tunnels},
+		{"tunnels, the hosts are not known", set(onEth0, Normal, Ingress, Allow), pkt(way("eth0", ""), udp, to(4789)), "deny: tunnel from no host", func(p *Program) { tunnels(p); delete(p.Sets, Hosts) }},
 		{"VXLAN from a pod", set(onPod1, Normal, Egress, Allow), pkt(way("cali1", "eth0"), udp, to(4789)), "deny: tunnel from a workload", nil},
 		{"VXLAN from a pod to its host", set(onPod1, Normal, Egress, Allow), pkt(way("cali1", ""), udp, to(4789)), "deny: tunnel from a workload", accept},
 		{"VXLAN from a pod, allowed", nil, pkt(way("cali1", "eth0"), udp, to(4789)), "allow: profile rule", func(p *Program) { p.Settings.AllowVXLAN = true }},

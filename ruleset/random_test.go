@@ -141,6 +141,15 @@ func drawProgram(t *rapid.T) *Program {
 		AllowVXLAN: rarely(t), AllowIPIP: rarely(t), EndpointToHost: draw(t, []HostAction{HostDrop, HostReturn, HostAccept}),
 	}
 	if rarely(t) {
+		p.Settings.Tunnels = []Tunnel{
+			{Protocol: UDP, Port: draw(t, portPool), Family: draw(t, []Family{AnyFamily, IPv4, IPv6}), Proven: rarely(t)}, {Protocol: 4, Proven: rarely(t)},
+		}
+		p.Settings.TunnelNets = drawNets(t)
+		if !rarely(t) {
+			p.Sets[Hosts] = NewSet(Addrs, "", members(some(t, netPool, 2)...)...)
+		}
+	}
+	if rarely(t) {
 		f := Failsafe{Protocol: TCP, Port: draw(t, portPool), Net: netip.MustParsePrefix(draw(t, netPool))}
 		p.Settings.FailsafeIngress, p.Settings.FailsafeEgress = []Failsafe{f}, []Failsafe{{Protocol: UDP, Port: 80}}
 	}
@@ -174,7 +183,7 @@ func drawPacket(t *rapid.T) *Packet {
 	if HasPorts(pkt.Protocol) {
 		pkt.SrcPort, pkt.DstPort = draw(t, portPool), draw(t, portPool)
 	} else {
-		pkt.ICMPType, pkt.ICMPCode = draw(t, []uint8{0, 8, 128, 130, 134, 135}), draw(t, []uint8{0, 1})
+		pkt.ICMPType, pkt.ICMPCode = draw(t, []uint8{0, 8, 128, 130, 134, 135, 137, 143}), draw(t, []uint8{0, 1})
 	}
 	if rarely(t) {
 		pkt.DNAT, pkt.OrigDst, pkt.OrigPort = true, netip.MustParseAddr(same.Draw(t, "original")), pkt.DstPort

@@ -35,6 +35,24 @@ type Settings struct {
 	AllowSpoofing bool
 	// AllowVXLAN and AllowIPIP: workloads may send packets in tunnels, which hide them from policy.
 	AllowVXLAN, AllowIPIP bool
+	// Tunnels carry packets of workloads between the hosts of the cluster, which are those in the set [Hosts] and in
+	// TunnelNets (spec 2.9).
+	Tunnels    []Tunnel
+	TunnelNets []netip.Prefix
+}
+
+// Hosts is the set of the addresses of the cluster's hosts. A Program holds it if Settings have Tunnels.
+const Hosts SetID = "hosts"
+
+// A Tunnel is a protocol in which hosts of the cluster send each other packets of workloads. No policy of a host endpoint in
+// the normal stage concerns it: it would have to know the hosts. What comes in one from elsewhere is denied, for what is
+// inside it could pretend to be from any workload.
+type Tunnel struct {
+	Protocol uint8
+	Port     uint16 // destination; 0: the protocol has no ports
+	Family   Family // of the packets outside
+	// Proven: the hosts prove to each other who they are. What comes from elsewhere is then a matter of policy.
+	Proven bool
 }
 
 // A HostAction is DefaultEndpointToHostAction (spec 2.8). The zero value drops.

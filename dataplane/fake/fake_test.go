@@ -30,7 +30,7 @@ func program() *ruleset.Program {
 }
 
 func packet(m ruleset.Member) *ruleset.Packet {
-	return &ruleset.Packet{Interface: "eth0", Protocol: ruleset.TCP, Src: m.Prefix.Addr(), Dst: netip.MustParseAddr("192.0.2.9")}
+	return &ruleset.Packet{In: "eth0", Protocol: ruleset.TCP, Src: m.Prefix.Addr(), Dst: netip.MustParseAddr("192.0.2.9")}
 }
 
 func change(id ruleset.SetID, d *ruleset.SetDelta) *ruleset.Delta {

@@ -526,6 +526,12 @@ func readCause(comment string) (ruleset.Reason, bool) {
 		return ruleset.UnknownInterface, true
 	case "neighbour discovery of a workload":
 		return ruleset.PodDiscovery, true
+	case discoveryRemark:
+		return ruleset.HostDiscovery, true
+	case hostTunnelRemark:
+		return ruleset.HostTunnel, true
+	case strangeTunnelRemark:
+		return ruleset.StrangeTunnel, true
 	case "host to own workload":
 		return ruleset.ToOwnWorkload, true
 	case "endpoint to host":

@@ -122,7 +122,7 @@ func (c *tested) enough(t testing.TB) {
 			t.Errorf("state %d came %d times", s, c.states[s])
 		}
 	}
-	for r := ruleset.NoProfile; r <= ruleset.EndpointToHost; r++ {
+	for r := ruleset.NoProfile; r <= ruleset.StrangeTunnel; r++ {
 		if c.reasons[r] == 0 {
 			t.Errorf("reason %q never", r)
 		}

@@ -43,7 +43,7 @@ var (
 	ports      = []uint16{0, 1, 22, 53, 79, 80, 81, 443, 4789, 9090, 9091, 9092, 65534, 65535}
 	protos     = []uint8{ruleset.TCP, ruleset.UDP, ruleset.ICMP, ruleset.ICMPv6, ruleset.SCTP, ruleset.UDPLite, 4, 47, 253}
 	interfaces = []string{"t0", "t1", "x0", "cali0", "cali1", "cali2"}
-	setIDs     = []ruleset.SetID{"a", "b", "c", "missing", "n1", "n2"}
+	setIDs     = []ruleset.SetID{"a", "b", "c", "missing", "n1", "n2", ruleset.Hosts}
 )
 
 func addrsOf(list ...string) (out []netip.Addr) {
@@ -266,6 +266,13 @@ func (g generator) settings() ruleset.Settings {
 	}
 	if g.one(2) {
 		s.LogRate = ruleset.LogRate{Packets: 10, Per: pick(g, time.Second, time.Minute, time.Hour, 24*time.Hour), Burst: pick[uint32](g, 0, 7)}
+	}
+	if g.one(2) {
+		s.Tunnels = []ruleset.Tunnel{
+			{Protocol: ruleset.UDP, Port: pick[uint16](g, 4789, 4789, 9090), Family: pick(g, ruleset.AnyFamily, ruleset.IPv4, ruleset.IPv6), Proven: g.one(3)},
+			{Protocol: 4, Family: pick(g, ruleset.AnyFamily, ruleset.IPv4), Proven: g.one(3)},
+		}
+		s.TunnelNets = list(g, 2, g.net)
 	}
 	return s
 }

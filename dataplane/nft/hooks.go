@@ -33,7 +33,7 @@ func (u *builder) base(o owners) {
 	u.forward(o)
 	u.output(o)
 	u.postrouting(o)
-	if u.settings.Reject && len(o.active()) > 0 {
+	if u.settings.Reject && len(o.active())+len(u.settings.Tunnels) > 0 {
 		u.reject()
 	}
 }
@@ -99,6 +99,7 @@ func (u *builder) input(o owners) {
 		}
 		return c.then(goTo(guestsChain), "")
 	})...)
+	rules = append(rules, u.strangeTunnels()...)
 	chains := map[string][]*Rule{}
 	for name, ep := range o.named {
 		chains[name] = u.entry(ep)

@@ -141,9 +141,11 @@ func (p *part) checkValid() []*Rule {
 
 // normal adds the chains of the Normal stage.
 func (p *part) normal(ep *ruleset.Endpoint, denied exit, path ...string) {
-	head := append(p.checkValid(), p.failsafes(p.dir, p.to(), exit{verdict: nfAccept})...)
+	accepted := exit{verdict: nfAccept}
+	head := append(p.checkValid(), p.failsafes(p.dir, p.to(), accepted)...)
+	head = slices.Concat(head, discoveries(accepted), p.hostTunnels())
 	stages := append(p.flatten(ruleset.Normal, &ep.Normal, p.dir), p.profiles(ep.Profiles, p.dir))
-	p.add(p.at(ruleset.Normal, path...), head, stages, exits{deny: denied, accept: exit{verdict: nfAccept}})
+	p.add(p.at(ruleset.Normal, path...), head, stages, exits{deny: denied, accept: accepted})
 }
 
 // forward adds the chains of the Forward stage. They return when they let a packet pass.
@@ -161,9 +163,10 @@ func (p *part) raw(ep *ruleset.Endpoint, path ...string) {
 		p.flatten(ruleset.Untracked, &ep.Untracked, p.dir), exits{accept: goTo(untrackChain), next: back})
 }
 
-// untrackedFailsafes returns the rules that keep failsafe ports and their replies out of the Untracked stage.
+// untrackedFailsafes returns the rules that keep failsafe ports, their replies and neighbour discovery out of the Untracked
+// stage.
 func (p *part) untrackedFailsafes(x exit) []*Rule {
-	return append(p.failsafes(p.dir, p.to(), x), p.failsafes(1-p.dir, source, x)...)
+	return slices.Concat(p.failsafes(p.dir, p.to(), x), p.failsafes(1-p.dir, source, x), discoveries(x))
 }
 
 // egress adds the chains that only egress has.
@@ -219,6 +222,7 @@ func (p *part) early(ep *ruleset.Endpoint, view ...string) {
 func (p *part) preDNAT(ep *ruleset.Endpoint, path []string, x exits) {
 	x[deny] = p.denial()
 	head := append(p.checkValid(), p.failsafes(p.dir, p.to(), x[next])...)
+	head = append(head, discoveries(x[next])...)
 	p.add(p.at(ruleset.PreDNAT, path...), head, p.flatten(ruleset.PreDNAT, &ep.PreDNAT, p.dir), x)
 }
 

@@ -24,25 +24,30 @@ func (u *builder) strangers(w way, o owners) []*Rule {
 // guests adds the chain for what workloads send to their own host.
 func (u *builder) guests(o owners) {
 	rules := append(u.strangers(wayIn(), o), u.sources(o), ifKnown().then(exit{verdict: nfAccept}, ""))
+	rules = append(rules, u.strangeTunnels()...)
 	if o.all != nil && u.has(o.all, ruleset.PreDNAT, ruleset.Ingress) {
 		u.addChain(guestsChain+"-early", "", views(o.all, "guest", "pre-dnat")...)
 		rules = append(rules, always().jump(guestsChain+"-early"))
 	}
 	for _, types := range [][2]byte{{130, 133}, {135, 136}} { // ruleset: PodDiscovery
-		rules = append(rules, discovery(types[0], types[1]))
+		rules = append(rules, discovery(types[0], types[1]).counted(exit{verdict: nfAccept}, "neighbour discovery of a workload"))
 	}
 	rules = append(rules, u.workloadEgress(o), always().counted(exit{}, "no verdict from the workload"))
 	u.addChain(guestsChain, "what workloads send to this host", rules...)
 }
 
-// discovery returns the rule that accepts what a workload needs to find its host.
-func discovery(first, last byte) *Rule {
+// discovery returns the condition that a packet is of some types of ICMPv6.
+func discovery(first, last byte) condition {
+	c := icmpv6Type().cmp(unix.NFT_CMP_GTE, []byte{first}).cmp(unix.NFT_CMP_LTE, []byte{last})
+	text := "icmpv6 type " + portText(ruleset.PortRange{First: uint16(first), Last: uint16(last)}) + " "
+	return condition{text: text, code: c}
+}
+
+// icmpv6Type loads the type of what is ICMPv6.
+func icmpv6Type() code {
 	c := code{}.meta(unix.NFT_META_NFPROTO, regFirst).cmp(unix.NFT_CMP_EQ, []byte{nfprotoIPv6})
 	c = c.meta(unix.NFT_META_L4PROTO, regFirst).cmp(unix.NFT_CMP_EQ, []byte{ruleset.ICMPv6})
-	c = c.payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, regFirst).
-		cmp(unix.NFT_CMP_GTE, []byte{first}).cmp(unix.NFT_CMP_LTE, []byte{last})
-	text := "icmpv6 type " + portText(ruleset.PortRange{First: uint16(first), Last: uint16(last)}) + " "
-	return condition{text: text, code: c}.counted(exit{verdict: nfAccept}, "neighbour discovery of a workload")
+	return c.payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, regFirst)
 }
 
 // sources returns the rule that leads to the chains that deny what a workload sends from addresses that are not its own.
