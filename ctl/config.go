@@ -1,9 +1,11 @@
 package ctl
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -29,8 +31,40 @@ type StoreConfig struct {
 	// Paths of PEM files, or the PEM text itself; never both.
 	KeyFile, CertFile, CAFile string
 	Key, Cert, CA             string
+	// Kubernetes is for that type only.
+	Kubernetes KubernetesConfig
 	// Source says where the settings came from, for people.
 	Source string
+}
+
+// String names the datastore for people, without secrets.
+func (cfg StoreConfig) String() string {
+	k := cfg.Kubernetes
+	switch {
+	case cfg.Type != TypeKubernetes && cfg.DiscoverySRV != "":
+		return "the etcd servers that DNS names for " + cfg.DiscoverySRV
+	case cfg.Type != TypeKubernetes:
+		return strings.Join(cfg.Endpoints, ",")
+	case k.Context != "":
+		return "Kubernetes (context " + k.Context + ")"
+	}
+	return strings.TrimSpace("Kubernetes " + cmp.Or(k.Endpoint, k.Kubeconfig))
+}
+
+// A KubernetesConfig says how to reach the API of Kubernetes (spec 3.7). With neither Kubeconfig nor Inline nor Endpoint it
+// is the cluster in which the program runs.
+type KubernetesConfig struct {
+	// Kubeconfig is a path; Inline is the text of such a file and beats it. Context is the one to use, "" for its current one.
+	Kubeconfig, Inline, Context string
+	// Endpoint is a URL. It and the rest beat what a kubeconfig says. The files are PEM.
+	Endpoint, KeyFile, CertFile, CAFile, Token string
+	// Insecure leaves out the check of the server's certificate.
+	Insecure bool
+	// QPS and Burst limit requests; 0 is the client's own limit.
+	QPS   float32
+	Burst int
+	// APIGroup forces crd.projectcalico.org/v1 or projectcalico.org/v3; "" finds out.
+	APIGroup string
 }
 
 // errNoStore says that no datastore is configured and none runs here.
@@ -43,7 +77,8 @@ type configFile struct {
 	Spec              configSpec `json:"spec"`
 }
 
-// configSpec has every field that a file may set; those for Kubernetes are accepted and not used.
+// configSpec has every field that a file may set. K8sDisableNodePoll and UsePodCIDR are about parts of calicoctl that are
+// not here, and have no effect.
 type configSpec struct {
 	DatastoreType            string  `json:"datastoreType"`
 	EtcdEndpoints            string  `json:"etcdEndpoints"`
@@ -75,27 +110,50 @@ type configSpec struct {
 // A variable is a setting that the environment may make.
 type variable struct {
 	name string
-	set  *string
+	set  func(string) error
 }
 
-// variables returns where the environment's settings go. The Kubernetes ones are here because they choose that datastore.
+// variables returns what the environment's settings do.
 func (s *configSpec) variables() []variable {
 	return []variable{
-		{"DATASTORE_TYPE", &s.DatastoreType},
-		{"ETCD_ENDPOINTS", &s.EtcdEndpoints},
-		{"ETCD_DISCOVERY_SRV", &s.EtcdDiscoverySrv},
-		{"ETCD_USERNAME", &s.EtcdUsername},
-		{"ETCD_PASSWORD", &s.EtcdPassword},
-		{"ETCD_KEY_FILE", &s.EtcdKeyFile},
-		{"ETCD_CERT_FILE", &s.EtcdCertFile},
-		{"ETCD_CA_CERT_FILE", &s.EtcdCACertFile},
-		{"KUBECONFIG", &s.Kubeconfig},
-		{"K8S_API_ENDPOINT", &s.K8sAPIEndpoint},
+		{"DATASTORE_TYPE", setText(&s.DatastoreType)},
+		{"ETCD_ENDPOINTS", setText(&s.EtcdEndpoints)},
+		{"ETCD_DISCOVERY_SRV", setText(&s.EtcdDiscoverySrv)},
+		{"ETCD_USERNAME", setText(&s.EtcdUsername)},
+		{"ETCD_PASSWORD", setText(&s.EtcdPassword)},
+		{"ETCD_KEY_FILE", setText(&s.EtcdKeyFile)},
+		{"ETCD_CERT_FILE", setText(&s.EtcdCertFile)},
+		{"ETCD_CA_CERT_FILE", setText(&s.EtcdCACertFile)},
+		{"KUBECONFIG", setText(&s.Kubeconfig)},
+		{"K8S_API_ENDPOINT", setText(&s.K8sAPIEndpoint)},
+		{"K8S_KEY_FILE", setText(&s.K8sKeyFile)},
+		{"K8S_CERT_FILE", setText(&s.K8sCertFile)},
+		{"K8S_CA_FILE", setText(&s.K8sCAFile)},
+		{"K8S_INSECURE_SKIP_TLS_VERIFY", setParsed(&s.K8sInsecureSkipTLSVerify, strconv.ParseBool)},
+		{"K8S_DISABLE_NODE_POLL", setParsed(&s.K8sDisableNodePoll, strconv.ParseBool)},
+		{"USE_POD_CIDR", setParsed(&s.UsePodCIDR, strconv.ParseBool)},
+		{"K8S_CLIENT_QPS", setParsed(&s.K8sClientQPS, parseFloat)},
+		{"K8S_CLIENT_BURST", setParsed(&s.K8sClientBurst, strconv.Atoi)},
+		{"K8S_CURRENT_CONTEXT", setText(&s.K8sCurrentContext)},
+		{"CALICO_API_GROUP", setText(&s.CalicoAPIGroup)},
 	}
 }
 
+func setText(to *string) func(string) error {
+	return func(value string) error { *to = value; return nil }
+}
+
+func setParsed[T any](to *T, parse func(string) (T, error)) func(string) error {
+	return func(value string) (err error) { *to, err = parse(value); return err }
+}
+
+func parseFloat(text string) (float32, error) {
+	value, err := strconv.ParseFloat(text, 32)
+	return float32(value), err
+}
+
 // loadConfig finds the datastore: the file if it exists, and then nothing else; otherwise the environment; with neither
-// the store that runs on this host.
+// the store that runs on this host, else the Kubernetes that kubectl would use.
 func (c *cli) loadConfig(path string) (StoreConfig, error) {
 	if _, err := os.Stat(path); err == nil {
 		return c.configFromFile(path)
@@ -103,11 +161,24 @@ func (c *cli) loadConfig(path string) (StoreConfig, error) {
 		return StoreConfig{}, &stdoutError{fmt.Errorf("Error reading config file: %s", path)}
 	}
 	var spec configSpec
-	names := c.readEnv(&spec)
-	if len(names) == 0 {
-		return c.localStore()
+	names, err := c.readEnv(&spec)
+	if err != nil {
+		return StoreConfig{}, err
 	}
-	return spec.storeConfig("the environment (" + strings.Join(names, ", ") + ")")
+	if c.context != "" {
+		names = append(names, "--context")
+	}
+	if len(names) > 0 {
+		return c.storeConfig(spec, "the environment ("+strings.Join(names, ", ")+")")
+	}
+	if _, err := os.Stat(c.env.Socket); err == nil {
+		return StoreConfig{Type: TypeEtcd, Endpoints: []string{"unix://" + c.env.Socket}, Source: "the default"}, nil
+	}
+	if place := c.kubernetesHere(); place != "" {
+		return c.storeConfig(spec, "the default ("+place+")")
+	}
+	return StoreConfig{}, fmt.Errorf("%w is configured and none runs on this host: %s does not exist "+
+		"(start one with `margay standalone`, or name one by ETCD_ENDPOINTS or in %s)", errNoStore, c.env.Socket, c.env.ConfigFile)
 }
 
 // configFromFile reads a file. Variables that are set as well have no effect, which the source says.
@@ -121,10 +192,34 @@ func (c *cli) configFromFile(path string) (StoreConfig, error) {
 		return StoreConfig{}, fmt.Errorf("syntax error in %s: %w", path, err)
 	}
 	source := "file " + path
-	if ignored := c.readEnv(&configSpec{}); len(ignored) > 0 {
+	if ignored, _ := c.readEnv(&configSpec{}); len(ignored) > 0 {
 		source += fmt.Sprintf(", which exists, so that %s in the environment has no effect", strings.Join(ignored, ", "))
 	}
-	return spec.storeConfig(source)
+	return c.storeConfig(spec, source)
+}
+
+// kubernetesHere says by what a Kubernetes is found that nobody named: kubectl's file, or the cluster around this process.
+func (c *cli) kubernetesHere() string {
+	if file := c.homeKubeconfig(); file != "" {
+		return file
+	}
+	if c.env.Getenv("KUBERNETES_SERVICE_HOST") != "" {
+		return "KUBERNETES_SERVICE_HOST"
+	}
+	return ""
+}
+
+// homeKubeconfig returns kubectl's file, "" if there is none.
+func (c *cli) homeKubeconfig() string {
+	home := c.env.Getenv("HOME")
+	if home == "" {
+		return ""
+	}
+	file := filepath.Join(home, ".kube", "config")
+	if _, err := os.Stat(file); err != nil {
+		return ""
+	}
+	return file
 }
 
 func parseConfig(data []byte) (configSpec, error) {
@@ -155,33 +250,27 @@ func plainYAMLError(err error) error {
 
 // readEnv fills spec from the environment and returns the names of the variables that are set. A variable may carry the
 // prefix CALICO_, which then wins.
-func (c *cli) readEnv(spec *configSpec) []string {
+func (c *cli) readEnv(spec *configSpec) ([]string, error) {
 	var names []string
 	for _, v := range spec.variables() {
 		for _, name := range []string{"CALICO_" + v.name, v.name} {
-			if value := c.env.Getenv(name); value != "" {
-				*v.set = value
-				names = append(names, name)
-				break
+			value := c.env.Getenv(name)
+			if value == "" {
+				continue
 			}
+			if err := v.set(value); err != nil {
+				return names, fmt.Errorf("read the environment: %s: %w", name, err)
+			}
+			names = append(names, name)
+			break
 		}
 	}
-	return names
+	return names, nil
 }
 
-// localStore returns the store of this host, if its socket is there.
-func (c *cli) localStore() (StoreConfig, error) {
-	cfg := StoreConfig{Type: TypeEtcd, Endpoints: []string{"unix://" + c.env.Socket}, Source: "the default"}
-	if _, err := os.Stat(c.env.Socket); err != nil {
-		return cfg, fmt.Errorf("%w is configured and none runs on this host: %s does not exist "+
-			"(start one with `margay standalone`, or name one by ETCD_ENDPOINTS or in %s)",
-			errNoStore, c.env.Socket, c.env.ConfigFile)
-	}
-	return cfg, nil
-}
-
-// storeConfig decides on the type of datastore and refuses what contradicts itself (spec 3.7).
-func (s configSpec) storeConfig(source string) (StoreConfig, error) {
+// storeConfig decides on the type of datastore and refuses what contradicts itself (spec 3.7). calicoctl takes --context from
+// the environment alone; here it counts with a file, too.
+func (c *cli) storeConfig(s configSpec, source string) (StoreConfig, error) {
 	cfg := StoreConfig{
 		Type: s.DatastoreType, Endpoints: endpoints(s.EtcdEndpoints), DiscoverySRV: s.EtcdDiscoverySrv,
 		Username: s.EtcdUsername, Password: s.EtcdPassword,
@@ -191,9 +280,12 @@ func (s configSpec) storeConfig(source string) (StoreConfig, error) {
 	}
 	if cfg.Type == "" {
 		cfg.Type = TypeKubernetes
-		if len(cfg.Endpoints) > 0 {
+		if len(cfg.Endpoints) > 0 || cfg.DiscoverySRV != "" {
 			cfg.Type = TypeEtcd
 		}
+	}
+	if cfg.Type == TypeKubernetes {
+		cfg = StoreConfig{Type: TypeKubernetes, Kubernetes: c.kubernetesConfig(s), Source: source}
 	}
 	if err := cfg.check(); err != nil {
 		return cfg, fmt.Errorf("%w; the settings come from %s", err, source)
@@ -201,13 +293,24 @@ func (s configSpec) storeConfig(source string) (StoreConfig, error) {
 	return cfg, nil
 }
 
+func (c *cli) kubernetesConfig(s configSpec) KubernetesConfig {
+	k := KubernetesConfig{
+		Kubeconfig: s.Kubeconfig, Inline: s.KubeconfigInline, Context: cmp.Or(c.context, s.K8sCurrentContext),
+		Endpoint: s.K8sAPIEndpoint, KeyFile: s.K8sKeyFile, CertFile: s.K8sCertFile, CAFile: s.K8sCAFile, Token: s.K8sAPIToken,
+		Insecure: s.K8sInsecureSkipTLSVerify, QPS: s.K8sClientQPS, Burst: s.K8sClientBurst, APIGroup: s.CalicoAPIGroup,
+	}
+	if k.Kubeconfig == "" && k.Inline == "" && k.Endpoint == "" {
+		k.Kubeconfig = c.homeKubeconfig()
+	}
+	return k
+}
+
 func (cfg StoreConfig) check() error {
 	inline := cfg.Key != "" || cfg.Cert != "" || cfg.CA != ""
 	files := cfg.KeyFile != "" || cfg.CertFile != "" || cfg.CAFile != ""
 	switch {
 	case cfg.Type == TypeKubernetes:
-		return errors.New("datastore type kubernetes is not supported by this build yet " +
-			"(set datastoreType or DATASTORE_TYPE to etcdv3 and name the etcd endpoints)")
+		return nil
 	case cfg.Type != TypeEtcd:
 		return fmt.Errorf("unknown datastore type %s (etcdv3 or kubernetes)", strconv.Quote(cfg.Type))
 	case len(cfg.Endpoints) > 0 && cfg.DiscoverySRV != "":

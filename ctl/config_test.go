@@ -20,6 +20,7 @@ func TestConfig(t *testing.T) {
 		file    string // "": there is none
 		env     map[string]string
 		socket  bool
+		context string
 		want    StoreConfig
 		wantErr string // a part of the error
 	}{
@@ -35,8 +36,32 @@ func TestConfig(t *testing.T) {
 			want: StoreConfig{Type: TypeEtcd, Endpoints: []string{"http://a:1"}, Source: "the environment (CALICO_ETCD_ENDPOINTS)"}},
 		{name: "type without endpoints", env: map[string]string{"DATASTORE_TYPE": "etcdv3"}, wantErr: "no etcd endpoints specified"},
 		{name: "unknown type", env: map[string]string{"DATASTORE_TYPE": "zookeeper"}, wantErr: `unknown datastore type "zookeeper"`},
-		{name: "Kubernetes", env: map[string]string{"DATASTORE_TYPE": "kubernetes"}, wantErr: "datastore type kubernetes is not supported by this build yet"},
-		{name: "Kubernetes by kubeconfig", env: map[string]string{"KUBECONFIG": "/root/.kube/config"}, wantErr: "the settings come from the environment (KUBECONFIG)"},
+		{name: "discovery alone is etcd", env: map[string]string{"ETCD_DISCOVERY_SRV": "example.org"},
+			want: StoreConfig{Type: TypeEtcd, DiscoverySRV: "example.org", Source: "the environment (ETCD_DISCOVERY_SRV)"}},
+		{name: "Kubernetes around the process", env: map[string]string{"DATASTORE_TYPE": "kubernetes"},
+			want: StoreConfig{Type: TypeKubernetes, Source: "the environment (DATASTORE_TYPE)"}},
+		{name: "kubectl's file", env: map[string]string{"DATASTORE_TYPE": "kubernetes", "HOME": "HOME"},
+			want: StoreConfig{Type: TypeKubernetes, Kubernetes: KubernetesConfig{Kubeconfig: "HOME/.kube/config"}, Source: "the environment (DATASTORE_TYPE)"}},
+		{name: "kubectl's file, when nothing else is there", env: map[string]string{"HOME": "HOME"},
+			want: StoreConfig{Type: TypeKubernetes, Kubernetes: KubernetesConfig{Kubeconfig: "HOME/.kube/config"}, Source: "the default (HOME/.kube/config)"}},
+		{name: "a store here beats kubectl's file", socket: true, env: map[string]string{"HOME": "HOME"},
+			want: StoreConfig{Type: TypeEtcd, Endpoints: []string{"unix://SOCKET"}, Source: "the default"}},
+		{name: "a server beats kubectl's file", env: map[string]string{"HOME": "HOME", "K8S_API_ENDPOINT": "https://a:6443"},
+			want: StoreConfig{Type: TypeKubernetes, Kubernetes: KubernetesConfig{Endpoint: "https://a:6443"}, Source: "the environment (K8S_API_ENDPOINT)"}},
+		{name: "all of the environment, Kubernetes", env: map[string]string{"KUBECONFIG": "f", "K8S_API_ENDPOINT": "https://a:6443", "K8S_KEY_FILE": "k",
+			"K8S_CERT_FILE": "c", "K8S_CA_FILE": "a", "K8S_INSECURE_SKIP_TLS_VERIFY": "true", "K8S_DISABLE_NODE_POLL": "true", "USE_POD_CIDR": "true",
+			"K8S_CLIENT_QPS": "1.5", "K8S_CLIENT_BURST": "7", "K8S_CURRENT_CONTEXT": "x", "CALICO_API_GROUP": "projectcalico.org/v3"},
+			want: StoreConfig{Type: TypeKubernetes, Kubernetes: KubernetesConfig{Kubeconfig: "f", Endpoint: "https://a:6443", KeyFile: "k", CertFile: "c",
+				CAFile: "a", Insecure: true, QPS: 1.5, Burst: 7, Context: "x", APIGroup: "projectcalico.org/v3"},
+				Source: "the environment (KUBECONFIG, K8S_API_ENDPOINT, K8S_KEY_FILE, K8S_CERT_FILE, K8S_CA_FILE, K8S_INSECURE_SKIP_TLS_VERIFY, " +
+					"K8S_DISABLE_NODE_POLL, USE_POD_CIDR, K8S_CLIENT_QPS, K8S_CLIENT_BURST, K8S_CURRENT_CONTEXT, CALICO_API_GROUP)"}},
+		{name: "--context beats the environment", context: "y", env: map[string]string{"KUBECONFIG": "f", "K8S_CURRENT_CONTEXT": "x"},
+			want: StoreConfig{Type: TypeKubernetes, Kubernetes: KubernetesConfig{Kubeconfig: "f", Context: "y"},
+				Source: "the environment (KUBECONFIG, K8S_CURRENT_CONTEXT, --context)"}},
+		{name: "--context alone", context: "y", socket: true,
+			want: StoreConfig{Type: TypeKubernetes, Kubernetes: KubernetesConfig{Context: "y"}, Source: "the environment (--context)"}},
+		{name: "no number", env: map[string]string{"CALICO_K8S_CLIENT_BURST": "x"}, wantErr: "read the environment: CALICO_K8S_CLIENT_BURST: strconv.Atoi"},
+		{name: "no switch", env: map[string]string{"USE_POD_CIDR": "maybe"}, wantErr: "read the environment: USE_POD_CIDR: strconv.ParseBool"},
 		{name: "both discoveries", env: map[string]string{"DATASTORE_TYPE": "etcdv3", "ETCD_ENDPOINTS": "http://a:1", "ETCD_DISCOVERY_SRV": "example.org"},
 			wantErr: "multiple discovery or bootstrap options specified"},
 
@@ -47,9 +72,11 @@ func TestConfig(t *testing.T) {
 				Source: "file FILE, which exists, so that ETCD_ENDPOINTS, ETCD_USERNAME in the environment has no effect"}},
 		{name: "file in JSON", file: `{"apiVersion":"projectcalico.org/v3","kind":"CalicoAPIConfig","spec":{"etcdEndpoints":"http://a:1"}}`,
 			want: StoreConfig{Type: TypeEtcd, Endpoints: []string{"http://a:1"}, Source: "file FILE"}},
-		{name: "file for Kubernetes", file: configText("datastoreType: kubernetes", "kubeconfig: /k", "k8sClientQPS: 1.5", "k8sInsecureSkipTLSVerify: true"),
-			wantErr: "not supported by this build yet"},
-		{name: "file without anything", file: configText("etcdUsername: u"), wantErr: "kubernetes is not supported"},
+		{name: "file for Kubernetes", context: "y", file: configText("datastoreType: kubernetes", "kubeconfigInline: T", "k8sAPIToken: S", "k8sClientQPS: 1.5",
+			"k8sClientBurst: 7", "k8sInsecureSkipTLSVerify: true", "k8sCurrentContext: x", "calicoAPIGroup: crd.projectcalico.org/v1", "usePodCIDR: true"),
+			want: StoreConfig{Type: TypeKubernetes, Kubernetes: KubernetesConfig{Inline: "T", Token: "S", QPS: 1.5, Burst: 7, Insecure: true, Context: "y",
+				APIGroup: "crd.projectcalico.org/v1"}, Source: "file FILE"}},
+		{name: "file without anything", file: configText("etcdUsername: u"), want: StoreConfig{Type: TypeKubernetes, Source: "file FILE"}},
 		{name: "wrong version", file: "apiVersion: v1\nkind: CalicoAPIConfig\n", wantErr: "syntax error in FILE: invalid config file: unknown APIVersion 'v1'"},
 		{name: "wrong kind", file: "apiVersion: projectcalico.org/v3\nkind: X\n", wantErr: "invalid config file: expected kind 'CalicoAPIConfig', got 'X'"},
 		{name: "unknown field", file: configText("etcdEndpoint: http://a:1"), wantErr: "syntax error in FILE: field in document is not recognized or is in the wrong location: etcdEndpoint"},
@@ -63,19 +90,21 @@ func TestConfig(t *testing.T) {
 			if tc.file != "" {
 				writeFile(t, path, tc.file)
 			}
+			writeFile(t, filepath.Join(dir, ".kube", "config"), "{}")
 			if tc.socket {
 				writeFile(t, socket, "")
 			}
-			c := &cli{env: Env{Getenv: func(name string) string { return tc.env[name] }, ConfigFile: path, Socket: socket}}
+			getenv := func(name string) string { return strings.ReplaceAll(tc.env[name], "HOME", dir) }
+			c := &cli{env: Env{Getenv: getenv, ConfigFile: path, Socket: socket}, context: tc.context}
 			got, err := c.loadConfig(path)
-			short := strings.NewReplacer(path, "FILE", socket, "SOCKET")
+			short := strings.NewReplacer(path, "FILE", socket, "SOCKET", dir, "HOME")
 			if err != nil {
 				if tc.wantErr == "" || !strings.Contains(short.Replace(err.Error()), tc.wantErr) {
 					t.Errorf("error %q, want %q", short.Replace(err.Error()), tc.wantErr)
 				}
 				return
 			}
-			got.Source = short.Replace(got.Source)
+			got.Source, got.Kubernetes.Kubeconfig = short.Replace(got.Source), short.Replace(got.Kubernetes.Kubeconfig)
 			for i := range got.Endpoints {
 				got.Endpoints[i] = short.Replace(got.Endpoints[i])
 			}
@@ -88,6 +117,9 @@ func TestConfig(t *testing.T) {
 
 func writeFile(t *testing.T, path, text string) {
 	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -42,7 +42,7 @@ type Env struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	Getenv         func(string) string
-	// OpenStore connects to a datastore of type etcdv3. It need not wait until the datastore answers.
+	// OpenStore connects to a datastore. It need not wait until the datastore answers.
 	OpenStore func(context.Context, StoreConfig) (store.Store, error)
 	// Version as `version` prints it, with the v; Commit likewise.
 	Version, Commit string
@@ -103,7 +103,7 @@ func NewCommand(env Env) *cobra.Command {
 	})
 	flags := root.PersistentFlags()
 	flags.StringVarP(&c.logLevel, "log-level", "l", "panic", "panic, fatal, error, warn, info or debug")
-	flags.StringVar(&c.context, "context", "", "kubeconfig context; not used, as there is no Kubernetes datastore yet")
+	flags.StringVar(&c.context, "context", "", "context of the kubeconfig to use, with a Kubernetes datastore")
 	flags.BoolVar(&c.allowMismatch, "allow-version-mismatch", false, "work on a datastore of another release")
 	root.AddCommand(c.createCommand(), c.applyCommand(), c.replaceCommand(), c.deleteCommand(), c.getCommand(),
 		c.patchCommand(), c.labelCommand(), c.validateCommand(), c.versionCommand(), c.statusCommand(), c.explainCommand(),

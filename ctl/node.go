@@ -101,7 +101,7 @@ func (c *cli) ownStatus(ctx context.Context, f storeFlags) (nodeReport, store.Re
 	}
 	i := slices.IndexFunc(r.Nodes, func(n nodeReport) bool { return n.Node == name && n.Reports })
 	if i < 0 {
-		return nodeReport{}, "", fmt.Errorf("no agent reports to %s as node %s", strings.Join(s.cfg.Endpoints, ","), name)
+		return nodeReport{}, "", fmt.Errorf("no agent reports to %s as node %s", s.cfg, name)
 	}
 	return r.Nodes[i], r.Revision, nil
 }

@@ -3,6 +3,7 @@ package ctl
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -37,6 +38,9 @@ func run(name string) int {
 		Name: name, Version: "v0.1.0", Commit: "abc1234",
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv,
 		OpenStore: func(ctx context.Context, cfg StoreConfig) (store.Store, error) {
+			if cfg.Type == TypeKubernetes {
+				return nil, fmt.Errorf("no Kubernetes here: %s", cfg)
+			}
 			return etcd.Open(ctx, etcd.Config{Endpoints: cfg.Endpoints, Username: cfg.Username, Password: cfg.Password})
 		},
 		ConfigFile: os.Getenv("CONFIG"), Socket: os.Getenv("SOCKET"), AgentSocket: os.Getenv("AGENT"),

@@ -36,7 +36,7 @@ func (c *cli) open(ctx context.Context, f storeFlags) (*session, error) {
 	if err != nil {
 		return nil, noClient(err)
 	}
-	c.log.Info("datastore", "type", cfg.Type, "endpoints", cfg.Endpoints, "discovery", cfg.DiscoverySRV, "source", cfg.Source)
+	c.log.Info("datastore", "type", cfg.Type, "is", cfg.String(), "source", cfg.Source)
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	s, err := c.env.OpenStore(ctx, cfg)

@@ -16,8 +16,11 @@ import (
 	"margay/store/etcd"
 )
 
-// openForCLI connects the CLI to etcd.
+// openForCLI connects the CLI to its datastore.
 func openForCLI(ctx context.Context, c ctl.StoreConfig) (store.Store, error) {
+	if c.Type == ctl.TypeKubernetes {
+		return openKubernetes(ctx, c.Kubernetes)
+	}
 	endpoints, err := c.ResolveEndpoints(ctx)
 	if err != nil {
 		return nil, err
@@ -26,6 +29,12 @@ func openForCLI(ctx context.Context, c ctl.StoreConfig) (store.Store, error) {
 		CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile,
 		CA: []byte(c.CA), Cert: []byte(c.Cert), Key: []byte(c.Key),
 	})
+}
+
+// openKubernetes is where the Kubernetes datastore belongs.
+func openKubernetes(context.Context, ctl.KubernetesConfig) (store.Store, error) {
+	return nil, fmt.Errorf("datastore type %s is not in this build yet (for etcd, set DATASTORE_TYPE or datastoreType to %s and name "+
+		"its endpoints by ETCD_ENDPOINTS or etcdEndpoints)", ctl.TypeKubernetes, ctl.TypeEtcd)
 }
 
 // settingsFor returns what an agent would resolve without a file and an environment of its own.
