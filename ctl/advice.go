@@ -2,13 +2,13 @@ package ctl
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	v3 "margay/api/v3"
+	"margay/calc"
 	"margay/selector"
 	"margay/store"
 )
@@ -388,12 +388,11 @@ func (a *adviser) lost(r replacement) []string {
 	switch was := r.old.(type) {
 	case *v3.GlobalNetworkPolicy:
 		is := r.new.(*v3.GlobalNetworkPolicy)
-		gone = append(lostRules("ingress", was.Spec.Ingress, is.Spec.Ingress), lostRules("egress", was.Spec.Egress, is.Spec.Egress)...)
-		gone = append(gone, lostFlags(&was.Spec, &is.Spec)...)
+		gone = append(lostRules(&was.Spec.PolicySpec, &is.Spec.PolicySpec), lostFlags(&was.Spec, &is.Spec)...)
 		applied, gone = a.applied(was, is, gone)
 	case *v3.NetworkPolicy:
 		is := r.new.(*v3.NetworkPolicy)
-		gone = append(lostRules("ingress", was.Spec.Ingress, is.Spec.Ingress), lostRules("egress", was.Spec.Egress, is.Spec.Egress)...)
+		gone = lostRules(&was.Spec, &is.Spec)
 	}
 	if len(gone) == 0 {
 		return nil
@@ -427,43 +426,13 @@ func (a *adviser) applied(was, is *v3.GlobalNetworkPolicy, gone []string) (strin
 	return " It applied to HostEndpoint " + some(had) + ".", gone
 }
 
-// lostRules returns the old rules that are not among the new ones, with what is there in their place when only ports
-// differ.
-func lostRules(direction string, was, is []v3.Rule) []string {
-	unused := map[string]int{}
-	for _, rule := range is {
-		unused[text(rule)]++
-	}
+// lostRules names the rules that are gone.
+func lostRules(was, is *v3.PolicySpec) []string {
 	var gone []string
-	for i, rule := range was {
-		if key := text(rule); unused[key] > 0 {
-			unused[key]--
-			continue
-		}
-		line := fmt.Sprintf("%s[%d] %s", direction, i, describe(rule))
-		for _, other := range is {
-			if ports := other.Destination.Ports; len(ports) > 0 && text(withoutPorts(rule)) == text(withoutPorts(other)) {
-				line += " (now only to port " + join(ports, ",") + ")"
-				break
-			}
-		}
-		gone = append(gone, line)
+	for _, loss := range calc.Lost(was, is) {
+		gone = append(gone, loss.String())
 	}
 	return gone
-}
-
-func withoutPorts(rule v3.Rule) v3.Rule {
-	rule.Destination.Ports = nil
-	return rule
-}
-
-// text is equal for equal values.
-func text(v any) string {
-	out, err := json.Marshal(v)
-	if err != nil {
-		return err.Error()
-	}
-	return string(out)
 }
 
 // lostFlags returns what else narrowed what the policy lets through.
@@ -486,47 +455,6 @@ func lostFlags(was, is *v3.GlobalNetworkPolicySpec) []string {
 		}
 	}
 	return gone
-}
-
-// describe puts a rule in words: Deny TCP from !(a == "b") to port 9091.
-func describe(r v3.Rule) string {
-	words := []string{r.Action}
-	if r.Protocol != nil {
-		words = append(words, string(*r.Protocol))
-	}
-	if r.NotProtocol != nil {
-		words = append(words, "!"+string(*r.NotProtocol))
-	}
-	if from := describeEntity(r.Source); from != "" {
-		words = append(words, "from "+from)
-	}
-	if to := describeEntity(r.Destination); to != "" {
-		words = append(words, "to "+to)
-	}
-	return strings.Join(words, " ")
-}
-
-func describeEntity(e v3.EntityRule) string {
-	var words []string
-	add := func(format, s string) {
-		if s != "" {
-			words = append(words, fmt.Sprintf(format, s))
-		}
-	}
-	add("%s", join(e.Nets, ","))
-	add("!(%s)", join(e.NotNets, ","))
-	add("%s", e.Selector)
-	add("!(%s)", e.NotSelector)
-	add("namespaces %s", e.NamespaceSelector)
-	if e.Services != nil {
-		add("service %s", e.Services.Namespace+"/"+e.Services.Name)
-	}
-	if e.ServiceAccounts != nil {
-		add("service accounts %s", strings.TrimSpace(join(e.ServiceAccounts.Names, ",")+" "+e.ServiceAccounts.Selector))
-	}
-	add("port %s", join(e.Ports, ","))
-	add("!port %s", join(e.NotPorts, ","))
-	return strings.Join(words, " ")
 }
 
 // maxNamed is how many of many things a sentence names.

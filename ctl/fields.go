@@ -104,6 +104,15 @@ func (m member) text() string {
 	return text(m.value)
 }
 
+// text is equal for equal values.
+func text(v any) string {
+	out, err := json.Marshal(v)
+	if err != nil {
+		return err.Error()
+	}
+	return string(out)
+}
+
 // empty reports whether a value says nothing: an object or list without content, or none at all.
 func (m member) empty() bool {
 	switch v := m.value.(type) {

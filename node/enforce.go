@@ -131,7 +131,7 @@ func (l *loop) summarise() {
 	}
 	l.metrics.setCounts(l.calc.Counts())
 	now := map[string]bool{}
-	for _, w := range l.calc.Warnings() {
+	for _, w := range slices.Concat(l.calc.Warnings(), l.slips.warnings(l.calc, time.Now())) {
 		text := w.Key.String() + ": " + w.Text
 		now[text] = true
 		if !l.warnings[text] {

@@ -69,6 +69,7 @@ type loop struct {
 	changes    int         // taken in since the kernel was last changed
 	oldest     time.Time   // arrival of the first of them
 	warnings   map[string]bool
+	slips      *slips
 	summary    *time.Timer // runs when counts and warnings are due
 	summaryDue bool
 
@@ -178,6 +179,7 @@ func (l *loop) take(u update) {
 
 func (l *loop) put(key v3.Key, r v3.Resource) {
 	l.calc.Update(key, r)
+	l.slips.take(key, r, time.Now())
 	l.unflushed = true
 	if l.settings.take(key, r) {
 		l.configure()

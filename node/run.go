@@ -212,7 +212,7 @@ func newLoop(a *agent, dp Dataplane) *loop {
 		dataplane: dp, settings: a.settings,
 		updates: make(chan update, maxDrain), interfaces: newMailbox(), questions: make(chan chan<- snapshot),
 		calc: calc.New(a.host), program: ruleset.NewProgram(),
-		held: map[v3.Key]v3.Resource{}, warnings: map[string]bool{},
+		held: map[v3.Key]v3.Resource{}, warnings: map[string]bool{}, slips: newSlips(),
 		resync: true, retry: backoff{first: firstRetry, last: lastPause},
 	}
 	l.configure()
