@@ -7,7 +7,8 @@
 //	    +------------- error, or the kernel dropped messages (ENOBUFS)
 //
 // The subscription precedes the list, on a socket of its own, so that no change falls between them. A change may then be
-// seen twice, in the list and as a message; messages about one object arrive in order, so the table ends right.
+// seen twice, in the list and as a message; messages about one object arrive in order, so the table ends right. [Watch] does
+// the same for other things that rtnetlink tells.
 package links
 
 import (
@@ -48,13 +49,57 @@ const (
 // context ends; then it returns the context's error. Errors of the kernel are logged and the list is made anew.
 // What is delivered belongs to the receiver.
 func Follow(ctx context.Context, o Options, deliver func(map[string][]netip.Addr)) error {
+	return Watch(ctx, o, interfaces(o, deliver))
+}
+
+func interfaces(o Options, deliver func(map[string][]netip.Addr)) Subject {
+	t := newTable()
+	return Subject{
+		Name:   "interfaces",
+		Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR,
+		Lists: []netlink.Message{
+			ListOf(unix.RTM_GETLINK, make([]byte, unix.SizeofIfInfomsg)), ListOf(unix.RTM_GETADDR, make([]byte, unix.SizeofIfAddrmsg)),
+		},
+		Begin:   func() { *t = *newTable() },
+		Apply:   t.apply,
+		Deliver: func() {
+			if o.Running != nil {
+				o.Running(t.running())
+			}
+			deliver(t.interfaces())
+		},
+	}
+}
+
+// A Subject is something that rtnetlink lists and tells the changes of. Its functions are called by one goroutine.
+type Subject struct {
+	Name   string // what it is, for log and errors
+	Groups uint32 // of messages about changes
+	Lists  []netlink.Message
+	// AllNamespaces: messages come from every network namespace that has a number in this one. That needs CAP_NET_BROADCAST.
+	AllNamespaces bool
+
+	// Begin empties what is known; all of Lists follows. Apply takes in one message and reports whether something changed;
+	// it ignores messages that it does not know. Deliver follows the lists and every change.
+	Begin   func()
+	Apply   func(netlink.Message) (changed bool, err error)
+	Deliver func()
+}
+
+// ListOf returns a request for all objects of a kind; body is its fixed part.
+func ListOf(kind netlink.HeaderType, body []byte) netlink.Message {
+	return netlink.Message{Header: netlink.Header{Type: kind, Flags: netlink.Request | netlink.Dump}, Data: body}
+}
+
+// Watch follows a subject until the context ends, as Follow does. The buffer and the namespace are those of o.
+func Watch(ctx context.Context, o Options, s Subject) error {
 	pause := firstPause
 	for {
-		delivered, err := follow(ctx, o, deliver)
+		delivered, err := follow(ctx, o, s)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		o.Log.Warn("watching interfaces was interrupted, listing them again", "error", err, "pause", pause)
+		o.Log.Warn("watching "+s.Name+" was interrupted, listing them again", "error", err, "pause", pause)
 		if delivered {
 			pause = firstPause
 		}
@@ -68,89 +113,76 @@ func Follow(ctx context.Context, o Options, deliver func(map[string][]netip.Addr
 }
 
 // follow runs until the first error and reports whether it delivered anything.
-func follow(ctx context.Context, o Options, deliver func(map[string][]netip.Addr)) (bool, error) {
-	events, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{
-		NetNS:  o.NetNS,
-		Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR,
-	})
+func follow(ctx context.Context, o Options, s Subject) (bool, error) {
+	events, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{NetNS: o.NetNS, Groups: s.Groups})
 	if err != nil {
-		return false, fmt.Errorf("subscribe to interfaces: %w", err)
+		return false, fmt.Errorf("subscribe to %s: %w", s.Name, err)
 	}
 	defer events.Close()
+	if s.AllNamespaces {
+		if err := events.SetOption(netlink.ListenAllNSID, true); err != nil {
+			return false, fmt.Errorf("subscribe to %s of all namespaces: %w", s.Name, err)
+		}
+	}
 	// The default buffer works too, with more lists; only root may exceed net.core.rmem_max.
 	if err := events.SetReadBuffer(cmp.Or(o.buffer, defaultBuffer)); err != nil {
-		o.Log.Debug("interface messages keep the default buffer", "error", err)
+		o.Log.Debug("messages keep the default buffer", "of", s.Name, "error", err)
 	}
 	defer context.AfterFunc(ctx, func() { _ = events.SetReadDeadline(time.Unix(1, 0)) })()
 
-	t, err := list(o)
-	if err != nil {
+	if err := s.list(o); err != nil {
 		return false, err
 	}
-	o.deliver(t, deliver)
+	s.Deliver()
 	for {
 		messages, err := events.Receive()
 		if err != nil {
-			return true, fmt.Errorf("receive interface messages: %w", err)
+			return true, fmt.Errorf("receive messages about %s: %w", s.Name, err)
 		}
 		changed := false
 		for _, m := range messages {
-			c, err := t.apply(m)
+			c, err := s.Apply(m)
 			if err != nil {
 				return true, err
 			}
 			changed = changed || c
 		}
 		if changed {
-			o.deliver(t, deliver)
+			s.Deliver()
 		}
 	}
 }
 
-// deliver hands on what the table says.
-func (o *Options) deliver(t *table, interfaces func(map[string][]netip.Addr)) {
-	if o.Running != nil {
-		o.Running(t.running())
-	}
-	interfaces(t.interfaces())
-}
-
-// list returns the table as the kernel has it now.
-func list(o Options) (*table, error) {
+// list takes in what the kernel has now.
+func (s *Subject) list(o Options) error {
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{NetNS: o.NetNS})
 	if err != nil {
-		return nil, fmt.Errorf("list interfaces: %w", err)
+		return fmt.Errorf("list %s: %w", s.Name, err)
 	}
 	defer conn.Close()
-	t := newTable()
-	for _, d := range []struct {
-		kind netlink.HeaderType
-		size int
-	}{{unix.RTM_GETLINK, unix.SizeofIfInfomsg}, {unix.RTM_GETADDR, unix.SizeofIfAddrmsg}} {
-		messages, err := dump(conn, d.kind, d.size)
+	s.Begin()
+	for _, request := range s.Lists {
+		messages, err := List(conn, request)
 		if err != nil {
-			return nil, fmt.Errorf("list interfaces: %w", err)
+			return fmt.Errorf("list %s: %w", s.Name, err)
 		}
 		for _, m := range messages {
-			if _, err := t.apply(m); err != nil {
-				return nil, err
+			if _, err := s.Apply(m); err != nil {
+				return err
 			}
 		}
 	}
-	return t, nil
+	return nil
 }
 
 // errInterrupted: the kernel's list changed while it was read and may be missing entries.
 var errInterrupted = errors.New("the list changed while it was read")
 
-// dump asks for all objects of a kind; body is the size of the request's fixed part, whose zero means every family.
-func dump(conn *netlink.Conn, kind netlink.HeaderType, body int) ([]netlink.Message, error) {
+// List returns the answers to a request for all objects, as of one moment.
+func List(conn *netlink.Conn, request netlink.Message) ([]netlink.Message, error) {
 	const attempts = 10
 	for range attempts {
-		messages, err := conn.Execute(netlink.Message{
-			Header: netlink.Header{Type: kind, Flags: netlink.Request | netlink.Dump},
-			Data:   make([]byte, body),
-		})
+		messages, err := conn.Execute(request)
 		if err != nil {
 			return nil, err
 		}

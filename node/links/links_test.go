@@ -156,13 +156,14 @@ func TestFollowAfterLostMessages(t *testing.T) {
 	var lists int
 	var last map[string][]netip.Addr
 	go func() {
-		_, err := follow(ctx, Options{NetNS: ns, Log: slog.New(slog.DiscardHandler), buffer: 1}, func(m map[string][]netip.Addr) {
+		o := Options{NetNS: ns, Log: slog.New(slog.DiscardHandler), buffer: 1}
+		_, err := follow(ctx, o, interfaces(o, func(m map[string][]netip.Addr) {
 			if lists++; lists == 1 {
 				close(first)
 				<-release
 			}
 			last = m
-		})
+		}))
 		ended <- err
 	}()
 	<-first
