@@ -28,6 +28,16 @@ type Document struct {
 // The error is of type [Errors] and names all faults of the file. It is nil exactly when documents are returned: a file
 // without any object is an error.
 func Decode(file string, data []byte) ([]Document, error) {
+	docs, err := DecodeEach(file, data)
+	if err != nil {
+		return nil, err
+	}
+	return docs, nil
+}
+
+// DecodeEach is Decode, but returns the objects without a fault beside the faults of the others: for who wants to say what
+// else is wrong. When there is an error nothing may be done with any of them.
+func DecodeEach(file string, data []byte) ([]Document, error) {
 	if len(data) > MaxFile {
 		return nil, Errors{{File: file, Reason: fmt.Sprintf("file has %d bytes, at most %d are read", len(data), MaxFile),
 			Remedy: "split it"}}
@@ -48,7 +58,7 @@ func Decode(file string, data []byte) ([]Document, error) {
 	}
 	if len(errs) > 0 {
 		sortByLine(errs)
-		return nil, errs
+		return d.docs, errs
 	}
 	return d.docs, nil
 }
