@@ -96,6 +96,7 @@ func (c *cli) named(f inputFlags, args []string) ([]v3.Document, error) {
 	case f.filename != "" && len(args) > 0:
 		return nil, fmt.Errorf("both -f and %s are given (name the resources either way)", args[0])
 	case f.filename != "":
+		f.namesOnly = true
 		docs, err := c.load(f)
 		if err != nil {
 			return nil, err

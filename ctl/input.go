@@ -27,6 +27,8 @@ type inputFlags struct {
 	namespace string
 	recursive bool
 	skipEmpty bool
+	// namesOnly: nothing but the names of the objects matters, so no other fault is told.
+	namesOnly bool
 }
 
 func (f *inputFlags) add(cmd *cobra.Command) {
@@ -75,14 +77,15 @@ func (c *cli) load(f inputFlags) ([]v3.Document, error) {
 		more, err := c.loadFile(name)
 		if err != nil {
 			faults = append(faults, err)
-			continue
-		}
-		if len(more) == 0 && !f.skipEmpty {
+		} else if len(more) == 0 && !f.skipEmpty {
 			return nil, fmt.Errorf("no resources specified in file %s", name)
 		}
 		docs = append(docs, more...)
 	}
 	if len(faults) > 0 {
+		if !f.namesOnly { // else what is wrong with the objects that could be read would come up one attempt later
+			faults = append(faults, prepare(docs, f)...)
+		}
 		return nil, &inputError{faults}
 	}
 	if len(docs) == 0 && !f.skipEmpty {
@@ -132,7 +135,7 @@ func (c *cli) loadFile(name string) ([]v3.Document, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
-	docs, err := v3.Decode(name, data)
+	docs, err := v3.DecodeEach(name, data)
 	if holdsNothing(err) {
 		return nil, nil
 	}
@@ -168,7 +171,8 @@ func setNamespace(doc *v3.Document, namespace string) error {
 	key := v3.KeyOf(doc.Object)
 	out, err := namespaceOf(key, namespace)
 	if err != nil {
-		return doc.Locate(&v3.FieldError{Key: key, Path: "metadata.namespace", Value: key.Namespace, Reason: err.Error()})
+		at := doc.Locate(&v3.FieldError{Key: key, Path: "metadata.namespace", Value: key.Namespace, Reason: err.Error()})
+		return &namespaceError{at.Error()}
 	}
 	doc.Object.SetNamespace(out)
 	return nil
@@ -187,15 +191,22 @@ func kindOf(docs []v3.Document) string {
 	return kind
 }
 
+// A namespaceError says that a resource cannot be in the namespace that is asked for.
+type namespaceError struct{ text string }
+
+func (e *namespaceError) Error() string { return e.text }
+
+func notNamespaced(kind v3.Kind) error { return &namespaceError{string(kind) + " is not namespaced"} }
+
 // namespaceOf returns the namespace of a resource: its own, or that of -n, or default (spec 3.3).
 func namespaceOf(key v3.Key, flag string) (string, error) {
 	namespaced := mustLookup(key.Kind).Namespaced
 	switch {
 	case !namespaced && key.Namespace != "":
-		return "", fmt.Errorf("namespace should not be specified for a non-namespaced resource. "+
-			"%s is not a namespaced resource", key.Kind)
+		return "", &namespaceError{fmt.Sprintf("namespace should not be specified for a non-namespaced resource. "+
+			"%s is not a namespaced resource", key.Kind)}
 	case !namespaced && flag != "":
-		return "", fmt.Errorf("%s is not namespaced", key.Kind)
+		return "", notNamespaced(key.Kind)
 	case !namespaced:
 		return "", nil
 	case key.Namespace == "" && flag == "":
@@ -203,7 +214,7 @@ func namespaceOf(key v3.Key, flag string) (string, error) {
 	case key.Namespace == "":
 		return flag, nil
 	case flag != "" && key.Namespace != flag:
-		return "", fmt.Errorf("resource namespace does not match client namespace. %s != %s", key.Namespace, flag)
+		return "", &namespaceError{fmt.Sprintf("resource namespace does not match client namespace. %s != %s", key.Namespace, flag)}
 	}
 	return key.Namespace, nil
 }

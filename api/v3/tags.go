@@ -33,7 +33,6 @@ import (
 // checked; a text without a pointer is absent when it is empty. Structures are checked field by field, with or without a
 // tag. A tag that cannot be read is a fault of this package and panics.
 
-
 func tagRules(tag string) []Constraint {
 	var rules []Constraint
 	for _, text := range strings.Split(tag, ",") {
