@@ -23,24 +23,16 @@ import (
 //
 // G1, a policy that another one of its name replaced, is in no present state; see [Lost].
 
-// A HostPod is a pod on its node's own network. It is no endpoint; it is known only to be warned of.
-type HostPod struct {
-	Namespace, Name, Node, ServiceAccount string
-	Labels                                map[string]string
-}
-
-func (p HostPod) String() string { return p.Namespace + "/" + p.Name }
-
 type podKey struct{ namespace, name string }
 
 // SetHostPod takes note of a pod on its node's own network. Its labels must not be changed afterwards.
-func (c *Calc) SetHostPod(p HostPod) { c.hostPods[podKey{p.Namespace, p.Name}] = p }
+func (c *Calc) SetHostPod(p v3.HostPod) { c.hostPods[podKey{p.Namespace, p.Name}] = p }
 
 // RemoveHostPod takes note that a pod is gone, or has an endpoint of its own.
 func (c *Calc) RemoveHostPod(namespace, name string) { delete(c.hostPods, podKey{namespace, name}) }
 
 // labelsOf returns what a selector would see if the pod were an endpoint.
-func (c *Calc) labelsOf(p HostPod) *labels {
+func (c *Calc) labelsOf(p v3.HostPod) *labels {
 	l := &labels{own: p.Labels, forced: []label{{labelNamespace, p.Namespace}, {labelOrchestrator, "k8s"}}}
 	if p.ServiceAccount != "" {
 		l.forced = append(l.forced, label{labelServiceAccount, p.ServiceAccount})
@@ -53,65 +45,59 @@ func (c *Calc) labelsOf(p HostPod) *labels {
 	return l
 }
 
-// A labelMatch is where a rule asks for labels of one end.
-type labelMatch struct {
-	path     string             // of the selector in the policy
-	sel      *selector.Selector // what its author means: of notSelector what is excepted
-	negative bool
-	source   bool
-	ingress  bool
-	rule     *v3.Rule
+// A LabelMatch is where a rule asks for labels of one end.
+type LabelMatch struct {
+	Path string // of the selector in the policy
+	// Sel is the selector as it is written; of notSelector it matches what is excepted.
+	Sel                       *selector.Selector
+	Negative, Source, Ingress bool
+	Entity                    *v3.EntityRule
 }
 
-// labelMatches returns where the rules of a policy ask for labels that something must have: a selector that also matches
+// LabelMatches returns where the rules of a policy ask for labels that something must have: a selector that also matches
 // without any label means nothing in particular.
-func (p *policy) labelMatches() []labelMatch {
-	var out []labelMatch
-	for _, list := range []struct {
-		path  string
-		rules []v3.Rule
-	}{{"spec.ingress", p.spec.Ingress}, {"spec.egress", p.spec.Egress}} {
-		for i := range list.rules {
-			r := &list.rules[i]
-			for _, m := range []struct {
-				path, text string
-				negative   bool
-				source     bool
-			}{
-				{".source.notSelector", r.Source.NotSelector, true, true}, {".source.selector", r.Source.Selector, false, true},
-				{".destination.notSelector", r.Destination.NotSelector, true, false}, {".destination.selector", r.Destination.Selector, false, false},
-			} {
-				sel, err := selector.Parse(m.text)
-				if m.text == "" || err != nil {
-					continue
-				}
-				if _, bound := sel.Requirements(); bound {
-					out = append(out, labelMatch{fmt.Sprintf("%s[%d]%s", list.path, i, m.path), sel, m.negative, m.source, list.path == "spec.ingress", r})
-				}
-			}
+func LabelMatches(spec *v3.PolicySpec) []LabelMatch {
+	var out []LabelMatch
+	for i := range spec.Ingress {
+		out = appendMatches(out, fmt.Sprintf("spec.ingress[%d]", i), &spec.Ingress[i], ruleset.Ingress)
+	}
+	for i := range spec.Egress {
+		out = appendMatches(out, fmt.Sprintf("spec.egress[%d]", i), &spec.Egress[i], ruleset.Egress)
+	}
+	return out
+}
+
+func appendMatches(out []LabelMatch, path string, r *v3.Rule, d ruleset.Direction) []LabelMatch {
+	for _, m := range []struct {
+		field, text string
+		entity      *v3.EntityRule
+	}{
+		{"source.notSelector", r.Source.NotSelector, &r.Source}, {"source.selector", r.Source.Selector, &r.Source},
+		{"destination.notSelector", r.Destination.NotSelector, &r.Destination}, {"destination.selector", r.Destination.Selector, &r.Destination},
+	} {
+		sel, err := selector.Parse(m.text)
+		if m.text == "" || err != nil {
+			continue
+		}
+		if _, bound := sel.Requirements(); bound {
+			out = append(out, LabelMatch{path + "." + m.field, sel, strings.HasSuffix(m.field, "notSelector"), m.entity == &r.Source, d == ruleset.Ingress, m.entity})
 		}
 	}
 	return out
 }
 
-func (m *labelMatch) entity() *v3.EntityRule {
-	if m.source {
-		return &m.rule.Source
-	}
-	return &m.rule.Destination
-}
-
-// reach returns what the author of a labelMatch in the policy means, namespaces included.
-func (m *labelMatch) reach(p *policy) *selector.Selector {
-	k := compiler{namespace: p.id.Namespace}
-	positive, negative := k.selectors("", m.entity())
-	if m.negative && positive == nil {
+// Reach returns what is selected in a policy of a namespace, "" for a GlobalNetworkPolicy, namespaces included; of
+// notSelector what is excepted.
+func (m *LabelMatch) Reach(namespace string) *selector.Selector {
+	k := compiler{namespace: namespace}
+	positive, negative := k.selectors("", m.Entity)
+	switch {
+	case !m.Negative:
+		return positive
+	case positive == nil:
 		return negative
 	}
-	if m.negative {
-		return selector.And(positive, negative)
-	}
-	return positive
+	return selector.And(positive, negative)
 }
 
 // eachMatch calls f once with every item that a selector matches, if that needs a label.
@@ -211,44 +197,45 @@ func namesOf(ids []ruleset.PolicyID) string {
 	return strings.Join(names, ", ")
 }
 
-// ownNamespace warns of the first selector of a NetworkPolicy that covers the policy's own namespace where more is meant
-// (spec 2.4). That a selector without namespaceSelector means its own namespace is as it should be when something there
-// has the labels.
+// ownNamespace warns of selectors of a NetworkPolicy that cover its own namespace where more is meant.
 func (c *Calc) ownNamespace(p *policy) []string {
 	if p.id.Kind != string(v3.KindNetworkPolicy) && p.id.Kind != string(v3.KindStagedNetworkPolicy) {
 		return nil
 	}
-	for _, m := range p.labelMatches() {
-		e := m.entity()
-		if e.NamespaceSelector != "" || m.negative && e.Selector != "" {
-			continue
-		}
-		var elsewhere []string
-		inside := false
-		c.eachMatch(m.sel, func(it *item) {
+	return OwnNamespace(p.spec, p.id.Namespace, func(sel *selector.Selector) (inside bool, elsewhere []string) {
+		c.eachMatch(sel, func(it *item) {
 			if namespace, _ := it.Get(labelNamespace); namespace == p.id.Namespace {
 				inside = true
 			} else {
 				elsewhere = append(elsewhere, it.key.String())
 			}
 		})
-		if !m.negative && (inside || len(elsewhere) == 0) {
-			continue
-		}
-		return []string{ownNamespaceText(m, p.id.Namespace, elsewhere)}
-	}
-	return nil
+		return inside, elsewhere
+	})
 }
 
-func ownNamespaceText(m labelMatch, namespace string, elsewhere []string) string {
-	text := fmt.Sprintf("%s: without a namespaceSelector it covers namespace %s only: other namespaces, host endpoints, global network sets and unknown addresses never match", m.path, namespace)
-	if len(elsewhere) > 0 {
-		text += ", so that " + someOf(elsewhere) + " is not what it means there"
+// OwnNamespace returns a warning of the first selector of a NetworkPolicy that covers the policy's own namespace where more
+// is meant (spec 2.4), none if there is none. having says what has the labels, in the namespace and elsewhere: that a
+// selector covers its own namespace is as it should be if something there has them, and no matter while nothing has.
+func OwnNamespace(spec *v3.PolicySpec, namespace string, having func(*selector.Selector) (inside bool, elsewhere []string)) []string {
+	for _, m := range LabelMatches(spec) {
+		if m.Entity.NamespaceSelector != "" || m.Negative && m.Entity.Selector != "" {
+			continue
+		}
+		inside, elsewhere := having(m.Sel)
+		if !m.Negative && (inside || len(elsewhere) == 0) {
+			continue
+		}
+		text := fmt.Sprintf("%s: without a namespaceSelector it covers namespace %s only: other namespaces, host endpoints, global network sets and unknown addresses never match", m.Path, namespace)
+		if len(elsewhere) > 0 {
+			text += ", so that " + someOf(elsewhere) + " is not what it means there"
+		}
+		if m.Negative {
+			return []string{text + " (allow what has the label in rules of their own, with selector and namespaceSelector: all(), and again with namespaceSelector: global(); then deny without a source)"}
+		}
+		return []string{text + " (add namespaceSelector: all() for every namespace, global() for host endpoints and global network sets)"}
 	}
-	if m.negative {
-		return text + " (allow what has the label in rules of their own, with selector and namespaceSelector: all(), and again with namespaceSelector: global(); then deny without a source)"
-	}
-	return text + " (add namespaceSelector: all() for every namespace, global() for host endpoints and global network sets)"
+	return nil
 }
 
 // hostNetworked warns of the labels of pods that have no endpoint: those that the policy is for, on this node, and those that
@@ -259,23 +246,23 @@ func (c *Calc) hostNetworked(p *policy) []string {
 	}
 	var list []string
 	if _, bound := p.term.sel.Requirements(); bound && p.spec.Selector != "" && !selectsAll(p.spec.Selector) {
-		if pods := c.podsWhere(p.term.sel, func(pod HostPod) bool { return pod.Node == c.node }); len(pods) > 0 {
+		if pods := c.podsWhere(p.term.sel, func(pod v3.HostPod) bool { return pod.Node == c.node }); len(pods) > 0 {
 			list = append(list, fmt.Sprintf("spec.selector: pod %s is on the network of its host and has no endpoint, so the policy does not apply to it (select the host endpoint of node %s, and name the pod's ports)", someOf(pods), c.node))
 		}
 	}
 	if len(p.endpoints) == 0 {
 		return list
 	}
-	for _, m := range p.labelMatches() {
-		sel := m.reach(p)
-		if pods := c.podsWhere(sel, func(pod HostPod) bool { return !c.knowsHost(sel, pod.Node) }); len(pods) > 0 {
-			list = append(list, fmt.Sprintf("%s: pod %s has the label, but is on the network of its host and has no endpoint, so the rule does not know it (give the label to the host endpoint of its node, which then counts for all that is on the node, or to a global network set with the node's address)", m.path, someOf(pods)))
+	for _, m := range LabelMatches(p.spec) {
+		sel := m.Reach(p.id.Namespace)
+		if pods := c.podsWhere(sel, func(pod v3.HostPod) bool { return !c.knowsHost(sel, pod.Node) }); len(pods) > 0 {
+			list = append(list, fmt.Sprintf("%s: pod %s has the label, but is on the network of its host and has no endpoint, so the rule does not know it (give the label to the host endpoint of its node, which then counts for all that is on the node, or to a global network set with the node's address)", m.Path, someOf(pods)))
 		}
 	}
 	return list
 }
 
-func (c *Calc) podsWhere(sel *selector.Selector, meant func(HostPod) bool) []string {
+func (c *Calc) podsWhere(sel *selector.Selector, meant func(v3.HostPod) bool) []string {
 	var names []string
 	for _, pod := range c.hostPods {
 		if sel.Matches(c.labelsOf(pod)) && meant(pod) {
@@ -315,11 +302,11 @@ func (c *Calc) masqueraded(p *policy) []string {
 		return nil
 	}
 	var list []string
-	for _, m := range p.labelMatches() {
-		if !m.ingress || !m.source {
+	for _, m := range LabelMatches(p.spec) {
+		if !m.Ingress || !m.Source {
 			continue
 		}
-		sel := m.reach(p)
+		sel := m.Reach(p.id.Namespace)
 		var workloads, pools []string
 		c.eachMatch(sel, func(it *item) {
 			if it.key.Kind != v3.KindWorkloadEndpoint || it.local {
@@ -330,7 +317,7 @@ func (c *Calc) masqueraded(p *policy) []string {
 			}
 		})
 		if len(workloads) > 0 {
-			list = append(list, fmt.Sprintf("%s: %s has the label, but IPPool %s has natOutgoing, so that it comes from the address of its node, which the rule does not know (set natOutgoingExclusions: IPPoolsAndHostIPs in FelixConfiguration default, or give the label to the host endpoints of the nodes)", m.path, someOf(workloads), someOf(pools)))
+			list = append(list, fmt.Sprintf("%s: %s has the label, but IPPool %s has natOutgoing, so that it comes from the address of its node, which the rule does not know (set natOutgoingExclusions: IPPoolsAndHostIPs in FelixConfiguration default, or give the label to the host endpoints of the nodes)", m.Path, someOf(workloads), someOf(pools)))
 		}
 	}
 	return list

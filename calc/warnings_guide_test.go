@@ -95,8 +95,8 @@ func (w *world) expectWarnings(t *testing.T, want ...string) {
 
 // TestHostPods: a pod on its host's network has labels that count for nothing (G5).
 func TestHostPods(t *testing.T) {
-	pod := func(node string, labels map[string]string) HostPod {
-		return HostPod{Namespace: "monitoring", Name: "prometheus-0", Node: node, Labels: labels}
+	pod := func(node string, labels map[string]string) v3.HostPod {
+		return v3.HostPod{Namespace: "monitoring", Name: "prometheus-0", Node: node, Labels: labels}
 	}
 	has := map[string]string{"calico-prometheus-access": "true"}
 	const warning = "GlobalNetworkPolicy(restrict-calico-node-prometheus): spec.ingress[0].source.notSelector: pod monitoring/prometheus-0 has the label, but is on the network of its host"
