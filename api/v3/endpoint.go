@@ -111,6 +111,16 @@ func (s *WorkloadEndpointSpec) Name() (string, error) {
 	return strings.Join(escaped, "-"), nil
 }
 
+// SplitEndpointName returns the parts of a WorkloadEndpoint's name: node, orchestrator, workload, endpoint, if it has four.
+// They are between single dashes; inside the parts dashes are doubled (spec 1.11).
+func SplitEndpointName(name string) []string {
+	parts := strings.Split(strings.ReplaceAll(name, "--", "\x00"), "-")
+	for i := range parts {
+		parts[i] = strings.ReplaceAll(parts[i], "\x00", "-")
+	}
+	return parts
+}
+
 // An identifierError says which field of a WorkloadEndpointSpec cannot be part of the name.
 type identifierError struct{ field, reason string }
 

@@ -1,6 +1,8 @@
 package v3
 
 import (
+	"slices"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
@@ -82,7 +84,7 @@ func Lookup(kind Kind) (Info, bool) {
 // infos are all kinds by name. Nobody changes them.
 var infos = func() map[Kind]Info {
 	byKind := map[Kind]Info{}
-	for _, info := range append(Kinds(), UntypedKinds()...) {
+	for _, info := range slices.Concat(Kinds(), UntypedKinds(), internalKinds()) {
 		byKind[info.Kind] = info
 	}
 	return byKind
@@ -127,6 +129,6 @@ func AgentKinds() []Kind {
 	return []Kind{
 		KindTier, KindGlobalNetworkPolicy, KindNetworkPolicy, KindHostEndpoint, KindWorkloadEndpoint, KindGlobalNetworkSet,
 		KindNetworkSet, KindProfile, KindNode, KindFelixConfiguration, KindClusterInformation, KindIPPool,
-		KindStagedGlobalNetworkPolicy, KindStagedNetworkPolicy, KindStagedKubernetesNetworkPolicy,
+		KindStagedGlobalNetworkPolicy, KindStagedNetworkPolicy, KindStagedKubernetesNetworkPolicy, KindServiceEndpoints,
 	}
 }

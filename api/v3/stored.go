@@ -173,6 +173,15 @@ func KeepStatus(r, old Resource) {
 	}
 }
 
+// SameStatus reports whether two resources of one kind say the same in their status.
+func SameStatus(a, b Resource) bool {
+	if x, ok := a.(*Untyped); ok {
+		return bytes.Equal(x.Fields["status"], b.(*Untyped).Fields["status"])
+	}
+	x, y := reflect.ValueOf(a).Elem().FieldByName("Status"), reflect.ValueOf(b).Elem().FieldByName("Status")
+	return !x.IsValid() || reflect.DeepEqual(x.Interface(), y.Interface())
+}
+
 // CopyStoredName returns a stored value of a policy with the name that another one has, and with the annotation that holds
 // it if that one has it.
 func CopyStoredName(from, to []byte) ([]byte, error) {

@@ -97,7 +97,7 @@ func endpointPath(node string, key v3.Key) (string, bool) {
 	if key.Kind == v3.KindHostEndpoint {
 		return felixHosts + node + "/endpoint/" + escaper.Replace(key.Name), true
 	}
-	parts := nameParts(key.Name)
+	parts := v3.SplitEndpointName(key.Name)
 	if key.Kind != v3.KindWorkloadEndpoint || len(parts) != 4 {
 		return "", false
 	}
@@ -123,13 +123,4 @@ func endpointOf(path string) (status store.EndpointStatus, ok bool) {
 	name := strings.Join([]string{parts[0], unescaper.Replace(parts[2]), workload, unescaper.Replace(parts[5])}, "\x00")
 	name = strings.ReplaceAll(strings.ReplaceAll(name, "-", "--"), "\x00", "-")
 	return store.EndpointStatus{Node: parts[0], Endpoint: v3.Key{Kind: v3.KindWorkloadEndpoint, Namespace: namespace, Name: name}}, ok
-}
-
-// nameParts splits a WorkloadEndpoint's name at single dashes; inside the parts dashes are doubled (spec 1.11).
-func nameParts(name string) []string {
-	parts := strings.Split(strings.ReplaceAll(name, "--", "\x00"), "-")
-	for i := range parts {
-		parts[i] = strings.ReplaceAll(parts[i], "\x00", "-")
-	}
-	return parts
 }
