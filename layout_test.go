@@ -15,7 +15,7 @@ import (
 var root = []string{
 	".ci", ".git", ".gitignore", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md",
 	"api", "bin", "calc", "cmd", "controllers", "ctl", "dataplane", "docs", "examples", "go.mod", "go.sum", "install", "lab",
-	"layout_test.go", "node", "ruleset", "selector", "store", "test", "typha",
+	"layout_test.go", "node", "ruleset", "selector", "serve", "store", "test", "typha",
 }
 
 func TestRootListing(t *testing.T) {
@@ -38,6 +38,7 @@ var layers = []struct{ dir, reason string }{
 	{"node", "the agent"},
 	{"typha", "fan-out between the store and many agents"},
 	{"controllers", "what keeps the store in step with Kubernetes"},
+	{"serve", "HTTP for probes and scrapers"},
 	{"store", "where resources are kept"},
 	{"dataplane", "what enforces"},
 	{"calc", "resources to rules"},
@@ -48,12 +49,13 @@ var layers = []struct{ dir, reason string }{
 
 // allowed names, for each layer, the layers below it that it may use.
 var allowed = map[string][]string{
-	"cmd":         {"lab", "ctl", "node", "typha", "controllers", "store", "dataplane", "calc", "ruleset", "api", "selector"},
+	"cmd":         {"lab", "ctl", "node", "typha", "controllers", "serve", "store", "dataplane", "calc", "ruleset", "api", "selector"},
 	"lab":         {"store", "ruleset", "api", "selector"},
 	"ctl":         {"store", "calc", "ruleset", "api", "selector"},
-	"node":        {"store", "dataplane", "calc", "ruleset", "api", "selector"},
-	"typha":       {"store", "api", "selector"},
-	"controllers": {"store", "api", "selector"},
+	"node":        {"serve", "store", "dataplane", "calc", "ruleset", "api", "selector"},
+	"typha":       {"serve", "store", "api", "selector"},
+	"controllers": {"serve", "store", "api", "selector"},
+	"serve":       {},
 	"store":       {"api", "selector"},
 	"dataplane":   {"ruleset"},
 	"calc":        {"ruleset", "api", "selector"},

@@ -3,27 +3,22 @@ package node
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"time"
+
+	"margay/serve"
 )
 
-// Bounds of the HTTP servers: their clients are probes and scrapers, and may be anybody on the network.
+// requestTimeout bounds one request for health or metrics.
+const requestTimeout = 30 * time.Second
+
+// The pauses between attempts to bind.
 const (
-	headerTimeout   = 5 * time.Second
-	requestTimeout  = 30 * time.Second
-	idleTimeout     = 2 * time.Minute
-	maxHeaderBytes  = 16 << 10
-	closeTimeout    = time.Second
-	firstBindPause  = 500 * time.Millisecond
-	lastBindPause   = 30 * time.Second
-	maxCertFileSize = 1 << 20
+	firstBindPause = 500 * time.Millisecond
+	lastBindPause  = 30 * time.Second
 )
 
 // An address is where and how a listener serves. The zero value means: not at all.
@@ -37,8 +32,6 @@ type tlsFiles struct {
 	cert, key, ca string
 	clientAuth    tls.ClientAuthType
 }
-
-func (f tlsFiles) enabled() bool { return f.cert != "" || f.key != "" }
 
 // A listener serves one handler at an address that may change while it runs. A port that is taken is tried again. serveAt
 // is called by one goroutine, run is another.
@@ -111,84 +104,13 @@ func (l *listener) keepServing(ctx context.Context, a address) {
 
 // serve binds and serves until the context ends or something fails.
 func (l *listener) serve(ctx context.Context, a address) error {
-	ln, err := l.listen(ctx, "tcp", a.hostPort)
-	if err != nil {
-		return fmt.Errorf("listen for %s: %w", l.name, err)
+	server := &serve.Server{
+		Name: l.name, Address: a.hostPort, Handler: l.handler, Listen: l.listen, Log: l.log,
+		TLS:     serve.TLS{Cert: a.tls.cert, Key: a.tls.key, CA: a.tls.ca, ClientAuth: a.tls.clientAuth},
+		Serving: func() { l.health.set(l.name, condition{ready: true}) },
 	}
-	if a.tls.enabled() {
-		ln = tls.NewListener(ln, &tls.Config{MinVersion: tls.VersionTLS12, SessionTicketsDisabled: true, GetConfigForClient: a.tls.config})
-	}
-	server := &http.Server{
-		Handler:           l.handler,
-		ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout,
-		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
-		ErrorLog: slog.NewLogLogger(l.log.Handler(), slog.LevelDebug),
-	}
-	closed := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(closed)
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-		defer cancel()
-		if server.Shutdown(grace) != nil {
-			_ = server.Close() // whoever still reads is cut off
-		}
-	})
-	l.log.Info("serving", "listener", l.name, "address", ln.Addr().String(), "tls", a.tls.enabled())
-	l.health.set(l.name, condition{ready: true})
-	err = server.Serve(ln)
-	if !stop() {
-		<-closed
-	}
-	return fmt.Errorf("serve %s: %w", l.name, err)
-}
-
-// errNoClientCA: without own authorities Go would trust those of the system, that is, anybody's certificate.
-var errNoClientCA = errors.New("client certificates shall be verified and no CA file is set (set PrometheusMetricsCAFile)")
-
-// config reads the files anew for every handshake, so that renewed certificates are used at once, and a session is never
-// resumed under old ones. Any fault refuses the handshake: there is no way back to plain HTTP.
-func (f tlsFiles) config(*tls.ClientHelloInfo) (*tls.Config, error) {
-	cert, err := readBounded(f.cert, maxCertFileSize)
-	if err != nil {
-		return nil, fmt.Errorf("read certificate: %w", err)
-	}
-	key, err := readBounded(f.key, maxCertFileSize)
-	if err != nil {
-		return nil, fmt.Errorf("read key: %w", err)
-	}
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		return nil, fmt.Errorf("use certificate %s with key %s: %w", f.cert, f.key, err)
-	}
-	config := &tls.Config{
-		MinVersion: tls.VersionTLS12, SessionTicketsDisabled: true,
-		Certificates: []tls.Certificate{pair}, ClientAuth: f.clientAuth,
-	}
-	if f.clientAuth < tls.VerifyClientCertIfGiven {
-		return config, nil
-	}
-	if f.ca == "" {
-		return nil, errNoClientCA
-	}
-	ca, err := readBounded(f.ca, maxCertFileSize)
-	if err != nil {
-		return nil, fmt.Errorf("read CA: %w", err)
-	}
-	config.ClientCAs = x509.NewCertPool()
-	if !config.ClientCAs.AppendCertsFromPEM(ca) {
-		return nil, fmt.Errorf("read CA %s: it holds no certificate", f.ca)
-	}
-	return config, nil
+	return server.Once(ctx)
 }
 
 // readBounded reads a file that has at most limit bytes.
-func readBounded(path string, limit int64) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > limit {
-		return nil, fmt.Errorf("%s has %d bytes, more than %d", path, info.Size(), limit)
-	}
-	return os.ReadFile(path)
-}
+func readBounded(path string, limit int64) ([]byte, error) { return serve.ReadBounded(path, limit) }

@@ -1,7 +1,6 @@
 package typha
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -375,24 +374,6 @@ func (p *Params) Address() string { return hostPort(p.ServerHost, p.ServerPort) 
 
 func hostPort(host string, port uint16) string {
 	return net.JoinHostPort(host, strconv.Itoa(int(port)))
-}
-
-// clientAuth is RequireAndVerifyClientCert when nobody says anything and a CA file is given: neither a CA that is not
-// asked nor a listener that nobody can pass is meant (3.32 and later releases have either as their default).
-func (p *Params) clientAuth() tls.ClientAuthType {
-	switch p.MetricsClientAuth {
-	case "NoClientCert":
-		return tls.NoClientCert
-	case "RequireAnyClientCert":
-		return tls.RequireAnyClientCert
-	case "VerifyClientCertIfGiven":
-		return tls.VerifyClientCertIfGiven
-	case "":
-		if p.MetricsCA == "" {
-			return tls.NoClientCert
-		}
-	}
-	return tls.RequireAndVerifyClientCert
 }
 
 // server returns the part of the configuration that is the server's.

@@ -37,10 +37,10 @@ func TestParams(t *testing.T) {
 		{"address and scheme", []string{"TYPHA_ETCDADDR=a:1", "TYPHA_ETCDSCHEME=HTTPS"}, "", func(p *Params) any { return p.Endpoints[0] }, "https://a:1"},
 		{"no endpoints", nil, "", func(p *Params) any { return p.Endpoints == nil }, true},
 		{"password", []string{"ETCD_USERNAME=u", "ETCD_PASSWORD=p"}, "", func(p *Params) any { return p.Username + p.Password }, "up"},
-		{"no client certificates", nil, "", func(p *Params) any { return p.clientAuth() }, tls.NoClientCert},
-		{"a CA asks for them", []string{"TYPHA_PROMETHEUSMETRICSCAFILE=a"}, "", func(p *Params) any { return p.clientAuth() }, tls.RequireAndVerifyClientCert},
+		{"no client certificates", nil, "", func(p *Params) any { return metricsTLS(p).ClientAuth }, tls.NoClientCert},
+		{"a CA asks for them", []string{"TYPHA_PROMETHEUSMETRICSCAFILE=a"}, "", func(p *Params) any { return metricsTLS(p).ClientAuth }, tls.RequireAndVerifyClientCert},
 		{"unless told", []string{"TYPHA_PROMETHEUSMETRICSCAFILE=a", "TYPHA_PROMETHEUSMETRICSCLIENTAUTH=noclientcert"}, "",
-			func(p *Params) any { return p.clientAuth() }, tls.NoClientCert},
+			func(p *Params) any { return metricsTLS(p).ClientAuth }, tls.NoClientCert},
 		{"log", []string{"TYPHA_LOGSEVERITYSCREEN=debug"}, "", func(p *Params) any { return int(p.Level()) }, -4},
 	} {
 		p, problems := ResolveParams(c.env, []byte(c.file))
@@ -75,7 +75,7 @@ func TestBadParams(t *testing.T) {
 			t.Errorf("%s: another value is in force: %+v", c.env, p)
 		}
 	}
-	if p, _ := ResolveParams([]string{"TYPHA_PROMETHEUSMETRICSCLIENTAUTH=maybe"}, nil); p.clientAuth() != tls.RequireAndVerifyClientCert {
+	if p, _ := ResolveParams([]string{"TYPHA_PROMETHEUSMETRICSCLIENTAUTH=maybe"}, nil); metricsTLS(p).ClientAuth != tls.RequireAndVerifyClientCert {
 		t.Error("a value that cannot be used opens the metrics")
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"margay/serve"
 	"margay/store"
 )
 
@@ -67,7 +68,7 @@ func readParams(o Options) (*Params, []Problem, error) {
 	if path == "" {
 		path = defaultConfigFile
 	}
-	file, err := readBounded(path, maxConfigFile)
+	file, err := serve.ReadBounded(path, maxConfigFile)
 	if err != nil && (o.ConfigFile != "" || !errors.Is(err, fs.ErrNotExist)) {
 		return nil, nil, fmt.Errorf("read configuration file: %w", err)
 	}
@@ -142,7 +143,7 @@ func (d *daemon) run(ctx context.Context) error {
 	defer wg.Wait()
 	defer stop()
 	for _, e := range d.endpoints() {
-		wg.Go(func() { e.run(serving) })
+		wg.Go(func() { e.Run(serving) })
 	}
 	s, err := d.open(ctx)
 	if err != nil {
@@ -165,18 +166,18 @@ func (d *daemon) run(ctx context.Context) error {
 }
 
 // endpoints returns the HTTP servers that the parameters ask for.
-func (d *daemon) endpoints() []*endpoint {
-	var all []*endpoint
+func (d *daemon) endpoints() []*serve.Server {
+	var all []*serve.Server
 	if d.params.HealthEnabled {
-		all = append(all, &endpoint{
-			name: "health", address: hostPort(d.params.HealthHost, d.params.HealthPort), handler: probes(d.server.Live, d.ready),
-			listen: d.options.Listen, log: d.log,
+		all = append(all, &serve.Server{
+			Name: "health", Address: hostPort(d.params.HealthHost, d.params.HealthPort), Handler: probes(d.server.Live, d.ready),
+			Listen: d.options.Listen, Log: d.log,
 		})
 	}
 	if d.params.MetricsEnabled {
-		all = append(all, &endpoint{
-			name: "metrics", address: hostPort(d.params.MetricsHost, d.params.MetricsPort), handler: d.server.metrics.handler(),
-			tls: metricsTLS(d.params), listen: d.options.Listen, log: d.log,
+		all = append(all, &serve.Server{
+			Name: "metrics", Address: hostPort(d.params.MetricsHost, d.params.MetricsPort), Handler: d.server.metrics.handler(),
+			TLS: metricsTLS(d.params), Listen: d.options.Listen, Log: d.log,
 		})
 	}
 	return all

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"margay/serve"
 	"margay/store"
 )
 
@@ -147,9 +148,9 @@ func TestMetricsTLS(t *testing.T) {
 	f := ca.issue("localhost", "", forServer)
 	p, _ := ResolveParams([]string{"TYPHA_PROMETHEUSMETRICSCERTFILE=" + f.Cert, "TYPHA_PROMETHEUSMETRICSKEYFILE=" + f.Key, "TYPHA_PROMETHEUSMETRICSCAFILE=" + f.CA}, nil)
 	listening := make(chan string, 1)
-	e := &endpoint{
-		name: "metrics", address: "127.0.0.1:0", handler: newMetrics().handler(), tls: metricsTLS(p), log: slog.New(slog.DiscardHandler),
-		listen: func(ctx context.Context, network, address string) (net.Listener, error) {
+	e := &serve.Server{
+		Name: "metrics", Address: "127.0.0.1:0", Handler: newMetrics().handler(), TLS: metricsTLS(p), Log: slog.New(slog.DiscardHandler),
+		Listen: func(ctx context.Context, network, address string) (net.Listener, error) {
 			l, err := net.Listen(network, address)
 			if err == nil {
 				listening <- l.Addr().String()
@@ -159,7 +160,7 @@ func TestMetricsTLS(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { defer close(done); e.run(ctx) }()
+	go func() { defer close(done); e.Run(ctx) }()
 	defer func() { cancel(); <-done }()
 	url := "https://" + <-listening + "/metrics"
 	scrape := func(certificates ...tls.Certificate) error {
@@ -175,7 +176,7 @@ func TestMetricsTLS(t *testing.T) {
 		return nil
 	}
 	mine := ca.issue("prometheus", "", forClient)
-	pair, err := readPair(mine.Cert, mine.Key)
+	pair, err := serve.ReadPair(mine.Cert, mine.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +187,7 @@ func TestMetricsTLS(t *testing.T) {
 		t.Error("without a certificate")
 	}
 	other := newAuthority(t).issue("prometheus", "", forClient)
-	if pair, err = readPair(other.Cert, other.Key); err != nil {
+	if pair, err = serve.ReadPair(other.Cert, other.Key); err != nil {
 		t.Fatal(err)
 	}
 	if scrape(pair) == nil {
@@ -194,7 +195,7 @@ func TestMetricsTLS(t *testing.T) {
 	}
 	p.MetricsCA = ""
 	p.MetricsClientAuth = "RequireAndVerifyClientCert"
-	if _, err := metricsTLS(p).GetConfigForClient(nil); !errors.Is(err, errNoClientCA) {
+	if _, err := metricsTLS(p).Config().GetConfigForClient(nil); !errors.Is(err, serve.ErrNoClientCA) {
 		t.Errorf("verify without a CA: %v", err)
 	}
 }

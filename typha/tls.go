@@ -5,10 +5,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"sync"
 	"time"
+
+	"margay/serve"
 )
 
 // TLSFiles are what mutual TLS between client and server needs (spec 4.5). It is off unless any of it is set; then all of
@@ -63,9 +64,6 @@ func (f TLSFiles) permits(cert *x509.Certificate) error {
 		cert.Subject.CommonName, uris, f.PeerCN, f.PeerURISAN)
 }
 
-// maxCertFile bounds what is read of a file, in bytes.
-const maxCertFile = 1 << 20
-
 // material is what the files hold.
 type material struct {
 	pair tls.Certificate
@@ -73,55 +71,15 @@ type material struct {
 }
 
 func (f TLSFiles) read() (*material, error) {
-	pair, err := readPair(f.Cert, f.Key)
+	pair, err := serve.ReadPair(f.Cert, f.Key)
 	if err != nil {
 		return nil, err
 	}
-	pool, err := readPool(f.CA)
+	pool, err := serve.ReadPool(f.CA)
 	if err != nil {
 		return nil, err
 	}
 	return &material{pair, pool}, nil
-}
-
-func readPair(certFile, keyFile string) (tls.Certificate, error) {
-	cert, err := readBounded(certFile, maxCertFile)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("read certificate: %w", err)
-	}
-	key, err := readBounded(keyFile, maxCertFile)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("read key: %w", err)
-	}
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("use certificate %s with key %s: %w", certFile, keyFile, err)
-	}
-	return pair, nil
-}
-
-func readPool(path string) (*x509.CertPool, error) {
-	ca, err := readBounded(path, maxCertFile)
-	if err != nil {
-		return nil, fmt.Errorf("read CA: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(ca) {
-		return nil, fmt.Errorf("read CA %s: it holds no certificate", path)
-	}
-	return pool, nil
-}
-
-// readBounded reads a file that has at most limit bytes.
-func readBounded(path string, limit int64) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > limit {
-		return nil, fmt.Errorf("%s has %d bytes, more than %d", path, info.Size(), limit)
-	}
-	return os.ReadFile(path)
 }
 
 // maxAge is how long material is used without reading the files again.
