@@ -50,7 +50,7 @@ type Calc struct {
 	endpoints int
 	sets      map[ruleset.SetID]*set
 	ifaces    map[string][]netip.Addr
-	hosts     map[string]struct{} // names of Nodes
+	hosts     map[string][]netip.Addr // addresses of Nodes
 	services  map[serviceKey][]ServiceEndpoint
 	// What only warnings need: see warnings_guide.go.
 	hostPods    map[podKey]v3.HostPod
@@ -84,7 +84,7 @@ func New(node string) *Calc {
 	c := &Calc{
 		node: node, profiles: map[string]*profile{}, items: map[v3.Key]*item{}, tiers: map[string]*v3.TierSpec{},
 		policies: map[ruleset.PolicyID]*policy{}, locals: map[v3.Key]*endpoint{}, sets: map[ruleset.SetID]*set{},
-		ifaces: map[string][]netip.Addr{}, hosts: map[string]struct{}{},
+		ifaces: map[string][]netip.Addr{}, hosts: map[string][]netip.Addr{},
 		policyIndex: newIndex[*policy](), setIndex: newIndex[*set](), holders: holders{}, givers: givers{},
 		touched: map[v3.Key]*item{}, toldEndpoints: map[v3.Key]*ruleset.Endpoint{}, toldWorkloads: map[v3.Key]*ruleset.Workload{},
 		services: map[serviceKey][]ServiceEndpoint{}, changedServices: map[serviceKey][]ServiceEndpoint{},
@@ -120,10 +120,7 @@ func (c *Calc) Update(key v3.Key, r v3.Resource) {
 	case v3.KindGlobalNetworkSet, v3.KindNetworkSet:
 		c.updateItem(key, r)
 	case v3.KindNode:
-		delete(c.hosts, key.Name)
-		if r != nil {
-			c.hosts[key.Name] = struct{}{}
-		}
+		c.updateHost(key.Name, r)
 	case v3.KindIPPool:
 		c.updatePool(key.Name, r)
 	case v3.KindFelixConfiguration:
@@ -173,12 +170,13 @@ func (c *Calc) Flush() *ruleset.Delta {
 }
 
 // flushSettings tells the settings. As long as the datastore has no endpoint at all, no interface counts as an unknown
-// workload's: whoever starts Margay beside something that owns such interfaces loses nothing by it.
+// workload's and nothing as a tunnel: whoever starts Margay beside something that owns such interfaces loses nothing by it.
 func (c *Calc) flushSettings(d *ruleset.Delta) {
 	told := c.settings
 	if c.endpoints == 0 {
-		told.WorkloadPrefixes = nil
+		told.WorkloadPrefixes, told.Tunnels = nil, nil
 	}
+	c.keepHosts(len(told.Tunnels) > 0)
 	if !reflect.DeepEqual(told, c.toldSettings) {
 		d.Settings, c.toldSettings = &told, told
 	}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -138,6 +139,9 @@ func drawResource(t *rapid.T) (v3.Key, v3.Resource) {
 			InterfaceName: draw(t, []string{"", "cali1", "cali1", "cali2", "eth1"}), AllowSpoofedSourcePrefixes: some(t, netPool, 2),
 			IPNetworks: append(some(t, addrPool, 2), draw(t, addrPool)), Profiles: some(t, profilePool, 2),
 			Ports: some(t, []v3.WorkloadEndpointPort{{Name: "http", Protocol: "TCP", Port: 8080}, {Name: "http", Protocol: "UDP", Port: 80}}, 2)}
+	case *v3.Node:
+		r.Spec.BGP = &v3.NodeBGPSpec{IPv4Address: draw(t, []string{"10.0.0.1/24", "10.0.0.9", "bogus", ""}), IPv6Address: draw(t, []string{"fd00::1/64", ""})}
+		r.Spec.Addresses = []v3.NodeAddress{{Address: draw(t, append([]string{"bogus"}, addrPool...))}}
 	case *v3.GlobalNetworkSet:
 		r.Spec.Nets = some(t, netPool, 3)
 	case *v3.NetworkSet:
@@ -182,7 +186,8 @@ func (s *state) step(t *rapid.T, c *Calc) {
 		delete(s.ifaces, name)
 		c.RemoveInterface(name)
 	case 2:
-		s.settings = draw(t, []ruleset.Settings{{}, {Reject: true}, {WorkloadPrefixes: []string{"cali"}}, {WorkloadPrefixes: []string{"cali"}, AllowSpoofing: true}, {WorkloadPrefixes: []string{"eth0"}}})
+		s.settings = draw(t, []ruleset.Settings{{}, {Reject: true}, {WorkloadPrefixes: []string{"cali"}}, {WorkloadPrefixes: []string{"cali"}, AllowSpoofing: true}, {WorkloadPrefixes: []string{"eth0"}},
+			{Tunnels: []ruleset.Tunnel{{Protocol: 4}}}, {Tunnels: []ruleset.Tunnel{{Protocol: 4}}, Reject: true}})
 		c.SetSettings(s.settings)
 	case 3, 4:
 		key, _ := drawResource(t)
@@ -310,6 +315,10 @@ func checkNeeded(t *rapid.T, p *ruleset.Program) {
 		}
 		used(slices.Concat(profile.Ingress, profile.Egress))
 	}
+	sets[ruleset.Hosts] = len(p.Settings.Tunnels) > 0
+	if sets[ruleset.Hosts] && p.Sets[ruleset.Hosts] == nil {
+		t.Fatal("there are tunnels and no hosts")
+	}
 	for id := range p.Sets {
 		if !sets[id] {
 			t.Fatalf("no rule names set %s", id)
@@ -368,6 +377,17 @@ func bruteMembers(s *set, key v3.Key, r v3.Resource, world *state) []ruleset.Mem
 	var ports []v3.WorkloadEndpointPort
 	forced := map[string]string{}
 	switch r := r.(type) {
+	case *v3.Node:
+		if s.id != ruleset.Hosts {
+			return nil
+		}
+		var members []ruleset.Member
+		for _, text := range []string{r.Spec.BGP.IPv4Address, r.Spec.BGP.IPv6Address, r.Spec.Addresses[0].Address} {
+			if a, err := netip.ParseAddr(strings.Split(text, "/")[0]); err == nil {
+				members = append(members, ruleset.Member{Prefix: netip.PrefixFrom(a, a.BitLen())})
+			}
+		}
+		return members
 	case *v3.HostEndpoint:
 		addrs, profiles = r.Spec.ExpectedIPs, r.Spec.Profiles
 		for _, p := range r.Spec.Ports {

@@ -13,7 +13,7 @@ import (
 )
 
 // A setSpec says what a set holds: the addresses of what a selector selects or, with a port name, their ports of that
-// name and, unless it is 0, protocol. Or the endpoints of a service, by address or by address, protocol and port.
+// name and, unless it is 0, protocol. Or the endpoints of a service, by address or by address, protocol and port. Or hosts.
 type setSpec struct {
 	sel      *selector.Selector
 	port     string
@@ -21,10 +21,15 @@ type setSpec struct {
 
 	service   serviceKey
 	withPorts bool
+
+	hosts bool // the addresses of Nodes
 }
 
 // id returns the name of the set. It depends on the canonical selector only, so that rules share sets (spec 2.5).
 func (s setSpec) id() ruleset.SetID {
+	if s.hosts {
+		return ruleset.Hosts
+	}
 	if s.service != (serviceKey{}) {
 		sum := sha256.Sum224(fmt.Appendf(nil, "%s\x00%v", s.service, s.withPorts))
 		return ruleset.SetID("v:" + base64.RawURLEncoding.EncodeToString(sum[:]))
@@ -38,6 +43,8 @@ func (s setSpec) id() ruleset.SetID {
 
 func (s setSpec) comment() string {
 	switch {
+	case s.hosts:
+		return "hosts of the cluster"
 	case s.withPorts:
 		return "service " + s.service.String()
 	case s.service != (serviceKey{}):
@@ -56,7 +63,7 @@ type set struct {
 	port     string
 	protocol uint8
 	comment  string
-	term     *term[*set] // nil: of a service
+	term     *term[*set] // nil: of a service or of hosts
 	service  serviceKey
 
 	users   int // policies and profiles
@@ -190,7 +197,7 @@ func (c *Calc) flushSets(d *ruleset.Delta) {
 		d.Sets[s.id] = &ruleset.SetDelta{New: ruleset.NewSet(s.kind, s.comment, members...)}
 	})
 	drain(c.changedSets, func(s *set) {
-		if delta := s.delta(); delta != nil {
+		if delta := s.delta(); delta != nil && !s.dead {
 			d.Sets[s.id] = delta
 		}
 	})

@@ -75,7 +75,7 @@ func (w *world) complete() error {
 			w.places = append(w.places, place{id: id, node: r.Spec.Node, addrs: addrsOf(r.Spec.IPNetworks),
 				iface: r.Spec.InterfaceName, pod: cmp.Or(r.Spec.Pod, r.Spec.Workload)})
 		case *v3.Node:
-			for _, a := range addrsOf(nodeAddresses(r)) {
+			for _, a := range calc.NodeAddresses(r) {
 				w.nodeAddrs[a] = r.Name
 			}
 		}
@@ -85,17 +85,6 @@ func (w *world) complete() error {
 
 func compareKeys(a, b v3.Key) int {
 	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
-}
-
-func nodeAddresses(n *v3.Node) []string {
-	var out []string
-	if n.Spec.BGP != nil {
-		out = append(out, n.Spec.BGP.IPv4Address, n.Spec.BGP.IPv6Address)
-	}
-	for _, a := range n.Spec.Addresses {
-		out = append(out, a.Address)
-	}
-	return out
 }
 
 // addrsOf returns what parses of addresses with or without a prefix length.

@@ -158,9 +158,9 @@ func (s *settings) apply() ruleset.Settings {
 
 // tell names each problem once.
 func (s *settings) tell(p *params.Params, problems []params.Problem) {
-	for _, name := range withoutEffect() {
+	for name, reason := range withoutEffect() {
 		if o := p.Origin(name); o.Source != params.Default {
-			problems = append(problems, params.Problem{Kind: params.Unused, Name: name, Origin: o, Reason: "this agent does not use it"})
+			problems = append(problems, params.Problem{Kind: params.Unused, Name: name, Origin: o, Reason: reason})
 		}
 	}
 	named := map[string]bool{}
@@ -195,9 +195,14 @@ func (s *settings) tellAbout(p, others *params.Params) {
 	}
 }
 
-// withoutEffect are parameters that are read and do not change anything: they concern workloads, which are not enforced
-// yet, or ask for less than is enforced.
-func withoutEffect() []string { return []string{"DefaultEndpointToHostAction", "Ipv6Support"} }
+// withoutEffect are parameters that are read and do less than their names say, each with what is to be told.
+func withoutEffect() map[string]string {
+	const tunnel = "this agent makes no tunnel; those that others make pass the policy of host endpoints"
+	return map[string]string{
+		"Ipv6Support": "this agent does not use it", // it would ask for less than is enforced
+		"IpInIpEnabled": tunnel, "VXLANEnabled": tunnel, "WireguardEnabled": tunnel, "WireguardEnabledV6": tunnel,
+	}
+}
 
 func healthAddress(p *params.Params) address {
 	if !p.HealthEnabled {

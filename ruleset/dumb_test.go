@@ -185,7 +185,7 @@ func (d *dumb) tunnels() bool {
 func (d *dumb) tunnelled() (list []Tunnel) {
 	for _, t := range d.p.Settings.Tunnels {
 		family := map[int]Family{4: IPv4, 16: IPv6}[len(d.pkt.Src.AsSlice())]
-		same := []bool{t.Protocol == d.pkt.Protocol, t.Port == 0 || t.Port == d.pkt.DstPort, t.Family == 0 || t.Family == family}
+		same := []bool{t.Protocol == d.pkt.Protocol, t.Protocol != UDP || t.Port == d.pkt.DstPort, t.Family == 0 || t.Family == family}
 		if !slices.Contains(same, false) {
 			list = append(list, t)
 		}
@@ -284,7 +284,7 @@ func (d *dumb) podChain(dir Direction, w *Workload) answer {
 	if dir == Ingress {
 		return d.chain(v, c, tiers, w.Profiles)
 	}
-	vxlan := d.pkt.Protocol == UDP && d.pkt.DstPort == 4789 && !d.p.Settings.AllowVXLAN
+	vxlan := d.pkt.Protocol == UDP && (d.pkt.DstPort == d.p.Settings.VXLANPort || d.pkt.DstPort == 4789 && d.p.Settings.VXLANPort == 0) && !d.p.Settings.AllowVXLAN
 	ipip := d.pkt.Protocol == 4 && !d.p.Settings.AllowIPIP
 	invalid := d.pkt.State == Invalid && !d.notrack && !d.p.Settings.AcceptInvalid
 	if (vxlan || ipip) && !invalid {

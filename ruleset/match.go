@@ -6,11 +6,8 @@ import (
 	"strings"
 )
 
-// IP protocol and port of the tunnels that workloads may be kept from.
-const (
-	ipip      uint8  = 4
-	vxlanPort uint16 = 4789
-)
+// ipip is the protocol of IP in IP.
+const ipip uint8 = 4
 
 // hostEndpoint returns the host endpoint that an interface is in a stage: the one that names it, else the one for all
 // interfaces. That one has no Untracked stage, and no Normal stage on the interfaces of workloads; what workloads send
@@ -66,7 +63,7 @@ func (p *Program) maySend(w *Workload, pkt *Packet) bool {
 
 // forbidsTunnel reports whether a packet of a workload is in a tunnel that it must not use.
 func (s *Settings) forbidsTunnel(pkt *Packet) bool {
-	return !s.AllowVXLAN && pkt.Protocol == UDP && pkt.DstPort == vxlanPort || !s.AllowIPIP && pkt.Protocol == ipip
+	return !s.AllowVXLAN && pkt.Protocol == UDP && pkt.DstPort == s.VXLAN() || !s.AllowIPIP && pkt.Protocol == ipip
 }
 
 // isPodDiscovery reports whether a packet is what a workload needs of its host to use IPv6 at all: multicast listener
@@ -100,7 +97,7 @@ func (s *Settings) inTunnel(pkt *Packet) bool {
 }
 
 func (t Tunnel) holds(pkt *Packet) bool {
-	return t.Protocol == pkt.Protocol && (t.Port == 0 || t.Port == pkt.DstPort) && (t.Family == AnyFamily || t.Family == FamilyOf(pkt.Src))
+	return t.Protocol == pkt.Protocol && (!HasPorts(t.Protocol) || t.Port == pkt.DstPort) && (t.Family == AnyFamily || t.Family == FamilyOf(pkt.Src))
 }
 
 // isHost reports whether an address is one of the cluster's hosts.

@@ -271,6 +271,7 @@ func TestPath(t *testing.T) {
 		{"VXLAN from a pod", set(onPod1, Normal, Egress, Allow), pkt(way("cali1", "eth0"), udp, to(4789)), "deny: tunnel from a workload", nil},
 		{"VXLAN from a pod to its host", set(onPod1, Normal, Egress, Allow), pkt(way("cali1", ""), udp, to(4789)), "deny: tunnel from a workload", accept},
 		{"VXLAN from a pod, allowed", nil, pkt(way("cali1", "eth0"), udp, to(4789)), "allow: profile rule", func(p *Program) { p.Settings.AllowVXLAN = true }},
+		{"VXLAN from a pod, another port", nil, pkt(way("cali1", "eth0"), udp, to(8472)), "deny: tunnel from a workload", func(p *Program) { p.Settings.VXLANPort = 8472 }},
 		{"VXLAN to a pod", nil, pkt(way("eth0", "cali1"), udp, to(4789)), "allow: profile rule", nil},
 		{"TCP 4789 is no VXLAN", nil, pkt(way("cali1", "eth0"), to(4789)), "allow: profile rule", nil},
 		{"IPIP from a pod", nil, pkt(way("cali1", "eth0"), portless(4)), "deny: tunnel from a workload", nil},

@@ -138,7 +138,7 @@ func drawProgram(t *rapid.T) *Program {
 	}
 	p.Settings = Settings{
 		AcceptInvalid: rapid.Bool().Draw(t, "invalid"), WorkloadPrefixes: []string{"cali"}, AllowSpoofing: rarely(t),
-		AllowVXLAN: rarely(t), AllowIPIP: rarely(t), EndpointToHost: draw(t, []HostAction{HostDrop, HostReturn, HostAccept}),
+		AllowVXLAN: rarely(t), AllowIPIP: rarely(t), VXLANPort: draw(t, []uint16{0, 4789, 80}), EndpointToHost: draw(t, []HostAction{HostDrop, HostReturn, HostAccept}),
 	}
 	if rarely(t) {
 		p.Settings.Tunnels = []Tunnel{

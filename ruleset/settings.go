@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"cmp"
 	"net/netip"
 	"strings"
 	"time"
@@ -35,6 +36,8 @@ type Settings struct {
 	AllowSpoofing bool
 	// AllowVXLAN and AllowIPIP: workloads may send packets in tunnels, which hide them from policy.
 	AllowVXLAN, AllowIPIP bool
+	// VXLANPort is the port of VXLAN, see [Settings.VXLAN].
+	VXLANPort uint16
 	// Tunnels carry packets of workloads between the hosts of the cluster, which are those in the set [Hosts] and in
 	// TunnelNets (spec 2.9).
 	Tunnels    []Tunnel
@@ -49,7 +52,7 @@ const Hosts SetID = "hosts"
 // inside it could pretend to be from any workload.
 type Tunnel struct {
 	Protocol uint8
-	Port     uint16 // destination; 0: the protocol has no ports
+	Port     uint16 // destination, if the protocol has ports
 	Family   Family // of the packets outside
 	// Proven: the hosts prove to each other who they are. What comes from elsewhere is then a matter of policy.
 	Proven bool
@@ -107,6 +110,9 @@ func shortKind(kind string) string {
 	}
 	return kind
 }
+
+// VXLAN returns the UDP port of VXLAN: VXLANPort, or where that is 0 the usual one.
+func (s *Settings) VXLAN() uint16 { return cmp.Or(s.VXLANPort, 4789) }
 
 // Failsafes returns the failsafe ports of one direction.
 func (s *Settings) Failsafes(d Direction) []Failsafe {

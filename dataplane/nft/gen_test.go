@@ -262,7 +262,7 @@ func (g generator) settings() ruleset.Settings {
 		Reject: g.one(3), AcceptInvalid: g.one(3), LogPrefix: pick(g, "", "calico-packet", "%t|%p"),
 		WorkloadPrefixes: pick(g, nil, []string{"cali"}, []string{"cali"}, []string{"tap", "cali"}, []string{""}),
 		EndpointToHost:   pick(g, ruleset.HostDrop, ruleset.HostReturn, ruleset.HostAccept),
-		AllowSpoofing:    g.one(2), AllowVXLAN: g.one(2), AllowIPIP: g.one(2),
+		AllowSpoofing:    g.one(2), AllowVXLAN: g.one(2), AllowIPIP: g.one(2), VXLANPort: pick[uint16](g, 0, 4789, 9090),
 	}
 	if g.one(2) {
 		s.LogRate = ruleset.LogRate{Packets: 10, Per: pick(g, time.Second, time.Minute, time.Hour, 24*time.Hour), Burst: pick[uint32](g, 0, 7)}

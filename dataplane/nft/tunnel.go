@@ -57,7 +57,7 @@ func (b *builder) strangeTunnels() []*Rule {
 // tunnelRule returns a rule that matches what is in a tunnel, whoever sent it.
 func tunnelRule(t ruleset.Tunnel) ruleset.Rule {
 	r := ruleset.Rule{Protocol: t.Protocol, Family: t.Family}
-	if t.Port != 0 {
+	if ruleset.HasPorts(t.Protocol) {
 		r.Destination.Ports = &ruleset.Ports{Ranges: []ruleset.PortRange{{First: t.Port, Last: t.Port}}}
 	}
 	return r

@@ -141,7 +141,7 @@ func (p *part) tunnels() []*Rule {
 	var rules []*Rule
 	if !p.settings.AllowVXLAN {
 		v := variant{protos: protocolsOf(ruleset.UDP)}
-		v = v.with(portsTest(destination, []ruleset.PortRange{{First: 4789, Last: 4789}}))
+		v = v.with(portsTest(destination, []ruleset.PortRange{{First: p.settings.VXLAN(), Last: p.settings.VXLAN()}}))
 		rules = append(rules, match(v).counted(p.denial(), "VXLAN from a workload"))
 	}
 	if !p.settings.AllowIPIP {

@@ -1,8 +1,10 @@
 package params
 
 import (
+	"cmp"
 	"log/slog"
 	"net"
+	"net/netip"
 	"reflect"
 	"regexp"
 	"time"
@@ -80,6 +82,17 @@ type Params struct {
 	WorkloadSourceSpoofing         string `type:"oneof=Any|Disabled" default:"Disabled" required:""`
 	AllowVXLANPacketsFromWorkloads bool   `type:"bool" default:"false"`
 	AllowIPIPPacketsFromWorkloads  bool   `type:"bool" default:"false"`
+
+	// Tunnels between the hosts of the cluster, which others make: what they need of policy. ExternalNodesCIDRList holds
+	// hosts that are no Nodes.
+	IPIPEnabled              bool           `name:"IpInIpEnabled" type:"bool" default:"false"`
+	VXLANEnabled             bool           `type:"bool" default:"false"`
+	VXLANPort                uint16         `type:"port" default:"4789"`
+	WireguardEnabled         bool           `type:"bool" default:"false"`
+	WireguardEnabledV6       bool           `type:"bool" default:"false"`
+	WireguardListeningPort   uint16         `type:"port" default:"51820"`
+	WireguardListeningPortV6 uint16         `type:"port" default:"51821"`
+	ExternalNodesCIDRList    []netip.Prefix `type:"nets"`
 
 	IPv6Support bool `name:"Ipv6Support" type:"bool" default:"true"`
 
@@ -187,7 +200,28 @@ func (p *Params) Settings() ruleset.Settings {
 		AllowSpoofing:    p.WorkloadSourceSpoofing == "Any",
 		AllowVXLAN:       p.AllowVXLANPacketsFromWorkloads,
 		AllowIPIP:        p.AllowIPIPPacketsFromWorkloads,
+		VXLANPort:        p.VXLANPort,
+		Tunnels:          p.tunnels(),
+		TunnelNets:       p.ExternalNodesCIDRList,
 	}
+}
+
+// tunnels returns the tunnels between hosts. Those of WireGuard prove who is at their other end.
+func (p *Params) tunnels() []ruleset.Tunnel {
+	var list []ruleset.Tunnel
+	if p.IPIPEnabled {
+		list = append(list, ruleset.Tunnel{Protocol: 4, Family: ruleset.IPv4})
+	}
+	if p.VXLANEnabled {
+		list = append(list, ruleset.Tunnel{Protocol: ruleset.UDP, Port: cmp.Or(p.VXLANPort, 4789)})
+	}
+	if p.WireguardEnabled {
+		list = append(list, ruleset.Tunnel{Protocol: ruleset.UDP, Port: p.WireguardListeningPort, Family: ruleset.IPv4, Proven: true})
+	}
+	if p.WireguardEnabledV6 {
+		list = append(list, ruleset.Tunnel{Protocol: ruleset.UDP, Port: p.WireguardListeningPortV6, Family: ruleset.IPv6, Proven: true})
+	}
+	return list
 }
 
 func (p *Params) endpointToHost() ruleset.HostAction {

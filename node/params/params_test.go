@@ -62,7 +62,7 @@ func TestDefaults(t *testing.T) {
 	want := ruleset.Settings{
 		FailsafeIngress: []ruleset.Failsafe{tcp(22), udp(68), tcp(179), tcp(2379), tcp(2380), tcp(5473), tcp(6443), tcp(6666), tcp(6667)},
 		FailsafeEgress:  []ruleset.Failsafe{udp(53), udp(67), tcp(179), tcp(2379), tcp(2380), tcp(5473), tcp(6443), tcp(6666), tcp(6667)},
-		LogPrefix:       "calico-packet", WorkloadPrefixes: []string{"cali"},
+		LogPrefix:       "calico-packet", WorkloadPrefixes: []string{"cali"}, VXLANPort: 4789,
 	}
 	if got := p.Settings(); !reflect.DeepEqual(got, want) {
 		t.Errorf("settings %+v, want %+v", got, want)
@@ -306,11 +306,11 @@ func TestNotUsed(t *testing.T) {
 		Env:  []string{"FELIX_BPFENABLED=true", "FELIX_NoSuch=secret", "FELIX_=x", "OTHER=y", "FELIX_TYPHAK8SSERVICENAME=a"},
 		File: []byte("VXLANMTU = 1\n"),
 		Resources: []*v3.FelixConfiguration{
-			felix(t, "default", "wireguardEnabled: true, iptablesLockProbeInterval: 50ms, kubeNodePortRanges: []", 0), // and what the schema fills in
+			felix(t, "default", "wireguardMTU: 1400, iptablesLockProbeInterval: 50ms, kubeNodePortRanges: []", 0), // and what the schema fills in
 		},
 	})
 	want := []string{"Unused BPFENABLED", "Unknown NoSuch", "Unused TYPHAK8SSERVICENAME", "Unused VXLANMTU",
-		"Unused IptablesLockProbeIntervalMillis", "Unused KubeNodePortRanges", "Unused WireguardEnabled"}
+		"Unused IptablesLockProbeIntervalMillis", "Unused KubeNodePortRanges", "Unused WireguardMTU"}
 	var got []string
 	for _, problem := range problems {
 		kind := map[ProblemKind]string{Unused: "Unused", Unknown: "Unknown"}[problem.Kind]
@@ -431,7 +431,8 @@ func TestStoredParametersGoThroughTheSpec(t *testing.T) {
 		iptablesFilterDenyAction: Reject, defaultEndpointToHostAction: Accept, disableConntrackInvalidCheck: true, logPrefix: x,
 		ipv6Support: false, interfacePrefix: w, interfaceExclude: z, reportingInterval: 1m30s, reportingTTL: 2500ms,
 		logActionRateLimit: 1/hour, logActionRateLimitBurst: 1, workloadSourceSpoofing: Any, allowVXLANPacketsFromWorkloads: true,
-		allowIPIPPacketsFromWorkloads: true, endpointReportingEnabled: true, endpointReportingDelay: 2s,
+		allowIPIPPacketsFromWorkloads: true, ipipEnabled: true, vxlanEnabled: true, vxlanPort: 1, wireguardEnabled: true,
+		wireguardEnabledV6: true, wireguardListeningPort: 1, wireguardListeningPortV6: 1, externalNodesList: [192.0.2.0/24], endpointReportingEnabled: true, endpointReportingDelay: 2s,
 		goGCThreshold: 50`, 0)}})
 	for _, f := range fields() {
 		if origin := p.Origin(f.name); !f.local && origin.Source != Cluster {
@@ -484,6 +485,23 @@ func TestWorkloadSettings(t *testing.T) {
 		{"workloadSourceSpoofing: Any", "", base(func(s *ruleset.Settings) { s.AllowSpoofing = true })},
 		{"allowVXLANPacketsFromWorkloads: true", "", base(func(s *ruleset.Settings) { s.AllowVXLAN = true })},
 		{"allowIPIPPacketsFromWorkloads: true", "", base(func(s *ruleset.Settings) { s.AllowIPIP = true })},
+		{"ipipEnabled: true", "", base(func(s *ruleset.Settings) { s.Tunnels = []ruleset.Tunnel{{Protocol: 4, Family: ruleset.IPv4}} })},
+		{"vxlanEnabled: true, vxlanPort: 8472", "", base(func(s *ruleset.Settings) {
+			s.VXLANPort, s.Tunnels = 8472, []ruleset.Tunnel{{Protocol: ruleset.UDP, Port: 8472}}
+		})},
+		{"", "FELIX_WIREGUARDENABLED=true", base(func(s *ruleset.Settings) {
+			s.Tunnels = []ruleset.Tunnel{{Protocol: ruleset.UDP, Port: 51820, Family: ruleset.IPv4, Proven: true}}
+		})},
+		{"wireguardEnabledV6: true, wireguardListeningPortV6: 7", "", base(func(s *ruleset.Settings) {
+			s.Tunnels = []ruleset.Tunnel{{Protocol: ruleset.UDP, Port: 7, Family: ruleset.IPv6, Proven: true}}
+		})},
+		{"externalNodesList: [192.0.2.0/24, 198.51.100.7/32]", "", base(func(s *ruleset.Settings) {
+			s.TunnelNets = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.7/32")}
+		})},
+		{"", "FELIX_EXTERNALNODESCIDRLIST=fd00::1, 10.0.0.7/8", base(func(s *ruleset.Settings) {
+			s.TunnelNets = []netip.Prefix{netip.MustParsePrefix("fd00::1/128"), netip.MustParsePrefix("10.0.0.0/8")}
+		})},
+		{"", "FELIX_EXTERNALNODESCIDRLIST=bogus", base(func(*ruleset.Settings) {})},
 		{"logActionRateLimit: 10/minute", "", base(func(s *ruleset.Settings) { s.LogRate = ruleset.LogRate{Packets: 10, Per: time.Minute, Burst: 5} })},
 		{"logActionRateLimit: 9999/day, logActionRateLimitBurst: 0", "", base(func(s *ruleset.Settings) { s.LogRate = ruleset.LogRate{Packets: 9999, Per: 24 * time.Hour} })},
 		{"logActionRateLimitBurst: 7", "", base(func(*ruleset.Settings) {})},

@@ -54,6 +54,8 @@ func parse(kind, arg, text string) (any, error) {
 		return parseInterfaces(text)
 	case "patterns":
 		return parsePatterns(text)
+	case "nets":
+		return parseNets(text)
 	case "failsafes":
 		return parseFailsafes(text)
 	case "rate":
@@ -216,6 +218,23 @@ func parsePatterns(text string) ([]*regexp.Regexp, error) {
 		patterns = append(patterns, pattern)
 	}
 	return patterns, nil
+}
+
+// parseNets takes a list of networks, masked, and of addresses.
+func parseNets(text string) ([]netip.Prefix, error) {
+	var nets []netip.Prefix
+	for _, entry := range strings.Split(text, ",") {
+		entry = strings.TrimSpace(entry)
+		p, err := netip.ParsePrefix(entry)
+		if a, e := netip.ParseAddr(entry); err != nil && e == nil {
+			p, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		if err != nil || p.Addr().Zone() != "" {
+			return nil, errors.New("must be a list of networks like 10.0.0.0/8, separated by commas")
+		}
+		nets = append(nets, p.Masked())
+	}
+	return nets, nil
 }
 
 func parseFailsafes(text string) ([]ruleset.Failsafe, error) {

@@ -234,6 +234,11 @@ func specText(v reflect.Value, millis bool) (string, error) {
 		return strconv.FormatFloat(float64(value.Duration)/float64(unit), 'f', -1, 64), nil
 	case []v3.ProtoPort:
 		return portsText(value)
+	case []string:
+		if len(value) == 0 {
+			return "none", nil
+		}
+		return strings.Join(value, ","), nil
 	case bool, int, uint32:
 		return fmt.Sprint(value), nil
 	default:
