@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"os/exec"
@@ -94,7 +96,7 @@ type process struct {
 // startProcess starts a server with an empty store.
 func startProcess(t *testing.T) *process {
 	t.Helper()
-	p := &process{args: serverArgs{Dir: filepath.Join(t.TempDir(), "store"), Listen: "127.0.0.1:0"}}
+	p := &process{args: serverArgs{Dir: filepath.Join(t.TempDir(), "store"), Listen: ownAddress(t) + ":0"}}
 	p.start(t)
 	t.Cleanup(func() { p.kill(t) })
 	return p
@@ -191,9 +193,17 @@ func startCluster(t *testing.T) (members []*process, endpoints []string) {
 	return members, endpoints
 }
 
+// ownAddress returns a loopback address that nobody else uses: a port of it that was free, or that a server had which was
+// ended, is not given to a connection of another program meanwhile.
+func ownAddress(t *testing.T) string {
+	t.Helper()
+	n := rand.Uint32()
+	return netip.AddrFrom4([4]byte{127, 1 + byte(n>>16)%254, byte(n >> 8), 1 + byte(n)%254}).String()
+}
+
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", ownAddress(t)+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +214,7 @@ func freeAddress(t *testing.T) string {
 // leader returns the member that leads the cluster, as one of the others says.
 func leader(t *testing.T, members []*process, ask *clientv3.Client) *process {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		for _, p := range members {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			status, err := ask.Status(ctx, p.endpoint())
