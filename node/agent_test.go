@@ -164,7 +164,7 @@ func (r *rig) start() {
 				if err != nil {
 					r.t.Errorf("Run: %v", err)
 				}
-			case <-time.After(20 * time.Second):
+			case <-time.After(30 * time.Second):
 				r.t.Error("Run does not end")
 			}
 		})
@@ -210,7 +210,7 @@ func eventually(t interface {
 func becomes(ok func() bool) bool {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for !ok() {
 		select {
 		case <-tick.C:

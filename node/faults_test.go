@@ -148,10 +148,9 @@ func TestLostPolicyDenies(t *testing.T) {
 			r.store.compact()
 			r.begin()
 			r.untilReady()
-			s := r.untilStatus("the fault", func(s store.NodeStatus) bool { return named(s, "GlobalNetworkPolicy(web)") })
-			if !strings.Contains(s.Detail, "whatever it selects is denied") {
-				t.Errorf("detail %q", s.Detail)
-			}
+			r.untilStatus("the fault and what is done about it", func(s store.NodeStatus) bool {
+				return named(s, "GlobalNetworkPolicy(web)") && strings.Contains(s.Detail, "whatever it selects is denied")
+			})
 			if web, db := r.allows("eth0", "192.0.2.1", 80), r.allows("eth1", "192.0.2.1", 80); web != c.web || db != c.db {
 				t.Errorf("web %v, db %v", web, db)
 			}
