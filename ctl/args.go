@@ -26,9 +26,36 @@ func onlyFlags(cmd *cobra.Command, args []string) error {
 func exactly(n int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != n {
-			return fmt.Errorf("%d arguments given, want: %s", len(args), cmd.UseLine())
+			plural := "s"
+			if len(args) == 1 {
+				plural = ""
+			}
+			return fmt.Errorf("%d argument%s given, want: %s", len(args), plural, cmd.UseLine())
 		}
 		return nil
+	}
+}
+
+// A group is a command that only has others below it.
+func group(cmd *cobra.Command, below ...*cobra.Command) *cobra.Command {
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		return fmt.Errorf("unknown command %q for %q (see %s --help)", args[0], cmd.CommandPath(), cmd.CommandPath())
+	}
+	cmd.AddCommand(below...)
+	return cmd
+}
+
+// absent is a command of calicoctl that is not here, whatever its flags are: a script must not take it for done.
+func absent(name, why string) *cobra.Command {
+	return &cobra.Command{
+		Use: name, Hidden: true, DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return fmt.Errorf("%s is not there: %s", cmd.CommandPath(), why)
+		},
 	}
 }
 
@@ -48,7 +75,7 @@ func completeKind(_ *cobra.Command, args []string, start string) ([]string, cobr
 }
 
 // keysOf returns the keys of KIND NAME..., in the namespace that is given or default. Without names it returns one key
-// without a name.
+// without a name; with a namespaceError, one of the kind.
 func keysOf(args []string, namespace string) ([]v3.Key, error) {
 	view, err := lookupKind(args[0])
 	if err != nil {
@@ -56,7 +83,7 @@ func keysOf(args []string, namespace string) ([]v3.Key, error) {
 	}
 	key := v3.Key{Kind: view.kind}
 	if key.Namespace, err = namespaceOf(key, namespace); err != nil {
-		return nil, err
+		return []v3.Key{key}, err
 	}
 	if len(args) == 1 {
 		return []v3.Key{key}, nil

@@ -19,7 +19,6 @@ type clusterFlags struct {
 }
 
 func (c *cli) clusterCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "cluster", Short: "Find out about the cluster", Long: "Find out about the cluster as a whole."}
 	var f clusterFlags
 	diags := &cobra.Command{
 		Use:   "diags",
@@ -38,8 +37,7 @@ func (c *cli) clusterCommand() *cobra.Command {
 	flags.IntVar(&f.maxParallelism, "max-parallelism", 10, "not used: no logs are collected")
 	flags.StringVar(&f.focusNodes, "focus-nodes", "", "not used: every node's report is collected")
 	flags.BoolVar(&f.skipTempDirCleanup, "skip-temp-dir-cleanup", false, "not used: there is no temporary directory")
-	cmd.AddCommand(diags)
-	return cmd
+	return group(&cobra.Command{Use: "cluster", Short: "Find out about the cluster", Long: "Find out about the cluster as a whole."}, diags)
 }
 
 func (c *cli) clusterDiags(ctx context.Context, f clusterFlags) error {

@@ -37,7 +37,7 @@ const compatible = "v3.32"
 
 // An Env is what a process gives the command line.
 type Env struct {
-	// Name is what the program was called as. "calicoctl" makes it as silent as calicoctl.
+	// Name is what the program was called as. The [Incumbent] names make it as silent as calicoctl.
 	Name           string
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
@@ -107,7 +107,8 @@ func NewCommand(env Env) *cobra.Command {
 	flags.BoolVar(&c.allowMismatch, "allow-version-mismatch", false, "work on a datastore of another release")
 	root.AddCommand(c.createCommand(), c.applyCommand(), c.replaceCommand(), c.deleteCommand(), c.getCommand(),
 		c.patchCommand(), c.labelCommand(), c.validateCommand(), c.versionCommand(), c.statusCommand(), c.explainCommand(),
-		c.diffCommand(), c.datastoreCommand(), c.convertCommand(), c.clusterCommand())
+		c.diffCommand(), c.datastoreCommand(), c.convertCommand(), c.clusterCommand(),
+		absent("ipam", "Margay assigns no addresses (Calico's own calicoctl works on the same datastore)"))
 	return root
 }
 
@@ -181,7 +182,10 @@ func (c *cli) startLog() error {
 }
 
 // silent reports whether only what calicoctl prints is wanted.
-func (c *cli) silent() bool { return c.env.Name == "calicoctl" }
+func (c *cli) silent() bool { return Incumbent(c.env.Name) }
+
+// Incumbent reports whether a program of that name has to be calicoctl: alone or as kubectl's plugin.
+func Incumbent(name string) bool { return name == "calicoctl" || name == "kubectl-calico" }
 
 // example returns an example for a help text, with the program's name for $.
 func (c *cli) example(lines ...string) string {

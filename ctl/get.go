@@ -57,16 +57,15 @@ func (c *cli) get(cmd *cobra.Command, f *getFlags, args []string) error {
 		return err
 	}
 	keys, err := c.getKeys(f, args)
-	if input := (*inputError)(nil); errors.As(err, &input) {
-		return err
-	} else if err != nil {
-		return fmt.Errorf("failed to get resources: %w", err)
+	if err != nil {
+		return getError(err)
 	}
 	s, err := c.openForWork(cmd.Context(), f.store)
 	if err != nil {
-		return err
+		return getError(err)
 	}
 	defer s.close()
+	out = s.inherit(cmd.Context(), out)
 	if f.watch {
 		return c.watch(cmd.Context(), s, keys, out)
 	}
@@ -90,6 +89,19 @@ func (c *cli) get(cmd *cobra.Command, f *getFlags, args []string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// getError says what calicoctl says of an error that concerns the command as a whole (spec 3.5).
+func getError(err error) error {
+	for _, plain := range []any{new(*inputError), new(*namespaceError), new(*stdoutError)} {
+		if errors.As(err, plain) {
+			return err
+		}
+	}
+	if unreachable(err) {
+		return err
+	}
+	return fmt.Errorf("failed to get resources: %w", err)
 }
 
 // printsAll reports whether a format prints whole objects.
@@ -143,7 +155,7 @@ func fieldNames(unknown v3.Unknown) string {
 // getKeys returns what to read. A key without a name stands for all of its kind, in its namespace if it has one.
 func (c *cli) getKeys(f *getFlags, args []string) ([]v3.Key, error) {
 	if f.allNamespaces && f.input.namespace != "" {
-		return nil, errors.New("cannot use both --namespace and --all-namespaces flags at the same time")
+		return nil, &namespaceError{"cannot use both --namespace and --all-namespaces flags at the same time"}
 	}
 	var keys []v3.Key
 	switch {
@@ -167,9 +179,9 @@ func (c *cli) getKeys(f *getFlags, args []string) ([]v3.Key, error) {
 	for i := range keys {
 		switch {
 		case !mustLookup(keys[i].Kind).Namespaced:
-			return nil, fmt.Errorf("%s is not namespaced", keys[i].Kind)
+			return nil, notNamespaced(keys[i].Kind)
 		case keys[i].Name != "":
-			return nil, errors.New("cannot use --all-namespace flag for getting a single resource")
+			return nil, &namespaceError{"cannot use --all-namespace flag for getting a single resource"}
 		}
 		keys[i].Namespace = ""
 	}
@@ -192,7 +204,7 @@ func (s *session) find(ctx context.Context, keys []v3.Key) (results []any, errs 
 		}
 		found, err := s.list(ctx, key.Namespace, key.Kind)
 		if err != nil {
-			return results, append(errs, fmt.Errorf("failed to get resources: %w", err))
+			return results, append(errs, err)
 		}
 		for i := range found.Faults {
 			errs = append(errs, &found.Faults[i])

@@ -195,12 +195,7 @@ func nodeView() kindView {
 	return kindView{v3.KindNode, []string{"no", "nos"},
 		[]string{"NAME"}, []string{"NAME", "ASN", "IPV4", "IPV6"}, []column{
 			nameColumn,
-			cell("ASN", bgp(func(b *v3.NodeBGPSpec) string {
-				if b.ASNumber == nil {
-					return "(" + defaultASNumber + ")"
-				}
-				return value(b.ASNumber)
-			})),
+			cell("ASN", bgp(func(b *v3.NodeBGPSpec) string { return value(b.ASNumber) })),
 			cell("IPV4", bgp(func(b *v3.NodeBGPSpec) string { return b.IPv4Address })),
 			cell("IPV6", bgp(func(b *v3.NodeBGPSpec) string { return b.IPv6Address })),
 		}}

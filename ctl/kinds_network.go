@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"cmp"
 	"fmt"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -57,8 +58,8 @@ func addressViews() []kindView {
 				nameColumn,
 				cell("CIDR", func(p *v3.IPPool) string { return p.Spec.CIDR }),
 				cell("NAT", func(p *v3.IPPool) string { return fmt.Sprint(p.Spec.NATOutgoing) }),
-				cell("IPIPMODE", func(p *v3.IPPool) string { return p.Spec.IPIPMode }),
-				cell("VXLANMODE", func(p *v3.IPPool) string { return p.Spec.VXLANMode }),
+				cell("IPIPMODE", func(p *v3.IPPool) string { return orNever(p.Spec.IPIPMode) }),
+				cell("VXLANMODE", func(p *v3.IPPool) string { return orNever(p.Spec.VXLANMode) }),
 				cell("DISABLED", func(p *v3.IPPool) string { return fmt.Sprint(p.Spec.Disabled) }),
 				cell("DISABLEBGPEXPORT", func(p *v3.IPPool) string { return fmt.Sprint(p.Spec.DisableBGPExport) }),
 				cell("SELECTOR", func(p *v3.IPPool) string { return p.Spec.NodeSelector }),
@@ -78,6 +79,9 @@ func addressViews() []kindView {
 			}},
 	}
 }
+
+// orNever is the mode of encapsulation of a pool that sets none.
+func orNever[T ~string](mode T) string { return cmp.Or(string(mode), "Never") }
 
 // routeViews are the kinds of BGP.
 func routeViews() []kindView {

@@ -22,22 +22,19 @@ type nameMigrator interface {
 
 // datastoreCommand has what concerns a datastore as a whole (spec 3.8).
 func (c *cli) datastoreCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "datastore",
-		Short: "Move a datastore's content, rename old policies",
-		Long:  "Move the content of a datastore to another one, and rename policies that older releases stored.",
-	}
-	migrate := &cobra.Command{
+	migrate := group(&cobra.Command{
 		Use:   "migrate",
 		Short: "Move the content of a datastore: lock, export, import, unlock",
 		Long: "Move the content of a datastore to another one: lock the old one, export it, import the file into the new one,\n" +
 			"let the agents use that, and unlock it. While a datastore is locked, agents keep the rules that they have.",
-	}
-	migrate.AddCommand(c.exportCommand(), c.importCommand(),
+	}, c.exportCommand(), c.importCommand(),
 		c.lockCommand("lock", "Lock the datastore: agents keep their rules and take no change", "Datastore locked."),
 		c.lockCommand("unlock", "Unlock the datastore: agents take changes again", "Datastore unlocked."))
-	cmd.AddCommand(migrate, c.migrateNamesCommand())
-	return cmd
+	return group(&cobra.Command{
+		Use:   "datastore",
+		Short: "Move a datastore's content, rename old policies",
+		Long:  "Move the content of a datastore to another one, and rename policies that older releases stored.",
+	}, migrate, c.migrateNamesCommand())
 }
 
 func (c *cli) lockCommand(name, short, done string) *cobra.Command {

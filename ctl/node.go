@@ -34,7 +34,17 @@ func NewNodeCommands(env Env, host Host) []*cobra.Command {
 	if host.Root == "" {
 		host.Root = "/"
 	}
-	return []*cobra.Command{c.nodeStatusCommand(host), c.nodeDiagsCommand(host), c.checkSystemCommand(host)}
+	return []*cobra.Command{c.nodeStatusCommand(host), c.nodeDiagsCommand(host), c.checkSystemCommand(host),
+		absent("run", "it starts Calico's container; the agent of a host is `margay node`, which needs none")}
+}
+
+// NewNodeGroup returns the command node of a program that is no agent, with what [NewNodeCommands] returns below it.
+func NewNodeGroup(env Env, host Host) *cobra.Command {
+	return group(&cobra.Command{
+		Use:   "node",
+		Short: "Find out about the agent of this host",
+		Long:  "Find out about the agent of this host: whether it runs, what it says of itself, whether the kernel can do what it needs.",
+	}, NewNodeCommands(env, host)...)
 }
 
 func (c *cli) nodeStatusCommand(host Host) *cobra.Command {

@@ -1,22 +1,25 @@
 package ctl
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"text/template"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
 	v3 "margay/api/v3"
+	"margay/store"
 )
 
-// defaultASNumber is the AS number of nodes that set none (RFC 6996, first private one). No kind here configures it.
-const defaultASNumber = "64512"
+// firstASNumber is the AS number of nodes when nothing sets one: the first private one (RFC 6996).
+func firstASNumber() string { return "64512" }
 
 // A list is what get prints for a kind without names. Templates see it as the Go value it is.
 type list struct {
@@ -34,9 +37,9 @@ type format interface {
 func parseFormat(output string, namespace bool) (format, error) {
 	switch output {
 	case "ps":
-		return tableFormat{namespace: namespace}, nil
+		return tableFormat{namespace: namespace, asNumber: firstASNumber}, nil
 	case "wide":
-		return tableFormat{wide: true, namespace: namespace}, nil
+		return tableFormat{wide: true, namespace: namespace, asNumber: firstASNumber}, nil
 	case "yaml", "yml":
 		return yamlFormat{}, nil
 	case "json":
@@ -50,18 +53,18 @@ func parseFormat(output string, namespace bool) (format, error) {
 		if value == "" {
 			return nil, errors.New("need to specify at least one column")
 		}
-		return tableFormat{headings: strings.Split(value, ",")}, nil
+		return tableFormat{headings: strings.Split(value, ","), namespace: namespace, asNumber: firstASNumber}, nil
 	case "go-template":
 		if value == "" {
 			return nil, errors.New("need to specify a template")
 		}
-		return templateFormat{value}, nil
+		return templateFormat{value, firstASNumber}, nil
 	case "go-template-file":
 		if value == "" {
 			return nil, errors.New("need to specify a template file")
 		}
 		text, err := os.ReadFile(value)
-		return templateFormat{string(text)}, err
+		return templateFormat{string(text), firstASNumber}, err
 	}
 	return nil, fmt.Errorf("unrecognized output format '%s'", output)
 }
@@ -97,10 +100,13 @@ func (jsonFormat) print(w io.Writer, results []any) error {
 	return err
 }
 
-type templateFormat struct{ text string }
+type templateFormat struct {
+	text     string
+	asNumber func() string
+}
 
 func (f templateFormat) print(w io.Writer, results []any) error {
-	functions := template.FuncMap{"join": join, "joinAndTruncate": joinAndTruncate, "config": templateConfig}
+	functions := template.FuncMap{"join": join, "joinAndTruncate": joinAndTruncate, "config": f.config}
 	parsed, err := template.New("get").Funcs(functions).Parse(f.text)
 	if err != nil {
 		return err
@@ -108,10 +114,36 @@ func (f templateFormat) print(w io.Writer, results []any) error {
 	return parsed.Execute(w, results)
 }
 
-// templateConfig is the function config of templates.
-func templateConfig(name string) (string, error) {
+// config is the function config of templates.
+func (f templateFormat) config(name string) (string, error) {
 	if strings.EqualFold(name, "asnumber") {
-		return defaultASNumber, nil
+		return f.asNumber(), nil
 	}
 	return "", fmt.Errorf("unknown config %q (asnumber is the only one)", name)
+}
+
+// inherit has a format ask the datastore for the AS number of nodes that set none, when it needs it.
+func (s *session) inherit(ctx context.Context, f format) format {
+	asNumber := sync.OnceValue(func() string {
+		r, err := s.get(ctx, v3.Key{Kind: v3.KindBGPConfiguration, Name: "default"})
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return firstASNumber()
+		case err != nil:
+			return "unknown"
+		}
+		if n := r.(*v3.BGPConfiguration).Spec.ASNumber; n != nil {
+			return value(n)
+		}
+		return firstASNumber()
+	})
+	switch f := f.(type) {
+	case tableFormat:
+		f.asNumber = asNumber
+		return f
+	case templateFormat:
+		f.asNumber = asNumber
+		return f
+	}
+	return f
 }

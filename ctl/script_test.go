@@ -27,6 +27,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"margay":    func() { os.Exit(run("margay")) },
 		"calicoctl": func() { os.Exit(run("calicoctl")) },
+		// kubectl's plugin
+		"kubectl-calico": func() { os.Exit(run("kubectl-calico")) },
 	})
 }
 
@@ -34,7 +36,7 @@ func TestMain(m *testing.M) {
 func run(name string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	return Execute(ctx, NewCommand(Env{
+	env := Env{
 		Name: name, Version: "v0.1.0", Commit: "abc1234",
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv,
 		OpenStore: func(ctx context.Context, cfg StoreConfig) (store.Store, error) {
@@ -45,7 +47,10 @@ func run(name string) int {
 		},
 		ConfigFile: os.Getenv("CONFIG"), Socket: os.Getenv("SOCKET"), AgentSocket: os.Getenv("AGENT"),
 		Settings: nodeSettings,
-	}))
+	}
+	root := NewCommand(env)
+	root.AddCommand(NewNodeGroup(env, Host{Root: os.Getenv("ROOT")}))
+	return Execute(ctx, root)
 }
 
 func TestScript(t *testing.T) {
@@ -98,6 +103,7 @@ func setUp(env *testscript.Env) error {
 	env.Setenv("SOCKET", socket)
 	env.Setenv("CONFIG", filepath.Join(env.WorkDir, "calicoctl.cfg"))
 	env.Setenv("HOME", env.WorkDir)
+	env.Setenv("ROOT", env.WorkDir)
 	return nil
 }
 

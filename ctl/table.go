@@ -26,6 +26,7 @@ type tableFormat struct {
 	wide      bool
 	namespace bool           // NAMESPACE first, for kinds that have one
 	states    endpointStates // STATUS last, for endpoints; nil: not shown
+	asNumber  func() string  // of nodes that set none
 }
 
 func (f tableFormat) print(w io.Writer, results []any) error {
@@ -59,9 +60,9 @@ func (f tableFormat) columns(kind kindView) ([]column, error) {
 		if f.wide {
 			names = kind.wide
 		}
-		if _, ok := kind.column("NAMESPACE"); ok && f.namespace {
-			names = append([]string{"NAMESPACE"}, names...)
-		}
+	}
+	if _, ok := kind.column("NAMESPACE"); ok && f.namespace && !slices.Contains(names, "NAMESPACE") {
+		names = append([]string{"NAMESPACE"}, names...)
 	}
 	var out []column
 	for _, name := range names {
@@ -69,12 +70,25 @@ func (f tableFormat) columns(kind kindView) ([]column, error) {
 		if !ok {
 			return nil, fmt.Errorf("unknown heading %s, valid values are: %s", name, strings.Join(kind.headings(), ", "))
 		}
+		if kind.kind == v3.KindNode && name == "ASN" {
+			col = f.inheriting(col)
+		}
 		out = append(out, col)
 	}
 	if f.states != nil && isEndpoint(kind.kind) {
 		out = append(out, column{"STATUS", f.states.of})
 	}
 	return out, nil
+}
+
+// inheriting returns the column of AS numbers, with that of nodes that set none.
+func (f tableFormat) inheriting(col column) column {
+	return cell(col.heading, func(n *v3.Node) string {
+		if n.Spec.BGP != nil && n.Spec.BGP.ASNumber == nil {
+			return "(" + f.asNumber() + ")"
+		}
+		return col.cell(n)
+	})
 }
 
 // writeTable aligns cells with three spaces between, and leaves a line free after the table.

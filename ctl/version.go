@@ -28,7 +28,7 @@ func (c *cli) versionCommand() *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.version(cmd.Context(), &f) },
 	}
 	c.addStoreFlags(cmd, &f.store)
-	cmd.Flags().StringVar(&f.poll, "poll", "", "print the cluster's version again whenever it changed, asking at this interval")
+	cmd.Flags().StringVar(&f.poll, "poll", "", "print the cluster's version again whenever it changed, asking at this interval; 0 is once")
 	cmd.Flags().BoolVar(&f.client, "client", false, "print the version of this program only")
 	return cmd
 }
@@ -37,7 +37,7 @@ func (c *cli) version(ctx context.Context, f *versionFlags) error {
 	poll := time.Duration(0)
 	if f.poll != "" {
 		var err error
-		if poll, err = time.ParseDuration(f.poll); err != nil || poll <= 0 {
+		if poll, err = time.ParseDuration(f.poll); err != nil || poll < 0 {
 			return fmt.Errorf("invalid poll duration specified: %s", f.poll)
 		}
 	}

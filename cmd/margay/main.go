@@ -1,5 +1,5 @@
 // Command margay is all of Margay in one binary: the first word says which part it plays (agent, store, CLI, demo). Called
-// as calicoctl it is the CLI alone. The package wires the parts together and does nothing else.
+// as calicoctl or kubectl-calico it is the CLI alone. The package wires the parts together and does nothing else.
 package main
 
 import (
@@ -39,13 +39,13 @@ func rootCommand(name string) *cobra.Command {
 		Getenv: os.Getenv, OpenStore: openForCLI, Settings: settingsFor,
 	}
 	root := ctl.NewCommand(env)
-	node := nodeCommand()
-	if name == "calicoctl" {
-		node = &cobra.Command{Use: "node", Short: "Find out about the agent of this host"}
-	} else {
-		root.AddCommand(standaloneCommand(), storeCommand(), typhaCommand(), demoCommand())
+	host := ctl.Host{Counters: kernelCounters, Try: tryKernel}
+	if ctl.Incumbent(name) {
+		root.AddCommand(ctl.NewNodeGroup(env, host))
+		return root
 	}
-	node.AddCommand(ctl.NewNodeCommands(env, ctl.Host{Counters: kernelCounters, Try: tryKernel})...)
-	root.AddCommand(node)
+	node := nodeCommand()
+	node.AddCommand(ctl.NewNodeCommands(env, host)...)
+	root.AddCommand(node, standaloneCommand(), storeCommand(), typhaCommand(), demoCommand())
 	return root
 }
