@@ -14,6 +14,9 @@ type limits struct {
 	lines int
 	// services of one line, beyond which it counts as one for every port.
 	services int
+	// lines in chains for services, each as often as it has services; beyond that, lines with many services count as lines
+	// for every port, those with most first.
+	classes int
 	// members of a set, beyond which it is looked up as a set of its own and not copied into maps.
 	members int
 	// copies of the members of one set, and elements of all maps of a stage; see admission.
@@ -22,7 +25,7 @@ type limits struct {
 	segments int
 }
 
-var defaultLimits = limits{lines: 8, services: 64, members: 4096, copies: 4096, elements: 1 << 18, segments: 16}
+var defaultLimits = limits{lines: 8, services: 64, classes: 1 << 17, members: 4096, copies: 4096, elements: 1 << 18, segments: 16}
 
 // A stageBuilder makes the chains of one stage.
 //
@@ -33,7 +36,8 @@ var defaultLimits = limits{lines: 8, services: 64, members: 4096, copies: 4096, 
 //	                                                                 lines for every port
 //
 // so a packet asks the lines that can match its port and those for every port, however many there are for other ports.
-// No line is copied, except that one for several ports is in the chain of each: the table grows as the rules do.
+// No line is copied, except that one for several ports is in the chain of each: the table grows as the rules do. Where it
+// would grow beyond limits, and where lines do not commute, lines are laid out in order, and a packet asks all of them.
 //
 // Lines of a segment do not keep their order, so a line must commute with all that it overtakes: have the same outcome,
 // or match other protocols. A line that does not opens the next segment. Among rules that do the same the one that counts
@@ -98,7 +102,9 @@ func difference[T comparable](old, new []T) (gone, come []T) {
 }
 
 // byPort reports whether a chunk is to be cut by port.
-func (b *stageBuilder) byPort(c *chunk) bool { return c.byPort && b.fits(c.outcome) }
+func (b *stageBuilder) byPort(c *chunk) bool {
+	return c.byPort && c.widest <= b.widest && b.fits(c.outcome)
+}
 
 // fits reports whether lines with an outcome may be behind a map. From there a packet cannot return from the stage, and so
 // cannot go where it may return from: not on to another stage where returning means that it is allowed.
@@ -388,20 +394,30 @@ func (b *stageBuilder) group(name string, keyed bool) *group {
 // reads reports whether rules of the unit are to be made again though no line changed.
 func (t *touch) reads(u *unit) bool { return hasKey(t.remapped, u) || len(t.reweighed) > 0 }
 
-// An admission decides whose addresses are copied into the maps of a stage. A set that is in few lines costs what it would
-// cost by itself; of one in many lines there would be as many copies. When all of them are too many, sets go that are in
-// many lines, the larger ones first.
+// An admission decides which lines are cut by port, and whose addresses are copied into the maps of a stage. A set that is
+// in few lines costs what it would cost by itself; of one in many lines there would be as many copies. When all of them are
+// too many, sets go that are in many lines, the larger ones first.
 type admission struct {
-	uses  map[*memberSet]int
-	most  int // copies of one set
-	total int // elements
-	lim   *limits
+	widest int // services of a line that is cut by port
+	places int // of lines in chains of services
+	uses   map[*memberSet]int
+	most   int // copies of one set
+	total  int // elements
+	lim    *limits
 }
 
 func admissionOf(parts []*chunk, lim *limits) admission {
 	a := admission{uses: map[*memberSet]int{}, lim: lim}
 	for _, p := range parts {
 		a.count(p, 1)
+	}
+	for a.widest = lim.services; a.places > lim.classes && a.widest > 1; {
+		a.widest, a.places = a.widest/4, 0
+		for _, p := range parts {
+			if p.widest <= a.widest {
+				a.places += p.places
+			}
+		}
 	}
 	for a.most = lim.copies; ; a.most /= 4 {
 		a.total = 0
@@ -438,6 +454,7 @@ func (a *admission) admits(l *line) bool {
 }
 
 func (a *admission) count(p *chunk, n int) {
+	a.places += n * p.places
 	for _, l := range p.lines {
 		if l.peer != nil && l.peer.members != nil {
 			a.uses[l.peer.members] += n * max(1, len(l.services))
@@ -448,7 +465,7 @@ func (a *admission) count(p *chunk, n int) {
 // change follows a change of parts. It reports false when that changes what holds for other parts, too: then everything
 // is to be counted again.
 func (a *admission) change(gone, come []*chunk, lim *limits) bool {
-	if a.lim != lim || a.most != lim.copies {
+	if a.lim != lim || a.most != lim.copies || a.widest != lim.services {
 		return false
 	}
 	was := map[*memberSet]int{}
@@ -474,7 +491,7 @@ func (a *admission) change(gone, come []*chunk, lim *limits) bool {
 			delete(a.uses, m)
 		}
 	}
-	return a.total <= lim.elements
+	return a.total <= lim.elements && a.places <= lim.classes
 }
 
 func mark[K comparable](marked map[K]struct{}, list []K) {

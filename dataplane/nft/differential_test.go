@@ -34,10 +34,12 @@ type tested struct {
 	stages                 map[ruleset.Stage]int
 	reasons                map[ruleset.Reason]int
 	states                 map[ruleset.ConnState]int
+	paths                  map[string]int // of the compiler
 }
 
 func newTested() *tested {
-	return &tested{stages: map[ruleset.Stage]int{}, reasons: map[ruleset.Reason]int{}, states: map[ruleset.ConnState]int{}}
+	return &tested{stages: map[ruleset.Stage]int{}, reasons: map[ruleset.Reason]int{}, states: map[ruleset.ConnState]int{},
+		paths: map[string]int{}}
 }
 
 // compare programs random Programs and deltas and sends random packets.
@@ -50,6 +52,7 @@ func (c *tested) compare(t testing.TB, w *wire, seed uint64, programs int) {
 		p := g.program()
 		d.limits = pick(g, testLimits...)
 		resync(t, d, p)
+		addTo(c.paths, pathsOf(d.image))
 		w.forget(t)
 		var old []probe
 		for range 3 {
@@ -138,6 +141,7 @@ func TestVerdictsAreEvals(t *testing.T) {
 	c := newTested()
 	c.compare(t, newObservedWire(t, interfaces...), seedOf(t), programs)
 	c.enough(t)
+	t.Logf("paths: %v", c.paths)
 }
 
 // What comes in by lo is tracked and may be translated already. An Untracked policy there sees where it was sent to, as Eval
@@ -197,4 +201,5 @@ func TestVerdictsAreEvalsForLong(t *testing.T) {
 		}()
 	}
 	c.enough(t)
+	tookAll(t, c.paths)
 }

@@ -302,6 +302,9 @@ func (g generator) program() *ruleset.Program {
 		id := g.workloadID()
 		p.Workloads[id] = g.workload(id)
 	}
+	if g.one(4) {
+		g.enlarge(p)
+	}
 	return p
 }
 

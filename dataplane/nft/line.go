@@ -202,14 +202,8 @@ func (v variant) hasPort(port uint16) bool {
 	return true
 }
 
-// protos returns the protocols that the line can match.
-func (l *line) protos() protocols {
-	p := l.alternatives[0].protos
-	for _, v := range l.alternatives[1:] {
-		p = p.or(v.protos)
-	}
-	return p
-}
+// protos returns the protocols that the line can match: all its alternatives can match the same ones, see join.
+func (l *line) protos() protocols { return l.alternatives[0].protos }
 
 // decides reports whether no packet goes on to the next line.
 func (l *line) decides() bool {
@@ -225,6 +219,8 @@ type chunk struct {
 	kinds   kinds     // not byPort
 	// services are the lines by service, for parts that are cut by port.
 	services map[string][]*line
+	widest   int     // most services of a line
+	places   int     // of lines in lists of services
 	reports  []*line // those that tell the log group
 	decides  bool    // its last line does
 }
@@ -279,6 +275,7 @@ func (p *chunk) add(l *line) {
 	if p.services == nil {
 		p.services = map[string][]*line{}
 	}
+	p.widest, p.places = max(p.widest, len(l.services)), p.places+len(l.services)
 	for _, s := range l.services {
 		p.services[s] = append(p.services[s], l)
 	}

@@ -313,14 +313,20 @@ func (d *Dataplane) count(err error) error {
 func (d *Dataplane) measure() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	t, s := d.image.table, &d.stats
-	s.Chains, s.Rules, s.Sets, s.Elements = len(t.Chains), 0, len(t.Sets), 0
+	s := statsOf(d.image.table)
+	d.stats.Chains, d.stats.Rules, d.stats.Sets, d.stats.Elements = s.Chains, s.Rules, s.Sets, s.Elements
+}
+
+// statsOf returns the counts of what a table holds.
+func statsOf(t *Table) Stats {
+	s := Stats{Chains: len(t.Chains), Sets: len(t.Sets)}
 	for _, c := range t.Chains {
 		s.Rules += len(c.Rules)
 	}
 	for _, set := range t.Sets {
 		s.Elements += len(set.Elements)
 	}
+	return s
 }
 
 // add counts what a change added and removed.

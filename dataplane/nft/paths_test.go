@@ -1,0 +1,264 @@
+package nft
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"margay/ruleset"
+)
+
+// paths are the ways of the compiler: random Programs must take each.
+var paths = []string{
+	"stage in order", "stage cut", "second segment", "segments used up", "lines with many services in order",
+	"class", "class shared", "map by service", "map by address and service", "map by address", "map by address behind conditions",
+	"second map of a list", "prefixes", "IPv6", "jump in a map", "addresses not copied", "copies bounded", "large set", "log chain", "one port",
+}
+
+// pathsOf counts the ways that the compiler took to an image.
+func pathsOf(im *image) map[string]int {
+	n := map[string]int{}
+	for _, u := range im.units {
+		for _, st := range u.stages {
+			st.paths(n, im.limits)
+		}
+		for _, g := range u.groups {
+			g.paths(n)
+		}
+	}
+	for name := range im.table.Chains {
+		n["log chain"] += oneIf(strings.Contains(name, "/log/"))
+	}
+	for _, m := range im.members {
+		n["large set"] += oneIf(m.large)
+	}
+	return n
+}
+
+func (st *stageState) paths(n map[string]int, lim limits) {
+	n["stage in order"] += oneIf(len(st.segments) == 0)
+	n["stage cut"] += oneIf(len(st.segments) > 0)
+	n["second segment"] += oneIf(len(st.segments) > 1)
+	n["segments used up"] += oneIf(len(st.segments) == lim.segments)
+	n["lines with many services in order"] += oneIf(st.widest < lim.services)
+	n["copies bounded"] += oneIf(st.most < lim.copies)
+	for _, s := range st.segments {
+		n["class"] += len(s.classes)
+		n["map by service"] += len(s.mapped)
+		for _, alike := range s.alike {
+			n["class shared"] += oneIf(len(alike) > 1)
+		}
+	}
+	for _, c := range st.chunks {
+		for _, l := range c.lines {
+			n["addresses not copied"] += oneIf(l.peer != nil && !st.admits(l))
+			n["one port"] += oneIf(len(l.services) == 1)
+		}
+	}
+}
+
+func (g *group) paths(n map[string]int) {
+	switch {
+	case g.keyed:
+		n["map by address and service"]++
+	case strings.Contains(g.name, "/all-"):
+		n["map by address behind conditions"]++
+	case strings.HasSuffix(g.name, "/all"):
+		n["map by address"]++
+	default:
+		n["second map of a list"]++
+	}
+	for l, set := range g.maps {
+		n["IPv6"] += oneIf(l.family == ruleset.IPv6)
+		n["prefixes"] += oneIf(l.mask() != nil)
+		for e := range set.Elements {
+			n["jump in a map"] += oneIf(e.Verdict.chain() != "")
+		}
+	}
+}
+
+// tookAll fails unless every path was taken.
+func tookAll(t testing.TB, taken map[string]int) {
+	t.Helper()
+	t.Logf("paths: %v", taken)
+	for _, name := range paths {
+		if taken[name] == 0 {
+			t.Errorf("no %s", name)
+		}
+	}
+}
+
+func addTo(sum, n map[string]int) {
+	for name, count := range n {
+		sum[name] += count
+	}
+}
+
+// manyRules draws rules of which many are alike, as people write them: runs with the same action, most with ports, about
+// sets or networks.
+func (g generator) manyRules(most int) []ruleset.Rule {
+	var out []ruleset.Rule
+	for len(out) < most && !g.one(8) {
+		one := g.rule()
+		one.ICMP, one.NotICMP, one.Source.Ports, one.Source.NotPorts = ruleset.ICMPMatch{}, ruleset.ICMPMatch{}, nil, nil
+		for range 1 + g.IntN(most/2) {
+			r := one
+			switch g.IntN(4) {
+			case 0:
+				r.Source = ruleset.Entity{Nets: netsOf(g.net().String())}
+			case 1:
+				r.Source = ruleset.Entity{Sets: []ruleset.SetID{pick[ruleset.SetID](g, "a", "b", "c")}}
+			case 2:
+				r.Destination.Nets = netsOf(g.net().String())
+			}
+			if g.one(2) {
+				first := pick(g, ports...)
+				r.Protocol, r.NotProtocol = pick(g, ruleset.TCP, ruleset.UDP), 0
+				r.Destination.Ports = &ruleset.Ports{Ranges: []ruleset.PortRange{{First: first, Last: first}}}
+			}
+			if r.Action == ruleset.Log && g.one(2) {
+				r.Action = one.Action
+			}
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// enlarge gives some policies of a Program many rules.
+func (g generator) enlarge(p *ruleset.Program) {
+	for _, id := range sortedPolicies(p) {
+		if g.one(3) {
+			policy := *p.Policies[id]
+			policy.Ingress, policy.Egress = g.manyRules(40), g.manyRules(40)
+			p.Policies[id] = &policy
+		}
+	}
+}
+
+func sortedPolicies(p *ruleset.Program) []ruleset.PolicyID {
+	var ids []ruleset.PolicyID
+	for id := range p.Policies {
+		ids = append(ids, id)
+	}
+	slices.SortFunc(ids, ruleset.PolicyID.Compare)
+	return ids
+}
+
+// Random Programs take every way of the compiler.
+func TestRandomProgramsTakeEveryPath(t *testing.T) {
+	taken := map[string]int{}
+	g := newGenerator(1)
+	for range 300 {
+		addTo(taken, pathsOf(newImage(g.program(), pick(g, testLimits...))))
+	}
+	tookAll(t, taken)
+}
+
+// What a packet is asked does not depend on how many policies there are, and of a known flow only the state.
+func TestPacketsAreAskedTheSame(t *testing.T) {
+	for _, s := range []shape{ports1, port1} {
+		var first [2]int
+		for _, policies := range []int{10, 100, 1000} {
+			table := Compile(scaled(s, policies))
+			last := policies - 1
+			m := table.machine(&ruleset.Packet{In: "eth0", Src: sourceOf(last, 2), Dst: locals4[0], Protocol: ruleset.TCP, DstPort: s.port(last)})
+			if !m.run(t) {
+				t.Errorf("%s, %d policies: denied", s, policies)
+			}
+			asked := [2]int{m.rules, m.lookups}
+			if first[0] == 0 {
+				first = asked
+			}
+			if asked != first || m.rules > 12 {
+				t.Errorf("%s, %d policies: %d rules, %d lookups, with 10 policies %d and %d", s, policies, m.rules, m.lookups, first[0], first[1])
+			}
+			known := table.machine(&ruleset.Packet{In: "eth0", Src: sourceOf(last, 2), Dst: locals4[0], Protocol: ruleset.TCP, State: ruleset.Established})
+			if !known.run(t) || known.rules != 1 {
+				t.Errorf("%s, %d policies: a known flow asks %d rules", s, policies, known.rules)
+			}
+		}
+	}
+}
+
+// The table stays within bounds when rules are written so that it grows as much as can be, and then a packet asks many
+// rules: that is the price. Every Program has 3,000 rules.
+func TestTableIsBounded(t *testing.T) {
+	const rules = 3000
+	crowd := func(p *ruleset.Program, i int) ruleset.Entity {
+		id := ruleset.SetID(fmt.Sprint("crowd", i))
+		if p.Sets[id] == nil {
+			p.Sets[id] = ruleset.NewSet(ruleset.Addrs, "")
+			for j := range 4000 {
+				p.Sets[id].Add(ruleset.Member{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{20, byte(i), byte(j >> 8), byte(j)}), 32)})
+			}
+		}
+		return ruleset.Entity{Sets: []ruleset.SetID{id}}
+	}
+	ports := func(first, n int) *ruleset.Ports {
+		return &ruleset.Ports{Ranges: []ruleset.PortRange{{First: uint16(first), Last: uint16(first + n - 1)}}}
+	}
+	tests := []struct {
+		name          string
+		rule          func(p *ruleset.Program, i int) ruleset.Rule
+		asked         int // rules that a packet asks at most
+		atLeast       int // and that one does ask: the case is not milder than it says
+		rules, things int // in the table: rules, and elements beside those of the Program's sets
+	}{
+		{"one port each", func(p *ruleset.Program, i int) ruleset.Rule { return tcp(ruleset.Allow, uint16(1+i)) }, 20, 1, rules + 100, rules + 100},
+		{"one set of 4,000 each, one port", func(p *ruleset.Program, i int) ruleset.Rule {
+			r := tcp(ruleset.Allow, 80)
+			r.Source = crowd(p, i%100)
+			return r
+		}, 2*rules + 20, rules, 2*rules + 100, 1 << 18},
+		{"ranges that overlap", func(p *ruleset.Program, i int) ruleset.Rule {
+			r := tcp(ruleset.Allow)
+			r.Destination.Ports = ports(1+i, 64)
+			return r
+		}, rules + 20, rules, rules + 1<<17, 1 << 17},
+		{"allow and deny by turns", func(p *ruleset.Program, i int) ruleset.Rule {
+			r := tcp([]ruleset.Action{ruleset.Allow, ruleset.Deny}[i%2], uint16(1+i))
+			if i%2 == 0 {
+				r.Destination.Ports = ports(1+i, 1000)
+			}
+			return r
+		}, rules + 20, rules / 2, 2*rules + 100, 2 * rules},
+		{"negations", func(p *ruleset.Program, i int) ruleset.Rule {
+			return ruleset.Rule{Action: ruleset.Allow, Source: ruleset.Entity{NotSets: []ruleset.SetID{"none", ruleset.SetID(fmt.Sprint(i))},
+				NotNets: netsOf("10.0.0.0/8")}, Protocol: ruleset.SCTP}
+		}, 2*rules + 20, rules, 2*rules + 100, 100},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p := ruleset.NewProgram()
+			policy := policyOf("p")
+			for i := range rules {
+				policy.Ingress = append(policy.Ingress, tt.rule(p, i))
+			}
+			members := 0
+			for _, s := range p.Sets {
+				members += s.Len()
+			}
+			ep := hostEndpoint("e", "t0")
+			p.Policies[policy.ID], p.Endpoints[ep.ID] = policy, ep
+			ep.Normal.Ingress = []ruleset.Tier{{Name: "default", Policies: []ruleset.PolicyID{policy.ID}}}
+			table := Compile(p)
+			s := statsOf(table)
+			t.Logf("%d rules in %d chains, %d elements in %d sets", s.Rules, s.Chains, s.Elements-members, s.Sets)
+			asked := 0
+			for _, port := range []uint16{80, 1000, 2999, 3050, 9999} {
+				m := table.machine(&ruleset.Packet{In: "t0", Src: peers4[0], Dst: locals4[0], Protocol: ruleset.TCP, DstPort: port})
+				want := ruleset.Eval(p, m.packet)
+				if got := m.run(t); got != want.Allowed {
+					t.Errorf("port %d: passed %v, want %+v", port, got, want)
+				}
+				asked = max(asked, m.rules)
+			}
+			if s.Rules > tt.rules || s.Elements-members > tt.things || asked > tt.asked || asked < tt.atLeast {
+				t.Errorf("%d rules, %d elements, a packet asks %d", s.Rules, s.Elements-members, asked)
+			}
+		})
+	}
+}
