@@ -25,6 +25,9 @@ func testFaults(e *env) {
 		"wrong-type": `{"kind":"GlobalNetworkSet","apiVersion":"projectcalico.org/v3","metadata":{"name":"wrong-type"},"spec":{"nets":"10.0.0.0/8"}}`,
 		"bad-net":    `{"kind":"GlobalNetworkSet","apiVersion":"projectcalico.org/v3","metadata":{"name":"bad-net"},"spec":{"nets":["10.0.0/8"]}}`,
 	} {
+		if e.Limits.ObjectsOnly && name != "wrong-type" && name != "bad-net" && name != "no-json" {
+			continue
+		}
 		key := v3.Key{Kind: v3.KindGlobalNetworkSet, Name: name}
 		e.Put(e, key, []byte(value))
 		events := e.next(w)
@@ -32,7 +35,7 @@ func testFaults(e *env) {
 			e.Fatalf("%s: the watch says %+v", name, events)
 		}
 		fault := events[0].Fault
-		if fault.Key != key || fault.Revision != events[0].Revision || string(fault.Value) != value || fault.Err == nil {
+		if fault.Key != key || fault.Revision != events[0].Revision || string(fault.Value) != value && !e.Limits.ObjectsOnly || len(fault.Value) == 0 && value != "" || fault.Err == nil {
 			e.Fatalf("%s: fault %+v", name, fault)
 		}
 		_, err := e.s.Get(e.ctx, key)
@@ -78,6 +81,11 @@ func testPrevious(e *env) {
 	first := e.create(globalSet("a", "10.0.0.0/8"))
 	key := v3.KeyOf(first)
 	second := e.update(labelled(first, "n", "2"))
+	if e.Limits.NoHistory {
+		_, err := e.s.Previous(e.ctx, key, revisionOf(second))
+		e.wantError(err, store.ErrCompacted, "")
+		return
+	}
 	previous := func(before store.Revision) v3.Resource {
 		e.Helper()
 		r, err := e.s.Previous(e.ctx, key, before)
@@ -203,8 +211,10 @@ func testBuiltInProfile(e *env) {
 	key := v3.Key{Kind: v3.KindProfile, Name: v3.ProfileDefaultAllow}
 	built := e.get(key).(*v3.Profile)
 	e.equal(len(built.Spec.Ingress)+len(built.Spec.Egress), 2)
-	e.create(object[*v3.Profile](v3.KindProfile, "", "z"))
-	e.equal(names(e.list(v3.KindProfile)), []string{"Profile(projectcalico-default-allow)", "Profile(z)"})
+	if !e.derived(v3.KindProfile) {
+		e.create(object[*v3.Profile](v3.KindProfile, "", "z"))
+		e.equal(names(e.list(v3.KindProfile)), []string{"Profile(projectcalico-default-allow)", "Profile(z)"})
+	}
 	_, err := e.s.Create(e.ctx, built)
 	e.wantError(err, store.ErrNotSupported, "")
 	built.SetResourceVersion("1")
@@ -215,6 +225,9 @@ func testBuiltInProfile(e *env) {
 }
 
 func testNode(e *env) {
+	if e.derived(v3.KindNode) {
+		e.Skip("nodes of this store are not deleted by it")
+	}
 	const workloads = 130 // more than fit into one transaction
 	node := object[*v3.Node](v3.KindNode, "", "n-1")
 	e.create(node)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -24,7 +25,30 @@ type Backend struct {
 	Put func(t testing.TB, key v3.Key, value []byte)
 	// Compact drops the history before a revision.
 	Compact func(t testing.TB, at store.Revision)
+	// Limits are what the back end has no way to do; the zero value: none.
+	Limits Limits
 }
+
+// Limits are what the API behind a store has no way to do, each as narrow as it can be.
+type Limits struct {
+	// Derived are kinds whose objects are made from something else. Writing them is ErrNotSupported.
+	Derived []v3.Kind
+	// PerKind: every kind counts its own revisions. What is listed is of one revision in each kind, not over several, and
+	// the revision of a list or a watch is not that of an object, but can be compared with that of a write (Reached).
+	PerKind bool
+	// NoHistory: nothing is known of earlier versions. Previous is ErrCompacted, and LastChange knows of no deletion.
+	NoHistory bool
+	// ObjectsOnly: Put stores objects of the right kind and name. For what is no JSON object it stores one whose spec is
+	// of the wrong type.
+	ObjectsOnly bool
+	// OneByOne: every write of WriteAll is a request. Neighbours of one kind and operation have no order.
+	OneByOne bool
+	// Marks: before an object is deleted it may be changed, by which others see that it is about to be.
+	Marks bool
+}
+
+// derived reports whether objects of a kind cannot be written.
+func (e *env) derived(kind v3.Kind) bool { return slices.Contains(e.Limits.Derived, kind) }
 
 // Run runs the suite. start returns an empty store that lasts as long as the test.
 func Run(t *testing.T, start func(t *testing.T) Backend) {
@@ -74,7 +98,7 @@ func Run(t *testing.T, start func(t *testing.T) Backend) {
 			e := &env{T: t, Backend: backend}
 			e.s = e.open()
 			var stop context.CancelFunc
-			e.ctx, stop = context.WithTimeout(context.Background(), time.Minute)
+			e.ctx, stop = context.WithTimeout(context.Background(), 3*time.Minute)
 			defer stop()
 			test.run(e)
 		})
@@ -151,6 +175,23 @@ func (e *env) equal(got, want any) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		e.Fatalf("differs (- want, + got):\n%s", diff)
 	}
+}
+
+// same checks that two revisions of one kind are the same state.
+func (e *env) same(a, b store.Revision) {
+	e.Helper()
+	if a != b && (a == "" || b == "" || !e.s.Reached(a, b) || !e.s.Reached(b, a)) {
+		e.Fatalf("revision %q is not %q", a, b)
+	}
+}
+
+// upTo checks that a watch has delivered everything up to a write, or to a deletion that the watch told of.
+func (e *env) upTo(w store.Watcher, revision store.Revision) {
+	e.Helper()
+	if e.Limits.PerKind {
+		return // the revision of an object does not say of which kind
+	}
+	e.equal(w.Revision(), revision)
 }
 
 // next returns the next events of a watcher, after any number of results without.
