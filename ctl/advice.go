@@ -9,6 +9,7 @@ import (
 
 	v3 "margay/api/v3"
 	"margay/calc"
+	"margay/ruleset"
 	"margay/selector"
 	"margay/store"
 )
@@ -26,6 +27,7 @@ type landscape struct {
 	policies  map[string]*v3.GlobalNetworkPolicy
 	profiles  map[string]*v3.Profile
 	felix     map[string]*v3.FelixConfiguration
+	settings  SettingsFunc
 	parsed    map[string]*selector.Selector // by text; nil: it does not parse
 }
 
@@ -58,7 +60,7 @@ func surveyed() []v3.Kind {
 // newAdviser looks at the datastore before a command changes objects of these kinds.
 func newAdviser(ctx context.Context, s *session, kinds []v3.Kind) *adviser {
 	a := &adviser{}
-	for _, kind := range []v3.Kind{v3.KindHostEndpoint, v3.KindGlobalNetworkPolicy, v3.KindProfile} {
+	for _, kind := range []v3.Kind{v3.KindHostEndpoint, v3.KindGlobalNetworkPolicy, v3.KindNetworkPolicy, v3.KindProfile} {
 		if slices.Contains(kinds, kind) && a.list == nil && !s.down {
 			a.survey(ctx, s)
 		}
@@ -72,16 +74,16 @@ func (a *adviser) survey(ctx context.Context, s *session) {
 	if err != nil {
 		return
 	}
-	a.list, a.before = found, newLandscape()
+	a.list, a.before = found, newLandscape(s.settings)
 	for _, item := range found.Items {
 		a.before.add(item)
 	}
 }
 
-func newLandscape() *landscape {
+func newLandscape(settings SettingsFunc) *landscape {
 	return &landscape{
 		endpoints: map[string]*v3.HostEndpoint{}, policies: map[string]*v3.GlobalNetworkPolicy{},
-		profiles: map[string]*v3.Profile{}, felix: map[string]*v3.FelixConfiguration{}, parsed: map[string]*selector.Selector{},
+		profiles: map[string]*v3.Profile{}, felix: map[string]*v3.FelixConfiguration{}, settings: settings, parsed: map[string]*selector.Selector{},
 	}
 }
 
@@ -119,7 +121,7 @@ func (l *landscape) after(changes []*change) *landscape {
 	if l == nil {
 		return nil
 	}
-	out := &landscape{maps.Clone(l.endpoints), maps.Clone(l.policies), maps.Clone(l.profiles), maps.Clone(l.felix), l.parsed}
+	out := &landscape{maps.Clone(l.endpoints), maps.Clone(l.policies), maps.Clone(l.profiles), maps.Clone(l.felix), l.settings, l.parsed}
 	for _, c := range changes {
 		switch {
 		case c.err != nil:
@@ -133,7 +135,7 @@ func (l *landscape) after(changes []*change) *landscape {
 }
 
 // print warns of what the changes have done, or would do.
-func (a *adviser) print(c *cli, w *writer) {
+func (a *adviser) print(ctx context.Context, c *cli, w *writer) {
 	after := a.before.after(w.changes)
 	if w.verb != verbDelete {
 		c.warn(w.docs(), after)
@@ -162,6 +164,9 @@ func (a *adviser) print(c *cli, w *writer) {
 	}
 	for _, text := range after.bare(a.before) {
 		c.warning("%s", text)
+	}
+	if w.verb != verbDelete {
+		a.guide(ctx, c, w, after)
 	}
 }
 
@@ -238,9 +243,7 @@ func (l *landscape) governed(h *v3.HostEndpoint, direction string) bool {
 	return false
 }
 
-// complete returns a resource as v3.Warnings should see it: warnings that say "unless another policy" are answered by the
-// landscape. Host endpoints without policy are a matter of bare. A policy with nothing but Deny rules is as good as one
-// that allows the rest if, for all host endpoints that it selects, another one of its tier does.
+// complete returns a resource as v3.Warnings should see it: what the landscape answers is left to bare and guide.
 func (l *landscape) complete(r v3.Resource) v3.Resource {
 	if l == nil {
 		return r
@@ -252,51 +255,35 @@ func (l *landscape) complete(r v3.Resource) v3.Resource {
 		return &c
 	case *v3.GlobalNetworkPolicy:
 		c := *r
-		allow := v3.Rule{Action: v3.ActionAllow}
-		if len(c.Spec.Ingress) > 0 && !allows(r, v3.TypeIngress) && l.backed(r, v3.TypeIngress) {
-			c.Spec.Ingress = append(slices.Clone(c.Spec.Ingress), allow)
-		}
-		if len(c.Spec.Egress) > 0 && !allows(r, v3.TypeEgress) && l.backed(r, v3.TypeEgress) {
-			c.Spec.Egress = append(slices.Clone(c.Spec.Egress), allow)
-		}
+		c.Spec.Ingress, c.Spec.Egress = opened(c.Spec.Ingress), opened(c.Spec.Egress)
+		return &c
+	case *v3.NetworkPolicy:
+		c := *r
+		c.Spec.Ingress, c.Spec.Egress = everywhere(opened(c.Spec.Ingress)), everywhere(opened(c.Spec.Egress))
 		return &c
 	}
 	return r
 }
 
-// backed reports whether a policy selects host endpoints, and each of them has another policy of its tier that allows
-// something in the direction.
-func (l *landscape) backed(p *v3.GlobalNetworkPolicy, direction string) bool {
-	selected := false
-	for _, h := range l.endpoints {
-		if !l.selects(p, h, direction) {
-			continue
-		}
-		selected = true
-		if !l.allowed(p, h, direction) {
-			return false
-		}
+// opened returns rules, if there are any, with one that allows something.
+func opened(rules []v3.Rule) []v3.Rule {
+	if len(rules) == 0 {
+		return rules
 	}
-	return selected
+	return append(slices.Clone(rules), v3.Rule{Action: v3.ActionAllow})
 }
 
-// allowed reports whether another policy of p's tier allows something to or from a host endpoint.
-func (l *landscape) allowed(p *v3.GlobalNetworkPolicy, h *v3.HostEndpoint, direction string) bool {
-	for _, other := range l.policies {
-		if other.Name != p.Name && other.Spec.Tier == p.Spec.Tier && allows(other, direction) && l.selects(other, h, direction) {
-			return true
+// everywhere returns rules of a NetworkPolicy as if all that they select were meant in every namespace.
+func everywhere(rules []v3.Rule) []v3.Rule {
+	rules = slices.Clone(rules)
+	for i := range rules {
+		for _, e := range []*v3.EntityRule{&rules[i].Source, &rules[i].Destination} {
+			if e.Selector+e.NotSelector != "" && e.NamespaceSelector == "" {
+				e.NamespaceSelector = "all()"
+			}
 		}
 	}
-	return false
-}
-
-// allows reports whether a policy has a rule that lets something through in the direction.
-func allows(p *v3.GlobalNetworkPolicy, direction string) bool {
-	rules := p.Spec.Ingress
-	if direction == v3.TypeEgress {
-		rules = p.Spec.Egress
-	}
-	return slices.ContainsFunc(rules, func(r v3.Rule) bool { return r.Action == v3.ActionAllow || r.Action == v3.ActionPass })
+	return rules
 }
 
 // bare returns a warning for the host endpoints of which a direction was governed before, or which did not exist, and
@@ -329,56 +316,36 @@ func (l *landscape) denied(h *v3.HostEndpoint, directions []string) string {
 	in, out := l.failsafes(h.Spec.Node)
 	switch {
 	case len(directions) == 2:
-		return "no policy selects it: all traffic to and from it is denied but the failsafe ports (in: " + in + "; out: " + out + ")"
+		return "no policy selects it: all traffic to and from it is denied but the failsafe ports (in: " + in + "; out: " + out + "); " +
+			"apply a policy that allows what it needs, or name profile " + v3.ProfileDefaultAllow
 	case directions[0] == v3.TypeIngress:
-		return "no ingress policy selects it: all traffic to it is denied but the failsafe ports (" + in + ")"
+		return "no ingress policy selects it: all traffic to it is denied but the failsafe ports (" + in + "); " +
+			"apply a policy with types: [Ingress] that allows what it offers"
 	}
-	return "no egress policy selects it: all connections from it are denied but those to the failsafe ports (" + out + ")"
+	return "no egress policy selects it: all connections from it are denied but those to the failsafe ports (" + out + "); " +
+		"apply a policy with types: [Egress] that allows what it needs"
 }
 
-// The failsafe ports of an agent that is not told others (spec 2.10).
-const (
-	failsafeIn  = "tcp 22, udp 68, tcp 179, tcp 2379, tcp 2380, tcp 5473, tcp 6443, tcp 6666, tcp 6667"
-	failsafeOut = "udp 53, udp 67, tcp 179, tcp 2379, tcp 2380, tcp 5473, tcp 6443, tcp 6666, tcp 6667"
-)
-
-// failsafes returns the failsafe ports of a node as the datastore has them; the agent's own environment may differ.
+// failsafes returns the failsafe ports of a node as the datastore has them; the agent's own environment and configurations
+// for nodes by label may differ.
 func (l *landscape) failsafes(node string) (in, out string) {
-	in, out = failsafeIn, failsafeOut
-	for _, name := range []string{"default", "node." + node} {
-		config := l.felix[name]
-		if config == nil {
-			continue
-		}
-		if ports := config.Spec.FailsafeInboundHostPorts; ports != nil {
-			in = portList(ports, "from")
-		}
-		if ports := config.Spec.FailsafeOutboundHostPorts; ports != nil {
-			out = portList(ports, "to")
-		}
-	}
-	return in, out
+	configs := slices.SortedFunc(maps.Values(l.felix), func(a, b *v3.FelixConfiguration) int { return strings.Compare(a.Name, b.Name) })
+	s := l.settings(node, configs, nil)
+	return portList(s.FailsafeIngress, "from"), portList(s.FailsafeEgress, "to")
 }
 
-func portList(ports []v3.ProtoPort, preposition string) string {
+func portList(ports []ruleset.Failsafe, preposition string) string {
 	if len(ports) == 0 {
 		return "none"
 	}
 	texts := make([]string, len(ports))
 	for i, p := range ports {
-		texts[i] = fmt.Sprintf("%s %d", strings.ToLower(orTCP(p.Protocol)), p.Port)
-		if p.Net != "" {
-			texts[i] += " " + preposition + " " + p.Net
+		texts[i] = fmt.Sprintf("%s %d", strings.ToLower(ruleset.ProtocolText(p.Protocol)), p.Port)
+		if p.Net.IsValid() {
+			texts[i] += " " + preposition + " " + p.Net.String()
 		}
 	}
 	return strings.Join(texts, ", ")
-}
-
-func orTCP(protocol string) string {
-	if protocol == "" {
-		return "tcp"
-	}
-	return protocol
 }
 
 // lost returns warnings for what the old version of a policy had and the new one has not (guide defect G1).

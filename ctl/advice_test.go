@@ -12,7 +12,7 @@ import (
 // landscapeOf returns the landscape of objects written in short.
 func landscapeOf(t *testing.T, objects ...string) *landscape {
 	t.Helper()
-	l := newLandscape()
+	l := newLandscape(nodeSettings)
 	for _, text := range objects {
 		for _, r := range decoded(t, "{apiVersion: projectcalico.org/v3, "+text+"}") {
 			v3.Default(r)
@@ -37,7 +37,12 @@ const (
 
 // TestBare checks the warning about host endpoints of which nothing is said any more.
 func TestBare(t *testing.T) {
-	const nobody = "no policy selects it: all traffic to and from it is denied but the failsafe ports (in: " + in + "; out: " + out + ")"
+	const (
+		apply  = "; apply a policy that allows what it needs, or name profile projectcalico-default-allow"
+		nobody = "no policy selects it: all traffic to and from it is denied but the failsafe ports (in: " + in + "; out: " + out + ")" + apply
+		noIn   = "HostEndpoint m.eth0: no ingress policy selects it: all traffic to it is denied but the failsafe ports (" + in + "); apply a policy with types: [Ingress] that allows what it offers"
+		noOut  = "HostEndpoint m.eth0: no egress policy selects it: all connections from it are denied but those to the failsafe ports (" + out + "); apply a policy with types: [Egress] that allows what it needs"
+	)
 	for _, tc := range []struct {
 		name          string
 		before, after []string
@@ -50,12 +55,12 @@ func TestBare(t *testing.T) {
 		{"was like that before", []string{hep}, []string{hep}, nil},
 		{"policy deleted", []string{hep, both}, []string{hep}, []string{"HostEndpoint m.eth0: " + nobody}},
 		{"label taken away", []string{hep, both}, []string{strings.Replace(hep, "role: m", "role: x", 1), both}, []string{"HostEndpoint m.eth0: " + nobody}},
-		{"ingress only", nil, []string{hep, ingress}, []string{"HostEndpoint m.eth0: no egress policy selects it: all connections from it are denied but those to the failsafe ports (" + out + ")"}},
-		{"egress only", nil, []string{hep, egress}, []string{"HostEndpoint m.eth0: no ingress policy selects it: all traffic to it is denied but the failsafe ports (" + in + ")"}},
-		{"one of two deleted", []string{hep, ingress, egress}, []string{hep, egress}, []string{"HostEndpoint m.eth0: no ingress policy selects it: all traffic to it is denied but the failsafe ports (" + in + ")"}},
+		{"ingress only", nil, []string{hep, ingress}, []string{noOut}},
+		{"egress only", nil, []string{hep, egress}, []string{noIn}},
+		{"one of two deleted", []string{hep, ingress, egress}, []string{hep, egress}, []string{noIn}},
 		{"preDNAT says nothing about the rest", nil, []string{hep, egress,
 			"kind: GlobalNetworkPolicy, metadata: {name: early}, spec: {preDNAT: true, applyOnForward: true, types: [Ingress]}"},
-			[]string{"HostEndpoint m.eth0: no ingress policy selects it: all traffic to it is denied but the failsafe ports (" + in + ")"}},
+			[]string{noIn}},
 		{"namespaceSelector never means hosts", nil, []string{hep,
 			"kind: GlobalNetworkPolicy, metadata: {name: pods}, spec: {namespaceSelector: all(), types: [Ingress, Egress]}"},
 			[]string{"HostEndpoint m.eth0: " + nobody}},
@@ -67,7 +72,7 @@ func TestBare(t *testing.T) {
 		{"failsafes of the node beat the default", nil, []string{hep,
 			"kind: FelixConfiguration, metadata: {name: default}, spec: {failsafeInboundHostPorts: [{protocol: TCP, port: 1}], failsafeOutboundHostPorts: []}",
 			"kind: FelixConfiguration, metadata: {name: node.m}, spec: {failsafeInboundHostPorts: [{port: 22, net: 10.0.0.0/8}, {protocol: UDP, port: 68}]}"},
-			[]string{"HostEndpoint m.eth0: no policy selects it: all traffic to and from it is denied but the failsafe ports (in: tcp 22 from 10.0.0.0/8, udp 68; out: none)"}},
+			[]string{"HostEndpoint m.eth0: no policy selects it: all traffic to and from it is denied but the failsafe ports (in: tcp 22 from 10.0.0.0/8, udp 68; out: none)" + apply}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := landscapeOf(t, tc.after...).bare(landscapeOf(t, tc.before...))
@@ -110,6 +115,49 @@ func TestLost(t *testing.T) {
 			r := replacement{decoded(t, "{apiVersion: projectcalico.org/v3, "+tc.old+"}")[0], decoded(t, "{apiVersion: projectcalico.org/v3, "+tc.new+"}")[0]}
 			if diff := cmp.Diff(tc.want, strings.Join(a.lost(r), "\n")); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestHostPods checks the warning about labels of pods that have no endpoint (guide defect G5).
+func TestHostPods(t *testing.T) {
+	const (
+		global = `kind: GlobalNetworkPolicy, metadata: {name: p}, spec: {selector: role == "m", ingress: [{action: Allow, source: {selector: access == "true"}}]}`
+		local  = `kind: NetworkPolicy, metadata: {name: p, namespace: apps}, spec: {ingress: [{action: Allow, source: {selector: access == "true"}}]}`
+		all    = `kind: NetworkPolicy, metadata: {name: p, namespace: apps}, spec: {ingress: [{action: Deny, source: {namespaceSelector: all(), notSelector: access == "true"}}]}`
+		label  = "kind: HostEndpoint, metadata: {name: k.eth0, labels: {access: 'true'}}, spec: {node: k, interfaceName: eth0, expectedIPs: [10.0.0.2]}"
+		set    = "kind: GlobalNetworkSet, metadata: {name: s, labels: {access: 'true'}}, spec: {nets: [10.0.0.0/24]}"
+	)
+	ips := strings.Replace(hep2, "eth0}", "eth0, expectedIPs: [10.0.0.2]}", 1)
+	for _, tc := range []struct {
+		name, policy string
+		others       []string
+		want         string // path of the selector; "": no warning
+	}{
+		{"of a global policy", global, []string{ips}, "spec.ingress[0].source.selector"},
+		{"own namespace is another", local, []string{ips}, ""},
+		{"all namespaces, notSelector", all, []string{ips}, "spec.ingress[0].source.notSelector"},
+		{"another label", strings.Replace(global, "access ==", "other ==", 1), []string{ips}, ""},
+		{"the host endpoint has it", global, []string{label}, ""},
+		{"a set holds the host", global, []string{ips, set}, ""},
+		{"a set holds other hosts", global, []string{strings.Replace(ips, "10.0.0.2", "10.9.0.2", 1), set}, "spec.ingress[0].source.selector"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			v := &vicinity{landscape: landscapeOf(t, tc.others...)}
+			for _, text := range tc.others {
+				if s, ok := decoded(t, "{apiVersion: projectcalico.org/v3, "+text+"}")[0].(*v3.GlobalNetworkSet); ok {
+					v.sets = append(v.sets, s)
+				}
+			}
+			v.hostPods = []v3.HostPod{{Namespace: "monitoring", Name: "prometheus-0", Node: "k", Labels: map[string]string{"access": "true"}}}
+			got := strings.Join(v.hostNetworked(decoded(t, "{apiVersion: projectcalico.org/v3, "+tc.policy+"}")[0]), "; ")
+			want := tc.want
+			if want != "" {
+				want += ": pod monitoring/prometheus-0 has the label, but is on the network of its host"
+			}
+			if !strings.HasPrefix(got, want) || want == "" && got != "" {
+				t.Errorf("%q, want %q", got, want)
 			}
 		})
 	}

@@ -61,7 +61,7 @@ func (c *cli) delete(cmd *cobra.Command, f *deleteFlags, args []string) error {
 	defer w.session.close()
 	advice := newAdviser(ctx, w.session, kindsOf(docs))
 	w.run(ctx)
-	advice.print(c, w)
+	advice.print(ctx, c, w)
 	return errors.Join(c.finishDelete(w, &o, f.result), c.await(ctx, w, f.wait))
 }
 

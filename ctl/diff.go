@@ -58,7 +58,7 @@ func (c *cli) diff(cmd *cobra.Command, f *diffFlags) error {
 	if err != nil {
 		return err
 	}
-	advice.print(c, w)
+	advice.print(ctx, c, w)
 	w.count(&o)
 	if err := o.failure(verbDiff); err != nil {
 		return err

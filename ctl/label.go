@@ -68,7 +68,7 @@ func (c *cli) label(cmd *cobra.Command, f *labelFlags, args []string) error {
 	if err := change.explain(w.rewrite(ctx, keys[0], change.edit)); err != nil {
 		return err
 	}
-	advice.print(c, w)
+	advice.print(ctx, c, w)
 	if f.result.output != "" {
 		err = f.result.print(c.env.Stdout, w.changes)
 	} else {

@@ -68,7 +68,7 @@ func (c *cli) patch(cmd *cobra.Command, f *patchFlags, args []string) error {
 	if err := w.rewrite(ctx, keys[0], patch); err != nil {
 		return fmt.Errorf("hit error: %w", err)
 	}
-	advice.print(c, w)
+	advice.print(ctx, c, w)
 	if f.result.output != "" {
 		err = f.result.print(c.env.Stdout, w.changes)
 	} else {

@@ -63,6 +63,7 @@ func (c *cli) write(cmd *cobra.Command, f *writeFlags, v verb) error {
 	w := &writer{cli: c, verb: v, mode: f.result.mode(), skipExists: f.skipExists, changes: changesOf(docs, v)}
 	if f.result.dryRun == dryRunClient {
 		w.pretend()
+		c.warn(docs, nil)
 		return c.finish(w, &o, f.result)
 	}
 	ctx := cmd.Context()
@@ -78,7 +79,7 @@ func (c *cli) write(cmd *cobra.Command, f *writeFlags, v verb) error {
 	advice := newAdviser(ctx, w.session, kindsOf(docs))
 	w.seen = advice.list
 	w.run(ctx)
-	advice.print(c, w)
+	advice.print(ctx, c, w)
 	return errors.Join(c.finish(w, &o, f.result), c.await(ctx, w, f.wait))
 }
 

@@ -289,4 +289,21 @@ func (l *loop) compareInterfaces() {
 	}
 	l.known, l.unflushed = wanted, true
 	l.endpoints.setInterfaces(wanted)
+	l.standing.setInterfaces(l.ways(wanted))
+	kick(l.reported)
+}
+
+// ways returns the interfaces by which others reach this host, with their addresses: not those of workloads, and none
+// without an address beyond the link.
+func (l *loop) ways(all map[string][]netip.Addr) map[string][]string {
+	ways := map[string][]string{}
+	for name, addrs := range all {
+		workload := slices.ContainsFunc(l.settings.now.InterfacePrefix, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
+		for _, a := range addrs {
+			if a.IsGlobalUnicast() && !workload {
+				ways[name] = append(ways[name], a.String())
+			}
+		}
+	}
+	return ways
 }

@@ -292,6 +292,6 @@ func (a *agent) status() store.NodeStatus {
 	for _, f := range faults {
 		s.Faults = append(s.Faults, f.key.String()+": "+f.reason)
 	}
-	s.Warnings, s.Endpoints = warnings, a.endpoints.texts()
+	s.Warnings, s.Endpoints, s.Interfaces = warnings, a.endpoints.texts(), a.standing.interfaces()
 	return s
 }

@@ -38,6 +38,7 @@ type standing struct {
 	enforced store.Revision
 	faults   []fault
 	warnings []string
+	ways     map[string][]string // to this host: interfaces and addresses
 }
 
 func (s *standing) setEnforced(r store.Revision) {
@@ -56,6 +57,19 @@ func (s *standing) setWarnings(warnings []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.warnings = warnings
+}
+
+func (s *standing) setInterfaces(ways map[string][]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ways = ways
+}
+
+// interfaces returns what is not changed any more.
+func (s *standing) interfaces() map[string][]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ways
 }
 
 func (s *standing) get() (store.Revision, []fault, []string) {

@@ -221,6 +221,8 @@ type NodeStatus struct {
 	Warnings []string `json:"warnings,omitempty"`
 	// Endpoints are the states of the node's endpoints by Kind(namespace/name).
 	Endpoints map[string]EndpointState `json:"endpoints,omitempty"`
+	// Interfaces of the node that are no workload's, with their addresses beyond the link.
+	Interfaces map[string][]string `json:"interfaces,omitempty"`
 	// Version of the agent; Time of the report, RFC 3339.
 	Version string `json:"version"`
 	Time    string `json:"time"`
