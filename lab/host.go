@@ -159,6 +159,15 @@ func (h *Machine) AddRoute(name string, prefix netip.Prefix) error {
 	})
 }
 
+// ReplaceRoute is AddRoute that takes the place of a route to the same prefix, by whatever interface.
+func (h *Machine) ReplaceRoute(name string, prefix netip.Prefix) error {
+	return h.onLink("replace route to "+prefix.String()+" by", name, func(link netlink.Link) error {
+		return h.ns.netlink.RouteReplace(&netlink.Route{
+			LinkIndex: link.Attrs().Index, Dst: ipNet(prefix.Masked()), Scope: netlink.SCOPE_LINK,
+		})
+	})
+}
+
 // AddRouteVia makes a prefix reachable by a neighbour that passes it on.
 func (h *Machine) AddRouteVia(gateway netip.Addr, prefix netip.Prefix) error {
 	err := h.ns.netlink.RouteReplace(&netlink.Route{Dst: ipNet(prefix.Masked()), Gw: gateway.AsSlice()})

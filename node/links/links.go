@@ -60,8 +60,8 @@ func interfaces(o Options, deliver func(map[string][]netip.Addr)) Subject {
 		Lists: []netlink.Message{
 			ListOf(unix.RTM_GETLINK, make([]byte, unix.SizeofIfInfomsg)), ListOf(unix.RTM_GETADDR, make([]byte, unix.SizeofIfAddrmsg)),
 		},
-		Begin:   func() { *t = *newTable() },
-		Apply:   t.apply,
+		Begin: func() { *t = *newTable() },
+		Apply: t.apply,
 		Deliver: func() {
 			if o.Running != nil {
 				o.Running(t.running())
