@@ -85,7 +85,8 @@ func NewCommand(env Env) *cobra.Command {
 	root := &cobra.Command{
 		Use:                        c.env.Name,
 		Short:                      "Label-based network policy for Linux hosts",
-		Long:                       "Manage network policy: write resources to the datastore, read them, see what is in force.",
+		Long:                       c.rootLong(),
+		Example:                    c.rootExample(),
 		SilenceUsage:               true,
 		SilenceErrors:              true,
 		SuggestionsMinimumDistance: 2,
@@ -102,13 +103,15 @@ func NewCommand(env Env) *cobra.Command {
 		return err
 	})
 	flags := root.PersistentFlags()
-	flags.StringVarP(&c.logLevel, "log-level", "l", "panic", "panic, fatal, error, warn, info or debug")
-	flags.StringVar(&c.context, "context", "", "context of the kubeconfig to use, with a Kubernetes datastore")
+	flags.StringVarP(&c.logLevel, "log-level", "l", "panic", "`LEVEL`: panic, fatal, error, warn, info or debug")
+	flags.StringVar(&c.context, "context", "", "`NAME` of the context of the kubeconfig, with a Kubernetes datastore")
 	flags.BoolVar(&c.allowMismatch, "allow-version-mismatch", false, "work on a datastore of another release")
-	root.AddCommand(c.createCommand(), c.applyCommand(), c.replaceCommand(), c.deleteCommand(), c.getCommand(),
-		c.patchCommand(), c.labelCommand(), c.validateCommand(), c.versionCommand(), c.statusCommand(), c.explainCommand(),
-		c.diffCommand(), c.datastoreCommand(), c.convertCommand(), c.clusterCommand(),
-		absent("ipam", "Margay assigns no addresses (Calico's own calicoctl works on the same datastore)"))
+	root.AddGroup(c.groups()...)
+	root.AddCommand(InGroup(GroupWrite, c.applyCommand(), c.createCommand(), c.replaceCommand(), c.patchCommand(), c.labelCommand(),
+		c.deleteCommand())...)
+	root.AddCommand(InGroup(GroupRead, c.validateCommand(), c.diffCommand(), c.getCommand(), c.statusCommand(), c.explainCommand())...)
+	root.AddCommand(InGroup(GroupCare, c.versionCommand(), c.datastoreCommand(), c.convertCommand(), c.clusterCommand())...)
+	root.AddCommand(absent("ipam", "Margay assigns no addresses (Calico's own calicoctl works on the same datastore)"))
 	return root
 }
 

@@ -32,14 +32,14 @@ type inputFlags struct {
 }
 
 func (f *inputFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVarP(&f.filename, "filename", "f", "", "manifest file, directory of them, or - for standard input")
+	cmd.Flags().StringVarP(&f.filename, "filename", "f", "", "manifest `FILE`, directory of them, or - for standard input")
 	cmd.Flags().BoolVarP(&f.recursive, "recursive", "R", false, "with a directory: go through its subdirectories as well")
 	cmd.Flags().BoolVar(&f.skipEmpty, "skip-empty", false, "files without resources are no error")
 	f.addNamespace(cmd)
 }
 
 func (f *inputFlags) addNamespace(cmd *cobra.Command) {
-	cmd.Flags().StringVarP(&f.namespace, "namespace", "n", "", "namespace of resources that have none")
+	cmd.Flags().StringVarP(&f.namespace, "namespace", "n", "", "`NAMESPACE` of what is named, and of resources in manifests that have none")
 }
 
 // required is the error of a command that needs a manifest and was given none.

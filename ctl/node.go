@@ -41,7 +41,7 @@ func NewNodeCommands(env Env, host Host) []*cobra.Command {
 // NewNodeGroup returns the command node of a program that is no agent, with what [NewNodeCommands] returns below it.
 func NewNodeGroup(env Env, host Host) *cobra.Command {
 	return group(&cobra.Command{
-		Use:   "node",
+		Use: "node", GroupID: GroupCare,
 		Short: "Find out about the agent of this host",
 		Long:  "Find out about the agent of this host: whether it runs, what it says of itself, whether the kernel can do what it needs.",
 	}, NewNodeCommands(env, host)...)

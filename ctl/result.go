@@ -24,9 +24,9 @@ const (
 type resultFlags struct{ dryRun, output string }
 
 func (f *resultFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.dryRun, "dry-run", dryRunNone, "client: check without a datastore; server: let the datastore "+
-		"check everything, and write nothing")
-	cmd.Flags().StringVarP(&f.output, "output", "o", "", "print name, yaml or json of what was written instead of a sentence")
+	cmd.Flags().StringVar(&f.dryRun, "dry-run", dryRunNone, "`MODE`: client checks without a datastore, server lets the "+
+		"datastore check everything; nothing is written")
+	cmd.Flags().StringVarP(&f.output, "output", "o", "", "print what was written, as `FORMAT` name, yaml or json, instead of a sentence")
 }
 
 func (f *resultFlags) check(wait waitFlags) error {

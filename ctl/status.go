@@ -25,10 +25,12 @@ func (c *cli) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Print what every node says of itself: ready, what it enforces, faults",
-		Long: "Print for every node whether its agent reports, is ready, and enforces every resource that is stored, and which\n" +
-			"stored objects it cannot use, which endpoints are not up and what in its policy is remarkable. Nodes are those that report, Node resources, and the nodes of host endpoints.\n\n" +
-			"Exit code 1 says that something is not in force everywhere.",
-		Example: c.example("$ apply -f policy.yaml && $ status"),
+		Long: "Print for every node whether its agent reports, is ready, and enforces every resource that is stored; below the\n" +
+			"table which stored objects it cannot use, which endpoints are not up, and what in its policy is remarkable. Nodes\n" +
+			"are those that report, Node resources, and the nodes of host endpoints.\n\n" +
+			"IN FORCE yes: the node enforces the last change that was written. Exit code 1 says that some node does not report,\n" +
+			"is not ready, is behind, or cannot use something that is stored; standard error says which.",
+		Example: c.example("$ status", "$ status -o json"),
 		Args:    onlyFlags,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.status(cmd.Context(), f, output) },
 	}

@@ -21,8 +21,11 @@ type versionFlags struct {
 func (c *cli) versionCommand() *cobra.Command {
 	var f versionFlags
 	cmd := &cobra.Command{
-		Use:     "version",
-		Short:   "Print the version of this program and of the cluster",
+		Use:   "version",
+		Short: "Print the version of this program and of the cluster",
+		Long: "Print the version of this program, and what ClusterInformation in the datastore says of the cluster. Other commands\n" +
+			"refuse a cluster of another release (major and minor) than the one this program follows, " + compatible + ", unless\n" +
+			"--allow-version-mismatch is given.",
 		Example: c.example("$ version", "$ version --client"),
 		Args:    onlyFlags,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.version(cmd.Context(), &f) },

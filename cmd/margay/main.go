@@ -46,6 +46,8 @@ func rootCommand(name string) *cobra.Command {
 	}
 	node := nodeCommand()
 	node.AddCommand(ctl.NewNodeCommands(env, host)...)
-	root.AddCommand(node, standaloneCommand(), storeCommand(), typhaCommand(), demoCommand())
+	for _, cmd := range ctl.InGroup(ctl.GroupRun, standaloneCommand(), node, storeCommand(), typhaCommand(), demoCommand()) {
+		root.AddCommand(ctl.WithoutGlobalFlags(cmd))
+	}
 	return root
 }
