@@ -130,7 +130,7 @@ func (f *follower) here() links.Subject {
 			defer f.mu.Unlock()
 			changed, err := f.table.apply(m)
 			if f.deaf && m.Header.Type == unix.RTM_NEWNEIGH {
-				changed = f.table.doubt(f.table.cableOf(m)) || changed
+				changed = f.table.doubt(f.table.near(m)) || changed
 			}
 			return changed, err
 		},
@@ -268,5 +268,5 @@ func carried(m netlink.Message, family byte, cable link) (netip.Addr, bool) {
 		}
 	}
 	addr := cmp.Or(local, other)
-	return addr, there && addr.IsValid() && !addr.IsLinkLocalUnicast() && !addr.IsLoopback()
+	return addr, there && addr.IsGlobalUnicast()
 }

@@ -173,13 +173,13 @@ func (t *table) cables() []uint32 {
 	return list
 }
 
-// cableOf returns the cable that a message about a neighbour came by.
-func (t *table) cableOf(m netlink.Message) []uint32 {
+// near returns the cables that a message about a neighbour came by: the interface's own, or the ports of a bridge.
+func (t *table) near(m netlink.Message) []uint32 {
 	if len(m.Data) < unix.SizeofNdMsg {
 		return nil
 	}
 	index := binary.NativeEndian.Uint32(m.Data[4:8])
-	return slices.DeleteFunc(t.cables(), func(other uint32) bool { return other != index })
+	return slices.DeleteFunc(t.cables(), func(c uint32) bool { return c != index && t.links[c].master != index })
 }
 
 // endingAt returns the cables whose other end has an index, in whatever namespace.
@@ -330,7 +330,7 @@ func kindOf(info []byte) string {
 func (t *table) applyRoute(m message) bool {
 	dst, ok := netip.AddrFromSlice(m.attrs[unix.RTA_DST])
 	tableID := m.number(unix.RTA_TABLE)
-	if !ok || int(m.head[1]) != dst.BitLen() || tableID != unix.RT_TABLE_MAIN || m.head[7] != unix.RTN_UNICAST {
+	if !ok || !dst.IsGlobalUnicast() || int(m.head[1]) != dst.BitLen() || tableID != unix.RT_TABLE_MAIN || m.head[7] != unix.RTN_UNICAST {
 		return false
 	}
 	const cloned = 0x200 // RTM_F_CLONED: the kernel's own memory of a look-up
@@ -372,7 +372,7 @@ func (t *table) applyNeighbour(m message) bool {
 		return ok && t.applyPort(at, index, m)
 	}
 	addr, ok := netip.AddrFromSlice(m.attrs[unix.NDA_DST])
-	if !ok {
+	if !ok || !addr.IsGlobalUnicast() {
 		return false
 	}
 	before, had := t.neighbours[addr][index]
