@@ -42,7 +42,9 @@ func (c *cli) delete(cmd *cobra.Command, f *deleteFlags, args []string) error {
 		return err
 	}
 	docs, err := c.named(f.input, args)
-	if err != nil {
+	if wrong := (*namespaceError)(nil); errors.As(err, &wrong) {
+		return deleteError(&outcome{kind: kindOf(docs)}, err)
+	} else if err != nil {
 		return err
 	}
 	o := outcome{kind: kindOf(docs), total: len(docs), dryRun: f.result.dryRun}
@@ -84,10 +86,14 @@ func (c *cli) finishDelete(w *writer, o *outcome, f resultFlags) error {
 	}
 	errs := make([]error, len(o.errs))
 	for i, err := range o.errs {
-		//lint:ignore ST1005 this is how calicoctl says it
-		errs[i] = fmt.Errorf("Failed to delete %sresource: %w", o.quoted(), err)
+		errs[i] = deleteError(o, err)
 	}
 	return errors.Join(errs...)
+}
+
+func deleteError(o *outcome, err error) error {
+	//lint:ignore ST1005 this is how calicoctl says it
+	return fmt.Errorf("Failed to delete %sresource: %w", o.quoted(), err)
 }
 
 // named returns an object per key of the arguments, or what the manifests describe. Its objects need only have a name.
@@ -103,7 +109,7 @@ func (c *cli) named(f inputFlags, args []string) ([]v3.Document, error) {
 		}
 		for i := range docs {
 			if err := setNamespace(&docs[i], f.namespace); err != nil {
-				return nil, err
+				return docs, err
 			}
 		}
 		return docs, nil

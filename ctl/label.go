@@ -61,7 +61,7 @@ func (c *cli) label(cmd *cobra.Command, f *labelFlags, args []string) error {
 	ctx := cmd.Context()
 	w := &writer{cli: c, verb: verb{"label", "labelled"}, mode: f.result.mode(), pretending: f.result.dryRun == dryRunClient}
 	if w.session, err = c.openForWork(ctx, f.store); err != nil {
-		return err
+		return change.unread(err)
 	}
 	defer w.session.close()
 	advice := newAdviser(ctx, w.session, []v3.Kind{keys[0].Kind})
@@ -113,9 +113,17 @@ func (l *labelChange) explain(err error) error {
 	case errors.As(err, &read) && errors.Is(err, store.ErrNotFound):
 		return fmt.Errorf("%s %s not found", l.kind, l.name)
 	case errors.As(err, &read):
-		return fmt.Errorf("failed to get %s %s, error %w", l.kind, l.name, err)
+		return l.unread(err)
 	}
 	return fmt.Errorf("failed to update %s %s, label not changed: %w", l.kind, l.name, err)
+}
+
+// unread says that the object could not be read.
+func (l *labelChange) unread(err error) error {
+	if plain := (*stdoutError)(nil); errors.As(err, &plain) {
+		return err
+	}
+	return fmt.Errorf("failed to get %s %s, error %w", l.kind, l.name, err)
 }
 
 // edit changes the label in the JSON value of an object.

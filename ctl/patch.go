@@ -52,7 +52,9 @@ func (c *cli) patch(cmd *cobra.Command, f *patchFlags, args []string) error {
 		return err
 	}
 	keys, err := keysOf(args, f.namespace)
-	if err != nil {
+	if wrong := (*namespaceError)(nil); errors.As(err, &wrong) {
+		return fmt.Errorf("hit error: %w", err)
+	} else if err != nil {
 		return err
 	}
 	if err := refusal("patch", keys[0]); err != nil {

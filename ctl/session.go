@@ -26,6 +26,8 @@ type session struct {
 	store   store.Store
 	cfg     StoreConfig
 	timeout time.Duration
+	// settings are those of nodes, see [Env].
+	settings SettingsFunc
 	// down says that a request was not answered, answered that one was.
 	down, answered bool
 }
@@ -43,7 +45,7 @@ func (c *cli) open(ctx context.Context, f storeFlags) (*session, error) {
 	if err != nil {
 		return nil, noClient(fmt.Errorf("%w; the settings come from %s", err, cfg.Source))
 	}
-	return &session{store: s, cfg: cfg, timeout: c.timeout}, nil
+	return &session{store: s, cfg: cfg, timeout: c.timeout, settings: c.env.Settings}, nil
 }
 
 // noClient says that no client could be made.
