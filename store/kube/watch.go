@@ -198,8 +198,11 @@ func (w *watcher) start(ctx context.Context) error {
 				return err
 			}
 		}
+		if !src.served {
+			n = 0
+		}
 		state[src.id] = n
-		if (n == 0) == src.served {
+		if said, ok := from[src.id]; ok && said != n || n == 0 && src.served {
 			w.over = &store.Error{Err: store.ErrCompacted, Cause: fmt.Errorf("whether the API server has %s changed", src)}
 			return nil
 		}

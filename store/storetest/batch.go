@@ -45,7 +45,7 @@ func testWriteAll(e *env) {
 	e.same(revisionOf(results[1].Resource), results[1].Revision)
 	e.equal(e.s.Reached(results[3].Revision, results[0].Revision), true)
 
-	old := results[1].Revision
+	old := revisionOf(results[1].Resource)
 	results = e.s.WriteAll(e.ctx, store.Commit, []store.Write{
 		update(at(b, old, "10.0.0.0/8")),
 		update(at(c, "1")),

@@ -207,8 +207,24 @@ func (c *Cluster) Close() error {
 	return c.store.Close()
 }
 
-// Do makes a request as administrator. The error of an answer that says no has the answer's text.
+// Do makes a request as administrator, again as long as the server is too busy. The error of an answer that says no has the
+// answer's text.
 func (c *Cluster) Do(ctx context.Context, method, path string, body []byte) ([]byte, error) {
+	for {
+		answer, err := c.once(ctx, method, path, body)
+		var status *StatusError
+		if !errors.As(err, &status) || status.Code != http.StatusTooManyRequests {
+			return answer, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func (c *Cluster) once(ctx context.Context, method, path string, body []byte) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.URL()+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
