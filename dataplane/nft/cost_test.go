@@ -2,6 +2,7 @@ package nft
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -93,7 +94,6 @@ type host struct {
 	random         *rand.Rand
 	next           uint32
 	stats          Stats
-	stream         [2]int
 	buffer         []byte
 }
 
@@ -119,7 +119,7 @@ func newHost(b *testing.B, name string, s shape, policies int) *host {
 }
 
 func (h *host) close() {
-	for _, fd := range slices.Concat(h.udp, h.listeners, h.stream[:]) {
+	for _, fd := range slices.Concat(h.udp, h.listeners) {
 		if fd > 0 {
 			unix.Close(fd)
 		}
@@ -373,27 +373,28 @@ func (h *host) open() (client, server int, err error) {
 	return client, server, err
 }
 
-// streamRound sends through one connection that stays open.
-func (h *host) streamRound() (time.Duration, error) {
-	if h.stream[0] == 0 {
-		var err error
-		h.client.do(func() { h.stream[0], h.stream[1], err = h.open() })
-		if err == nil {
-			err = unix.SetNonblock(h.stream[0], true)
-		}
-		if err != nil {
-			return 0, err
-		}
-	}
-	var err error
-	var took time.Duration
+// streamBuffer is the size of the buffers of a stream: one that the kernel tunes depends on how the connection began.
+const streamBuffer = 1 << 20
+
+// streamRound sends through a connection, which is made before.
+func (h *host) streamRound() (took time.Duration, err error) {
 	h.client.do(func() {
+		var client, server int
+		if client, server, err = h.open(); err != nil {
+			return
+		}
+		defer unix.Close(client)
+		defer unix.Close(server)
+		if err = errors.Join(unix.SetNonblock(client, true), unix.SetsockoptInt(client, unix.SOL_SOCKET, unix.SO_SNDBUF, streamBuffer),
+			unix.SetsockoptInt(server, unix.SOL_SOCKET, unix.SO_RCVBUF, streamBuffer)); err != nil {
+			return
+		}
 		start := clock()
 		for sent, got := 0, 0; got < streamBytes && err == nil; {
 			if sent < streamBytes {
-				sent += h.move(unix.Write, h.stream[0], &err)
+				sent += h.move(unix.Write, client, &err)
 			}
-			got += h.move(unix.Read, h.stream[1], &err)
+			got += h.move(unix.Read, server, &err)
 		}
 		took = clock() - start
 	})
