@@ -53,7 +53,7 @@ type Calc struct {
 	hosts     map[string][]netip.Addr // addresses of Nodes
 	services  map[serviceKey][]ServiceEndpoint
 	// What only warnings need: see warnings_guide.go.
-	hostPods    map[podKey]v3.HostPod
+	hostPods    []v3.HostPod
 	natPools    map[string]netip.Prefix // IPPools with natOutgoing
 	sparesHosts bool                    // natOutgoingExclusions is IPPoolsAndHostIPs
 
@@ -88,7 +88,7 @@ func New(node string) *Calc {
 		policyIndex: newIndex[*policy](), setIndex: newIndex[*set](), holders: holders{}, givers: givers{},
 		touched: map[v3.Key]*item{}, toldEndpoints: map[v3.Key]*ruleset.Endpoint{}, toldWorkloads: map[v3.Key]*ruleset.Workload{},
 		services: map[serviceKey][]ServiceEndpoint{}, changedServices: map[serviceKey][]ServiceEndpoint{},
-		hostPods: map[podKey]v3.HostPod{}, natPools: map[string]netip.Prefix{},
+		natPools: map[string]netip.Prefix{},
 	}
 	c.changedProfiles, c.changedPolicies = map[*profile]struct{}{}, map[*policy]struct{}{}
 	c.stalePolicies, c.relabelled = map[*policy]struct{}{}, map[*endpoint]struct{}{}

@@ -23,13 +23,8 @@ import (
 //
 // G1, a policy that another one of its name replaced, is in no present state; see [Lost].
 
-type podKey struct{ namespace, name string }
-
-// SetHostPod takes note of a pod on its node's own network. Its labels must not be changed afterwards.
-func (c *Calc) SetHostPod(p v3.HostPod) { c.hostPods[podKey{p.Namespace, p.Name}] = p }
-
-// RemoveHostPod takes note that a pod is gone, or has an endpoint of its own.
-func (c *Calc) RemoveHostPod(namespace, name string) { delete(c.hostPods, podKey{namespace, name}) }
+// SetHostPods takes note of all pods on their node's own network that are known. They must not be changed afterwards.
+func (c *Calc) SetHostPods(pods []v3.HostPod) { c.hostPods = pods }
 
 // labelsOf returns what a selector would see if the pod were an endpoint.
 func (c *Calc) labelsOf(p v3.HostPod) *labels {

@@ -101,19 +101,19 @@ func TestHostPods(t *testing.T) {
 	has := map[string]string{"calico-prometheus-access": "true"}
 	const warning = "GlobalNetworkPolicy(restrict-calico-node-prometheus): spec.ingress[0].source.notSelector: pod monitoring/prometheus-0 has the label, but is on the network of its host"
 	w := guideWorld(t)
-	w.calc.SetHostPod(pod("kubeadm-node-0", map[string]string{"app": "x"}))
+	w.calc.SetHostPods([]v3.HostPod{pod("kubeadm-node-0", map[string]string{"app": "x"})})
 	w.expectWarnings(t)
-	w.calc.SetHostPod(pod("kubeadm-node-0", has))
+	w.calc.SetHostPods([]v3.HostPod{pod("kubeadm-node-0", has)})
 	w.expectWarnings(t, warning)
 	w.apply(labelled).expectWarnings(t)
 	w.apply(nodeHEP).expectWarnings(t, warning)
-	w.calc.RemoveHostPod("monitoring", "prometheus-0")
+	w.calc.SetHostPods(nil)
 	w.expectWarnings(t)
 
 	w.apply("kind: GlobalNetworkPolicy\nmetadata: {name: typha}\nspec: {selector: k8s-app == \"calico-typha\", types: [Ingress]}")
-	w.calc.SetHostPod(pod("kubeadm-node-0", map[string]string{"k8s-app": "calico-typha"}))
+	w.calc.SetHostPods([]v3.HostPod{pod("kubeadm-node-0", map[string]string{"k8s-app": "calico-typha"})})
 	w.expectWarnings(t)
-	w.calc.SetHostPod(pod("kubeadm-master", map[string]string{"k8s-app": "calico-typha"}))
+	w.calc.SetHostPods([]v3.HostPod{pod("kubeadm-master", map[string]string{"k8s-app": "calico-typha"})})
 	w.expectWarnings(t, "GlobalNetworkPolicy(typha): spec.selector: pod monitoring/prometheus-0 is on the network of its host and has no endpoint")
 	w.remove(v3.KindGlobalNetworkPolicy, "", "typha").expectWarnings(t)
 }

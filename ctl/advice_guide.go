@@ -97,7 +97,7 @@ func (v *vicinity) read(ctx context.Context, s *session, policies []*change, end
 		v.list(ctx, s, namespace, v3.KindWorkloadEndpoint, v3.KindNetworkPolicy, v3.KindNetworkSet)
 	}
 	if pods, ok := s.store.(store.HostPods); ok && len(policies) > 0 {
-		v.hostPods, _ = within(ctx, s, pods.HostPods)
+		v.hostPods, _ = within(ctx, s, func(ctx context.Context) ([]v3.HostPod, error) { return pods.HostPods(ctx, "") })
 	}
 	v.take(policies)
 }

@@ -70,7 +70,8 @@ type loop struct {
 	oldest     time.Time   // arrival of the first of them
 	warnings   map[string]bool
 	slips      *slips
-	summary    *time.Timer // runs when counts and warnings are due
+	hostPods   chan []v3.HostPod // of this node; only warnings know of them
+	summary    *time.Timer       // runs when counts and warnings are due
 	summaryDue bool
 
 	repairs      int // not yet logged
@@ -127,6 +128,9 @@ func (l *loop) run(ctx context.Context) {
 		case q := <-l.questions:
 			l.health.busy()
 			q <- l.snapshot()
+		case pods := <-l.hostPods:
+			l.health.busy()
+			l.setHostPods(pods)
 		case <-l.summary.C:
 			l.health.busy()
 			l.summarise()

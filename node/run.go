@@ -137,7 +137,7 @@ func Run(ctx context.Context, o Options) error {
 	}()
 	l := newLoop(a, dp)
 	wg.Go(func() { a.answer(ctx, l.questions) })
-	wg.Go(func() { a.followStore(ctx, l.updates) })
+	wg.Go(func() { a.followStore(ctx, l) })
 	wg.Go(func() { a.followInterfaces(ctx, l.interfaces) })
 	if a.options.ReadLog != nil {
 		wg.Go(func() { readPackets(ctx, a.log, a.options.ReadLog) })
@@ -212,7 +212,7 @@ func newLoop(a *agent, dp Dataplane) *loop {
 		dataplane: dp, settings: a.settings,
 		updates: make(chan update, maxDrain), interfaces: newMailbox(), questions: make(chan chan<- snapshot),
 		calc: calc.New(a.host), program: ruleset.NewProgram(),
-		held: map[v3.Key]v3.Resource{}, warnings: map[string]bool{}, slips: newSlips(),
+		held: map[v3.Key]v3.Resource{}, warnings: map[string]bool{}, slips: newSlips(), hostPods: make(chan []v3.HostPod),
 		resync: true, retry: backoff{first: firstRetry, last: lastPause},
 	}
 	l.configure()
@@ -228,7 +228,7 @@ func (a *agent) followInterfaces(ctx context.Context, into *mailbox) {
 }
 
 // followStore connects, and feeds the loop until the context ends.
-func (a *agent) followStore(ctx context.Context, updates chan<- update) {
+func (a *agent) followStore(ctx context.Context, l *loop) {
 	s, err := a.openStore(ctx)
 	if err != nil {
 		return
@@ -250,12 +250,15 @@ func (a *agent) followStore(ctx context.Context, updates chan<- update) {
 			current: a.status, timing: a.settings.reportingNow, started: time.Now()}
 		r.run(ctx)
 	})
+	if s, ok := s.(store.HostPods); ok {
+		wg.Go(func() { a.followHostPods(ctx, s, l.hostPods) })
+	}
 	if s, ok := s.(store.EndpointReporter); ok {
 		wg.Go(func() {
 			(&endpointReporter{store: s, node: a.host, log: a.log, states: a.endpoints, timing: a.settings.reportingNow}).run(ctx)
 		})
 	}
-	if err := newFeed(a.host, s, keep, a.log).run(ctx, updates); ctx.Err() == nil {
+	if err := newFeed(a.host, s, keep, a.log).run(ctx, l.updates); ctx.Err() == nil {
 		panic(fmt.Sprintf("following the store ended without a reason: %v", err))
 	}
 }

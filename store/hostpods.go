@@ -8,6 +8,6 @@ import (
 
 // HostPods is implemented by stores that know of pods which are no endpoints.
 type HostPods interface {
-	// HostPods returns all pods that run on their node's own network, in any order.
-	HostPods(ctx context.Context) ([]v3.HostPod, error)
+	// HostPods returns the pods that run on their node's own network, of one node if node is not "", in any order.
+	HostPods(ctx context.Context, node string) ([]v3.HostPod, error)
 }
