@@ -16,8 +16,8 @@
 //
 // The way of a packet in eval.go, hook by hook. A stage of an endpoint that has no tier in a direction is not there; that
 // of an [Endpoint] for [AllInterfaces] is that of every interface that no endpoint names, with two exceptions: it has
-// no Untracked stage, and its Normal stage is not for interfaces of workloads. "A workload's" is an interface whose name
-// begins with one of Settings.WorkloadPrefixes.
+// no Untracked stage, and its Normal stage is not for interfaces of workloads. "A workload's" is an interface that a
+// Workload names, or whose name begins with one of Settings.WorkloadPrefixes.
 //
 //	prerouting, before connection tracking
 //	  in by a workload's: no Workload names it: deny. Its source is neither one of Addrs nor, with AllowSpoofing, in

@@ -324,7 +324,7 @@ func (d *dumb) isCali(name string) bool {
 			return true
 		}
 	}
-	return false
+	return name != "" && d.pod(name) != nil
 }
 
 func (d *dumb) pod(name string) *Workload {

@@ -69,8 +69,8 @@ func (ep *Endpoint) Walk(s Stage) *Walk {
 // changed in place.
 type Workload struct {
 	ID EndpointID
-	// Interface is the host's end, whose name begins with one of Settings.WorkloadPrefixes. Empty: nothing is known of it,
-	// so nothing reaches or leaves the workload.
+	// Interface is the host's end, which no Endpoint has; "*" is no such name. Empty: nothing is known of it, so nothing
+	// reaches or leaves the workload by an interface whose name begins with one of Settings.WorkloadPrefixes.
 	Interface string
 	// Addrs are the workload's own addresses, which it may send from.
 	Addrs []netip.Addr

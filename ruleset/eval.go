@@ -55,7 +55,7 @@ func (e *evaluation) workloadsKnown() bool {
 
 // ownSource: a workload sends from its own addresses. That holds for every packet of a flow.
 func (e *evaluation) ownSource() bool {
-	if !e.program.Settings.IsWorkload(e.packet.In) {
+	if !e.program.IsWorkload(e.packet.In) {
 		return true
 	}
 	w := e.program.workload(e.packet.In)
@@ -139,12 +139,12 @@ func (e *evaluation) beforeDNAT() bool {
 func (e *evaluation) policy() bool {
 	in, out := e.packet.In, e.packet.Out
 	switch {
-	case in == "" && e.program.Settings.IsWorkload(out):
+	case in == "" && e.program.IsWorkload(out):
 		e.visit(Normal, Ingress, EndpointID{})
 		return e.allow(ToOwnWorkload)
 	case in == "":
 		return e.normal(Egress, out)
-	case out == "" && e.program.Settings.IsWorkload(in):
+	case out == "" && e.program.IsWorkload(in):
 		return e.toHost(in)
 	case out == "":
 		return e.normal(Ingress, in)
@@ -193,7 +193,7 @@ func (e *evaluation) forward(dir Direction, iface string) bool {
 
 // workload walks the policies of the workload behind an interface, if it is a workload's.
 func (e *evaluation) workload(dir Direction, iface string) bool {
-	if !e.program.Settings.IsWorkload(iface) {
+	if !e.program.IsWorkload(iface) {
 		return true
 	}
 	w := e.program.workload(iface)

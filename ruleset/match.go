@@ -25,7 +25,7 @@ func (p *Program) hostEndpoint(iface string, s Stage) *Endpoint {
 			}
 		}
 	}
-	if s == Untracked || s == Normal && p.Settings.IsWorkload(iface) {
+	if s == Untracked || s == Normal && p.IsWorkload(iface) {
 		return nil
 	}
 	return all
@@ -39,6 +39,11 @@ func (p *Program) workload(iface string) *Workload {
 		}
 	}
 	return nil
+}
+
+// IsWorkload reports whether an interface is a workload's: by its name, or because a workload has it.
+func (p *Program) IsWorkload(iface string) bool {
+	return p.Settings.IsWorkload(iface) || iface != "" && p.workload(iface) != nil
 }
 
 // IsWorkload reports whether an interface is a workload's, by its name. An empty prefix is no prefix of anything: it would

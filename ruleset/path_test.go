@@ -68,6 +68,11 @@ func pathHost(w walks) *Program {
 	return p
 }
 
+// otherName gives pod1 an interface whose name does not tell that it is a workload's.
+func otherName(p *Program) {
+	p.Workloads[EndpointID{"WorkloadEndpoint", "ns", onPod1}].Interface = "veth1"
+}
+
 func way(in, out string) func(*Packet) { return func(p *Packet) { p.In, p.Out = in, out } }
 func is(s ConnState) func(*Packet)     { return func(p *Packet) { p.State = s } }
 func src(port uint16) func(*Packet)    { return func(p *Packet) { p.SrcPort = port } }
@@ -220,6 +225,13 @@ func TestPath(t *testing.T) {
 		{"from an unknown interface, to the host", nil, pkt(way("cali9", ""), v6, icmp(ICMPv6, 135, 0)), "deny: unknown workload interface", accept},
 		{"to an unknown interface", nil, pkt(way("eth0", "cali9")), "deny: unknown workload interface", nil},
 		{"from an unknown interface, established", nil, pkt(way("cali9", "eth0"), is(Established)), "deny: unknown workload interface", nil},
+		{"another name: from a pod", set(onPod1, Normal, Egress, Deny), pkt(way("veth1", "eth0")), "deny: WorkloadEndpoint/pod1 normal egress", otherName},
+		{"another name: to a pod", set(onPod1, Normal, Ingress, Deny), pkt(way("eth0", "veth1")), "deny: WorkloadEndpoint/pod1 normal ingress", otherName},
+		{"another name: spoofed", nil, pkt(way("veth1", "eth0"), from("10.0.0.2")), "deny: spoofed source", otherName},
+		{"another name: to the host, no host endpoint", set(onAll, Normal, Ingress, Deny), pkt(way("veth1", "")), "allow: endpoint to host action", otherName},
+		{"another name: host to own pod", set(onAll, Normal, Egress, Deny), pkt(way("", "veth1")), "allow: host to own workload", otherName},
+		{"another name: no other than that", nil, pkt(way("veth10", "wlan0")), "allow: no endpoint", func(p *Program) { otherName(p); clear(p.Endpoints) }},
+		{"another name: its old one is unknown", nil, pkt(way("cali1", "eth0")), "deny: unknown workload interface", otherName},
 		{"no prefix: it is an interface like others", set(onAll, Normal, Ingress, Deny), pkt(way("cali9", "")), "deny: HostEndpoint/all normal ingress", func(p *Program) { p.Settings.WorkloadPrefixes = nil }},
 
 		// Sources.

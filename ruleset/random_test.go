@@ -121,7 +121,7 @@ func drawProgram(t *rapid.T) *Program {
 			Profiles: some(t, []string{"profile0", "profile1", "missing"}, 2),
 		}
 	}
-	for i, name := range []string{"cali1", "cali2"} {
+	for i, name := range []string{"cali1", draw(t, []string{"cali2", "eth2"})} {
 		id := EndpointID{"WorkloadEndpoint", "ns", name}
 		p.Workloads[id] = &Workload{
 			ID: id, Interface: name, Normal: drawWalk(t, ids), Profiles: some(t, []string{"profile0", "profile1", "missing"}, 2),

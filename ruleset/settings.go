@@ -27,8 +27,8 @@ type Settings struct {
 	LogPrefix string
 	// LogRate bounds the reports of each Log rule; what is beyond it goes unreported and is not affected otherwise.
 	LogRate LogRate
-	// WorkloadPrefixes start the names of workload interfaces; such an interface is never a host endpoint, and nothing
-	// passes by one that no Workload names.
+	// WorkloadPrefixes start the names of workload interfaces, beside those that a Workload names, whatever they are called;
+	// such an interface is never a host endpoint, and nothing passes by one that no Workload names.
 	WorkloadPrefixes []string
 	// EndpointToHost is what becomes of packets from a workload to this host that the workload's policy allows.
 	EndpointToHost HostAction

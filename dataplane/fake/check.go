@@ -86,7 +86,7 @@ func checkInterfaces(p *ruleset.Program) error {
 	}
 	for id, ep := range p.Endpoints {
 		for _, name := range ep.Interfaces {
-			if p.Settings.IsWorkload(name) {
+			if p.Settings.IsWorkload(name) { // one that a workload names is claimed by both, see below
 				return fmt.Errorf("interface %s of %s is a workload's by its name", name, id)
 			}
 			if err := claim(name, id); err != nil {
@@ -98,8 +98,8 @@ func checkInterfaces(p *ruleset.Program) error {
 		if w.Interface == "" {
 			continue
 		}
-		if !p.Settings.IsWorkload(w.Interface) {
-			return fmt.Errorf("interface %s of %s is no workload's by its name", w.Interface, id)
+		if w.Interface == ruleset.AllInterfaces {
+			return fmt.Errorf("%s claims all interfaces", id)
 		}
 		if err := claim(w.Interface, id); err != nil {
 			return err

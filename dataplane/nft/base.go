@@ -17,6 +17,8 @@ type owners struct {
 	all *ruleset.Endpoint
 	// workloads by their interface.
 	workloads map[string]*ruleset.Workload
+	// other are those of these interfaces, in order, whose name does not tell that they are a workload's.
+	other []string
 }
 
 // ownersOf returns the owners. A Program names every interface once; where two endpoints claim one, the first by ID has
@@ -39,10 +41,15 @@ func ownersOf(p *ruleset.Program) owners {
 	}
 	for _, id := range sortedIDs(p.Workloads) {
 		w := p.Workloads[id]
-		if len(w.Interface) <= maxIface && p.Settings.IsWorkload(w.Interface) && o.workloads[w.Interface] == nil {
-			o.workloads[w.Interface] = w
+		if w.Interface == "" || len(w.Interface) > maxIface || o.workloads[w.Interface] != nil {
+			continue
+		}
+		o.workloads[w.Interface] = w
+		if !p.Settings.IsWorkload(w.Interface) {
+			o.other = append(o.other, w.Interface)
 		}
 	}
+	slices.Sort(o.other)
 	return o
 }
 
@@ -211,19 +218,25 @@ func (u *builder) prefixes() []string {
 }
 
 // noWorkload: the interface is no workload's.
-func (u *builder) noWorkload(w way) condition {
+func (u *builder) noWorkload(w way, o owners) condition {
 	c := always()
 	for _, prefix := range u.prefixes() {
 		c = c.and(w.beginsNot(prefix))
 	}
+	if len(o.other) > 0 {
+		c = c.and(isNotIn(w, o.other))
+	}
 	return c
 }
 
-// ifWorkload returns a rule per prefix, for packets by a workload's interface.
-func (u *builder) ifWorkload(w way, f func(condition) *Rule) []*Rule {
+// ifWorkload returns a rule per prefix, and one for names without, for packets by a workload's interface.
+func (u *builder) ifWorkload(w way, o owners, f func(condition) *Rule) []*Rule {
 	var rules []*Rule
 	for _, prefix := range u.prefixes() {
 		rules = append(rules, f(w.begins(prefix)))
+	}
+	if len(o.other) > 0 {
+		rules = append(rules, f(isIn(w, o.other)))
 	}
 	return rules
 }

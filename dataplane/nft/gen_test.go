@@ -244,7 +244,9 @@ func (g generator) workload(id ruleset.EndpointID) *ruleset.Workload {
 	case 0:
 		w.Interface = ""
 	case 1:
-		w.Interface = "t1" // no workload's, by its name
+		if n == 0 {
+			w.Interface = "x0" // no workload's, by its name
+		}
 	}
 	return w
 }

@@ -92,8 +92,8 @@ func (u *builder) untrack(o owners) {
 
 // input judges what is delivered to processes of this host.
 func (u *builder) input(o owners) {
-	rules := []*Rule{u.noWorkload(wayIn()).and(ifKnown()).then(exit{verdict: nfAccept}, "")}
-	rules = append(rules, u.ifWorkload(wayIn(), func(c condition) *Rule {
+	rules := []*Rule{u.noWorkload(wayIn(), o).and(ifKnown()).then(exit{verdict: nfAccept}, "")}
+	rules = append(rules, u.ifWorkload(wayIn(), o, func(c condition) *Rule {
 		if len(o.workloads) == 0 {
 			return c.counted(exit{}, "unknown workload interface")
 		}
@@ -135,7 +135,7 @@ func (u *builder) forward(o owners) {
 	}
 	var rules []*Rule
 	if len(stations) > 0 {
-		rules = append(rules, u.noWorkload(wayIn()).and(u.noWorkload(wayOut())).and(ifKnown()).then(exit{verdict: nfAccept}, ""))
+		rules = append(rules, u.noWorkload(wayIn(), o).and(u.noWorkload(wayOut(), o)).and(ifKnown()).then(exit{verdict: nfAccept}, ""))
 	}
 	rules = append(rules, u.strangers(wayIn(), o)...)
 	rules = append(rules, u.strangers(wayOut(), o)...)
@@ -229,7 +229,7 @@ func (u *builder) egress(kind, table string, chains map[string][]*Rule, o owners
 		rules = append(rules, u.dispatch(kind, table, wayOut(), chains), u.fellOut(wayOut(), o))
 	}
 	if o.all != nil {
-		rules = append(rules, u.ifWorkload(wayOut(), func(c condition) *Rule {
+		rules = append(rules, u.ifWorkload(wayOut(), o, func(c condition) *Rule {
 			return c.then(exit{verdict: nfAccept}, "host to own workload")
 		})...)
 		rules = append(rules, always().jump(entry(o.all)), nothingDecided())

@@ -50,9 +50,9 @@ var mutants = []mutant{
 	// Hooks.
 	{file: "hooks.go", old: "priority    = -10", new: "priority    = -150"}, // before destination NAT
 	{file: "hooks.go", old: "rawPriority = -300", new: "rawPriority = -190"},
-	{file: "hooks.go", old: "rules := []*Rule{u.noWorkload(wayIn()).and(ifKnown())", new: "rules := []*Rule{ifKnown()"},
-	{file: "hooks.go", old: "u.noWorkload(wayIn()).and(u.noWorkload(wayOut())).and(ifKnown())", new: "u.noWorkload(wayIn()).and(ifKnown())"},
-	{file: "hooks.go", old: "u.noWorkload(wayIn()).and(u.noWorkload(wayOut())).and(ifKnown())", new: "u.noWorkload(wayOut()).and(ifKnown())"},
+	{file: "hooks.go", old: "rules := []*Rule{u.noWorkload(wayIn(), o).and(ifKnown())", new: "rules := []*Rule{ifKnown()"},
+	{file: "hooks.go", old: "u.noWorkload(wayIn(), o).and(u.noWorkload(wayOut(), o)).and(ifKnown())", new: "u.noWorkload(wayIn(), o).and(ifKnown())"},
+	{file: "hooks.go", old: "u.noWorkload(wayIn(), o).and(u.noWorkload(wayOut(), o)).and(ifKnown())", new: "u.noWorkload(wayOut(), o).and(ifKnown())"},
 	{file: "hooks.go", old: "rules = append(rules, u.strangers(wayIn(), o)...)\n", new: ""},
 	{file: "hooks.go", old: "rules = append(rules, u.strangers(wayOut(), o)...)\n", new: ""},
 	{file: "hooks.go", old: "rules = append(rules, u.sources(o), ifKnown()", new: "u.sources(o)\n\t\trules = append(rules, ifKnown()"},

@@ -13,12 +13,15 @@ import (
 // strangers returns the rules that deny what comes from or goes to a workload that is not known, be its flow known or not.
 func (u *builder) strangers(w way, o owners) []*Rule {
 	names := slices.Sorted(maps.Keys(o.workloads))
-	return u.ifWorkload(w, func(c condition) *Rule {
+	var rules []*Rule
+	for _, prefix := range u.prefixes() {
+		c := w.begins(prefix)
 		if len(names) > 0 {
 			c = c.and(isNotIn(w, names))
 		}
-		return c.counted(exit{}, "unknown workload interface")
-	})
+		rules = append(rules, c.counted(exit{}, "unknown workload interface"))
+	}
+	return rules
 }
 
 // guests adds the chain for what workloads send to their own host.
@@ -107,10 +110,10 @@ func (u *builder) spoofed(v variant) *Rule {
 // workloadPolicies returns the rules that lead to the policies at both ends of what is passed on, the last to be asked.
 func (u *builder) workloadPolicies(o owners) []*Rule {
 	noVerdict := func(c condition) *Rule { return c.counted(exit{}, "no verdict from the workload") }
-	rules := append([]*Rule{u.workloadEgress(o)}, u.ifWorkload(wayIn(), noVerdict)...)
+	rules := append([]*Rule{u.workloadEgress(o)}, u.ifWorkload(wayIn(), o, noVerdict)...)
 
 	to := u.leads("to", "workloads-to", wayOut(), slices.Collect(maps.Keys(o.workloads)))
-	arrives := append([]*Rule{to}, u.ifWorkload(wayOut(), noVerdict)...)
+	arrives := append([]*Rule{to}, u.ifWorkload(wayOut(), o, noVerdict)...)
 	accepted := exit{verdict: nfAccept}
 	u.addChain(arrivesChain, "what is passed on", append(arrives, always().then(accepted, ""))...)
 
