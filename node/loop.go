@@ -49,8 +49,9 @@ type loop struct {
 	interfaces *mailbox
 	questions  chan chan<- snapshot
 
-	calc    *calc.Calc
-	program *ruleset.Program // what calc has given out so far: what the kernel should enforce
+	calc     *calc.Calc
+	services *services
+	program  *ruleset.Program // what calc has given out so far: what the kernel should enforce
 
 	inSync     bool           // the first snapshot is in calc
 	revision   store.Revision // what calc contains
@@ -182,6 +183,11 @@ func (l *loop) take(u update) {
 }
 
 func (l *loop) put(key v3.Key, r v3.Resource) {
+	if key.Kind == v3.KindServiceEndpoints {
+		l.services.take(l.calc, key, r)
+		l.unflushed = true
+		return
+	}
 	l.calc.Update(key, r)
 	l.slips.take(key, r, time.Now())
 	l.unflushed = true

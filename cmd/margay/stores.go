@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 
 	v3 "margay/api/v3"
@@ -14,6 +16,7 @@ import (
 	"margay/ruleset"
 	"margay/store"
 	"margay/store/etcd"
+	"margay/store/kube"
 )
 
 // openForCLI connects the CLI to its datastore.
@@ -31,10 +34,41 @@ func openForCLI(ctx context.Context, c ctl.StoreConfig) (store.Store, error) {
 	})
 }
 
-// openKubernetes is where the Kubernetes datastore belongs.
-func openKubernetes(context.Context, ctl.KubernetesConfig) (store.Store, error) {
-	return nil, fmt.Errorf("datastore type %s is not in this build yet (for etcd, set DATASTORE_TYPE or datastoreType to %s and name "+
-		"its endpoints by ETCD_ENDPOINTS or etcdEndpoints)", ctl.TypeKubernetes, ctl.TypeEtcd)
+// openKubernetes connects the CLI to the API of Kubernetes.
+func openKubernetes(ctx context.Context, k ctl.KubernetesConfig) (store.Store, error) {
+	verify := kube.VerifyServer
+	if k.Insecure {
+		verify = kube.InsecureSkipVerify
+	}
+	return opened(kube.Open(ctx, kube.Config{
+		Kubeconfig: k.Kubeconfig, Inline: k.Inline, Context: k.Context, Server: k.Endpoint, CAFile: k.CAFile, CertFile: k.CertFile,
+		KeyFile: k.KeyFile, Token: k.Token, Verify: verify, QPS: k.QPS, Burst: k.Burst, Group: k.APIGroup,
+		StatusNamespace: os.Getenv(envStatusNamespace), UserAgent: userAgent("ctl"),
+	}))
+}
+
+// envStatusNamespace names the variable with the namespace that agents report in, with a Kubernetes datastore.
+const envStatusNamespace = "MARGAY_STATUS_NAMESPACE"
+
+func userAgent(part string) string { return "margay-" + part + "/" + version }
+
+// kubernetesFor connects a daemon to the API of Kubernetes: as the environment says, else as its pod's service account.
+func kubernetesFor(ctx context.Context, part string, log *slog.Logger) (store.Store, error) {
+	get := func(name string) string { return cmp.Or(os.Getenv("CALICO_"+name), os.Getenv(name)) }
+	return opened(kube.Open(ctx, kube.Config{
+		Kubeconfig: get("KUBECONFIG"), Context: get("K8S_CURRENT_CONTEXT"), Server: get("K8S_API_ENDPOINT"),
+		CAFile: get("K8S_CA_FILE"), CertFile: get("K8S_CERT_FILE"), KeyFile: get("K8S_KEY_FILE"), Token: get("K8S_API_TOKEN"),
+		Group: os.Getenv("CALICO_API_GROUP"), StatusNamespace: os.Getenv(envStatusNamespace),
+		InterfacePrefix: os.Getenv("FELIX_INTERFACEPREFIX"), UserAgent: userAgent(part), Log: log,
+	}))
+}
+
+// opened returns no store beside an error.
+func opened[S store.Store](s S, err error) (store.Store, error) {
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // settingsFor returns what an agent would resolve without a file and an environment of its own.
@@ -43,14 +77,18 @@ func settingsFor(node string, configs []*v3.FelixConfiguration, labels map[strin
 	return p.Settings()
 }
 
-// openForNode connects the agent to typha if it has its address, else to etcd; without endpoints, to the store of this
-// host if there is one.
+// openForNode connects the agent to typha if it has its address, else to Kubernetes if that is its datastore, else to etcd;
+// without endpoints, to the store of this host if there is one.
 func openForNode(ctx context.Context, c node.StoreConfig) (store.Store, error) {
 	if c.Typha.Address != "" {
 		return openTypha(c.Typha)
 	}
-	if c.Type != "" && c.Type != ctl.TypeEtcd {
-		return nil, fmt.Errorf("datastore type %q is not supported by this build (use %s)", c.Type, ctl.TypeEtcd)
+	switch c.Type {
+	case ctl.TypeKubernetes:
+		return kubernetesFor(ctx, "node", newLog())
+	case "", ctl.TypeEtcd:
+	default:
+		return nil, fmt.Errorf("datastore type %q is not supported (use %s or %s)", c.Type, ctl.TypeEtcd, ctl.TypeKubernetes)
 	}
 	if len(c.Endpoints) == 0 {
 		c.Endpoints = []string{"unix://" + ctl.DefaultSocket}
@@ -67,5 +105,5 @@ func openEtcd(ctx context.Context, cfg etcd.Config, files etcd.TLSFiles) (store.
 	if cfg.TLS, err = etcd.TLSConfig(files); err != nil {
 		return nil, err
 	}
-	return etcd.Open(ctx, cfg)
+	return opened(etcd.Open(ctx, cfg))
 }

@@ -15,7 +15,7 @@ func TestOpenForCLI(t *testing.T) {
 		want string
 	}{
 		{"Kubernetes", ctl.StoreConfig{Type: ctl.TypeKubernetes, Kubernetes: ctl.KubernetesConfig{Context: "x"}},
-			"datastore type kubernetes is not in this build yet (for etcd, set DATASTORE_TYPE or datastoreType to etcdv3 and name its endpoints"},
+			"set KUBECONFIG, or run in a pod with a service account"},
 		{"no certificate", ctl.StoreConfig{Type: ctl.TypeEtcd, Endpoints: []string{"https://127.0.0.1:1"}, CAFile: "nowhere.crt"}, "nowhere.crt"},
 		{"no discovery", ctl.StoreConfig{Type: ctl.TypeEtcd, DiscoverySRV: "etcd.invalid"}, "discover etcd endpoints by SRV records of etcd.invalid: "},
 	} {

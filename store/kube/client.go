@@ -13,6 +13,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/flowcontrol"
 )
 
 // Bounds of requests.
@@ -29,6 +30,7 @@ type client struct {
 	http    *http.Client
 	base    *url.URL
 	timeout time.Duration
+	limit   flowcontrol.RateLimiter // nil: none
 	closed  atomic.Bool
 }
 
@@ -94,6 +96,11 @@ func (c *client) send(ctx context.Context, r request) (*http.Response, error) {
 func (c *client) once(ctx context.Context, r request) (*http.Response, error) {
 	if c.closed.Load() {
 		return nil, errClosed
+	}
+	if c.limit != nil {
+		if err := c.limit.Wait(ctx); err != nil {
+			return nil, err
+		}
 	}
 	u := *c.base
 	u.Path, u.RawQuery = joinPath(u.Path, r.path), r.query.Encode()

@@ -23,12 +23,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"strings"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/util/flowcontrol"
 
 	"margay/store"
 	"margay/store/kube/convert"
@@ -46,20 +47,22 @@ const DefaultStatusNamespace = "calico-system"
 // defaultRequestTimeout bounds a request: a page of a list of a slow server takes some seconds.
 const defaultRequestTimeout = 30 * time.Second
 
-// Config says how to reach a cluster, and how to see it.
+// Config says how to reach a cluster, and how to see it. Without Kubeconfig, Inline and Server it is the cluster in which the
+// program runs, as its pod's service account.
 type Config struct {
-	// Kubeconfig is a path, or several as KUBECONFIG has them; "": the pod's own service account if Server is "", too.
-	Kubeconfig string
-	// Inline is the text of a kubeconfig file, in place of a path.
-	Inline string
+	// Kubeconfig is a path, or several as KUBECONFIG has them; Inline is the text of such a file and beats it.
+	Kubeconfig, Inline string
 	// Context of the kubeconfig; "": its current one.
 	Context string
-	// Server is the URL of the API server; "": as the kubeconfig says. The files and Token are used with it alone.
+	// Server is the URL of the API server. It and the rest beat what a kubeconfig says. The files are PEM.
 	Server                    string
 	CAFile, CertFile, KeyFile string
 	Token                     string
 	// Verify the server's certificate, or do not.
 	Verify Verification
+	// QPS and Burst limit requests; 0: no limit, as the server has its own.
+	QPS   float32
+	Burst int
 	// Group forces the API group of the resources; "": what the cluster has.
 	Group string
 	// StatusNamespace holds the reports of the agents; "": DefaultStatusNamespace.
@@ -125,42 +128,47 @@ func Open(_ context.Context, cfg Config) (*Store, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	return &Store{
-		client: &client{http: hc, base: base, timeout: cmp.Or(cfg.RequestTimeout, defaultRequestTimeout)},
+		client: &client{http: hc, base: base, timeout: cmp.Or(cfg.RequestTimeout, defaultRequestTimeout), limit: limiter(cfg)},
 		cfg:    cfg, log: log, written: vector{}, reports: map[string]report{}, told: map[string]bool{},
 	}, nil
 }
 
+// limiter returns what holds back requests, nil without a limit.
+func limiter(cfg Config) flowcontrol.RateLimiter {
+	if cfg.QPS <= 0 {
+		return nil
+	}
+	return flowcontrol.NewTokenBucketRateLimiter(cfg.QPS, max(cfg.Burst, 1))
+}
+
 // rest returns client-go's configuration.
 func (cfg Config) rest() (*rest.Config, error) {
-	if cfg.Server != "" && cfg.Kubeconfig == "" && cfg.Inline == "" {
-		return &rest.Config{
-			Host: cfg.Server, BearerToken: cfg.Token,
-			TLSClientConfig: rest.TLSClientConfig{
-				CAFile: cfg.CAFile, CertFile: cfg.CertFile, KeyFile: cfg.KeyFile, Insecure: cfg.Verify == InsecureSkipVerify,
-			},
-		}, nil
+	if cfg.Kubeconfig == "" && cfg.Inline == "" && cfg.Server == "" {
+		rc, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("%w (set KUBECONFIG, or run in a pod with a service account)", err)
+		}
+		return rc, nil
 	}
 	overrides := &clientcmd.ConfigOverrides{CurrentContext: cfg.Context}
-	overrides.ClusterInfo.Server = cfg.Server
-	switch {
-	case cfg.Inline != "":
+	overrides.ClusterInfo.Server, overrides.ClusterInfo.CertificateAuthority = cfg.Server, cfg.CAFile
+	overrides.ClusterInfo.InsecureSkipTLSVerify = cfg.Verify == InsecureSkipVerify
+	overrides.AuthInfo.ClientCertificate, overrides.AuthInfo.ClientKey = cfg.CertFile, cfg.KeyFile
+	overrides.AuthInfo.Token = cfg.Token
+	if cfg.Inline != "" {
 		raw, err := clientcmd.Load([]byte(cfg.Inline))
 		if err != nil {
 			return nil, fmt.Errorf("read the kubeconfig given as text: %w", err)
 		}
 		return clientcmd.NewDefaultClientConfig(*raw, overrides).ClientConfig()
-	case cfg.Kubeconfig != "":
-		rules := &clientcmd.ClientConfigLoadingRules{Precedence: strings.Split(cfg.Kubeconfig, ":")}
-		if len(rules.Precedence) == 1 {
-			rules = &clientcmd.ClientConfigLoadingRules{ExplicitPath: cfg.Kubeconfig}
-		}
-		return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides).ClientConfig()
 	}
-	rc, err := rest.InClusterConfig()
-	if err != nil {
-		return nil, fmt.Errorf("%w (set KUBECONFIG, or run in a pod with a service account)", err)
+	rules := &clientcmd.ClientConfigLoadingRules{}
+	if paths := filepath.SplitList(cfg.Kubeconfig); len(paths) == 1 {
+		rules.ExplicitPath = paths[0]
+	} else {
+		rules.Precedence = paths
 	}
-	return rc, nil
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides).ClientConfig()
 }
 
 // Close releases connections. Watchers end with an error once they notice.
