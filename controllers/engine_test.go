@@ -1,0 +1,563 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	v3 "margay/api/v3"
+	"margay/store"
+)
+
+// patience is for a machine that does a lot else.
+const patience = 60 * time.Second
+
+func eventually(t testing.TB, what string, try func() error) {
+	t.Helper()
+	var err error
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if err = try(); err == nil {
+			return
+		}
+	}
+	t.Fatalf("%s: %v", what, err)
+}
+
+// discard is a log that nobody reads.
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// start runs an engine with all controllers and returns how to end it.
+func start(from, to store.Store, hosts string) (stop func()) {
+	return startOf(from, to, all(hosts))
+}
+
+func all(hosts string) []controller {
+	c, err := newHostController(&v3.AutoHostEndpointConfig{AutoCreate: hosts, CreateDefaultHostEndpoint: enabled})
+	if err != nil {
+		panic(err)
+	}
+	return []controller{newNodeController(true), c, policyController(), namespaceController(), serviceAccountController(), workloadController{}}
+}
+
+func startOf(from, to store.Store, controllers []controller) (stop func()) {
+	m := newMetrics("test")
+	e := &engine{stores: [2]store.Store{from, to}, controllers: controllers, log: discard(), metrics: m, health: newHealth("", discard(), m)}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { e.run(ctx) })
+	return func() { cancel(); wg.Wait() }
+}
+
+// holds waits until the target holds exactly what is given, by content.
+func holds(t testing.TB, s *memoryStore, want map[v3.Key]string) {
+	t.Helper()
+	eventually(t, "the datastore", func() error {
+		if diff := cmp.Diff(want, s.contents()); diff != "" {
+			return fmt.Errorf("differs (-want +got):\n%s", diff)
+		}
+		return nil
+	})
+}
+
+func contentsOf(t testing.TB, list ...string) map[v3.Key]string {
+	t.Helper()
+	s := newMemoryStore()
+	for _, text := range list {
+		s.put(resource(t, text))
+	}
+	return s.contents()
+}
+
+const (
+	blue      = `{kind: Profile, metadata: {name: kns.blue}, spec: {ingress: [{action: Allow}], egress: [{action: Allow}], labelsToApply: {pcns.team: a, pcns.projectcalico.org/name: blue}}}`
+	robot     = `{kind: Profile, metadata: {name: ksa.blue.robot}, spec: {labelsToApply: {pcsa.projectcalico.org/name: robot}}}`
+	knp       = `{kind: NetworkPolicy, metadata: {name: knp.default.web, namespace: blue, labels: {projectcalico.org/tier: default}}, spec: {tier: default, order: 1000, selector: "projectcalico.org/orchestrator == 'k8s'", types: [Ingress]}}`
+	pod       = `{kind: WorkloadEndpoint, metadata: {name: n1-k8s-web-eth0, namespace: blue, labels: {app: web, projectcalico.org/namespace: blue, projectcalico.org/orchestrator: k8s}}, spec: {orchestrator: k8s, node: n1, pod: web, endpoint: eth0, interfaceName: cali1, ipNetworks: [10.0.0.1/32], profiles: [kns.blue]}}`
+	podMarked = `{kind: WorkloadEndpoint, metadata: {name: n1-k8s-web-eth0, namespace: blue, annotations: {projectcalico.org/created-by: calico-kube-controllers}, labels: {app: web, projectcalico.org/namespace: blue, projectcalico.org/orchestrator: k8s}}, spec: {orchestrator: k8s, node: n1, pod: web, endpoint: eth0, interfaceName: cali1, ipNetworks: [10.0.0.1/32], profiles: [kns.blue]}}`
+	podOfCNI  = `{kind: WorkloadEndpoint, metadata: {name: n1-k8s-web-eth0, namespace: blue, labels: {app: old, projectcalico.org/namespace: blue, projectcalico.org/orchestrator: k8s}}, spec: {orchestrator: k8s, node: n1, pod: web, endpoint: eth0, interfaceName: veth9, mac: "00:00:00:00:00:01", ipNetworks: [10.0.0.9/32], profiles: [kns.blue]}}`
+)
+
+// TestCopies: each case is what both sides hold, and what the datastore holds in the end.
+func TestCopies(t *testing.T) {
+	const (
+		mine      = `{kind: NetworkPolicy, metadata: {name: mine, namespace: blue}, spec: {tier: default, types: [Ingress]}}`
+		mineToo   = `{kind: Profile, metadata: {name: mine}}`
+		oldPolicy = `{kind: NetworkPolicy, metadata: {name: knp.default.gone, namespace: blue}, spec: {tier: default, types: [Ingress]}}`
+		oldBlue   = `{kind: Profile, metadata: {name: kns.blue}, spec: {labelsToApply: {pcns.team: old}}}`
+		podNoIP   = `{kind: WorkloadEndpoint, metadata: {name: n1-k8s-web-eth0, namespace: blue, labels: {app: web}}, spec: {orchestrator: k8s, node: n1, pod: web, endpoint: eth0, interfaceName: cali1}}`
+	)
+	tests := []struct {
+		name           string
+		from, to, want []string
+	}{
+		{"everything", []string{blue, robot, knp, pod}, nil, []string{blue, robot, knp, podMarked}},
+		{"already there", []string{blue, robot, knp, pod}, []string{blue, robot, knp, podMarked}, []string{blue, robot, knp, podMarked}},
+		{"changed", []string{blue}, []string{oldBlue}, []string{blue}},
+		{"gone", nil, []string{blue, oldPolicy, podMarked}, nil},
+		{"others' stay", nil, []string{mine, mineToo, podOfCNI}, []string{mine, mineToo, podOfCNI}},
+		{"others are not copied", []string{mine, mineToo}, nil, nil},
+		{"the CNI plugin's gets labels", []string{pod}, []string{podOfCNI}, []string{strings.Replace(podOfCNI, "app: old", "app: web", 1)}},
+		{"a pod without address", []string{podNoIP}, nil, nil},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			from, to := newMemoryStore(), newMemoryStore()
+			for _, text := range test.from {
+				from.put(resource(t, text))
+			}
+			for _, text := range test.to {
+				to.put(resource(t, text))
+			}
+			// The last to come says that all before it is done.
+			from.put(resource(t, `{kind: Profile, metadata: {name: kns.zz}}`))
+			defer start(from, to, disabled)()
+			holds(t, to, contentsOf(t, append(slices.Clone(test.want), `{kind: Profile, metadata: {name: kns.zz}}`)...))
+		})
+	}
+}
+
+// TestNodes: each case is a Node on both sides and what becomes of it.
+func TestNodes(t *testing.T) {
+	const kube = `{kind: Node, metadata: {name: k1, labels: {zone: a, own: x}, annotations: {projectcalico.org/kube-labels: '{"zone":"a"}'}}, spec: {orchRefs: [{nodeName: k1, orchestrator: k8s}], addresses: [{address: 10.0.0.1, type: InternalIP}]}}`
+	node := func(name, meta, spec string) string {
+		return fmt.Sprintf(`{kind: Node, metadata: {name: %s%s}, spec: {%s}}`, name, meta, spec)
+	}
+	const (
+		ref    = `orchRefs: [{nodeName: k1, orchestrator: k8s}]`
+		merged = `, addresses: [{address: 10.0.0.1, type: InternalIP}]`
+		notes  = `annotations: {projectcalico.org/kube-labels: '{"zone":"a"}'}`
+	)
+	tests := []struct{ name, from, to, want string }{
+		{"labels", kube, node("c1", ", labels: {mine: m}", ref), node("c1", ", labels: {mine: m, zone: a}, "+notes, ref+merged)},
+		{"labels that are gone", kube, node("c1", `, labels: {mine: m, old: o, zone: b}, annotations: {a: b, projectcalico.org/kube-labels: '{"old":"o","zone":"b"}'}`, ref),
+			node("c1", `, labels: {mine: m, zone: a}, annotations: {a: b, projectcalico.org/kube-labels: '{"zone":"a"}'}`, ref+merged)},
+		{"addresses", kube, node("c1", "", ref+`, addresses: [{address: 9.9.9.9, type: InternalIP}, {address: 10.0.0.1/24, type: CalicoNodeIP}]`),
+			node("c1", ", labels: {zone: a}, "+notes, ref+`, addresses: [{address: 10.0.0.1/24, type: CalicoNodeIP}, {address: 10.0.0.1, type: InternalIP}]`)},
+		{"by name", kube, node("k1", "", ""), node("k1", ", labels: {zone: a}, "+notes, ref+merged)},
+		{"gone", "", node("c1", "", ref), ""},
+		{"not Kubernetes'", "", node("c1", ", labels: {a: b}", ""), node("c1", ", labels: {a: b}", "")},
+		{"another orchestrator's", "", node("c1", "", "orchRefs: [{nodeName: k1, orchestrator: openstack}]"), node("c1", "", "orchRefs: [{nodeName: k1, orchestrator: openstack}]")},
+		{"not registered", kube, "", ""},
+		{"an annotation that cannot be read", kube, node("c1", `, annotations: {projectcalico.org/kube-labels: x}`, ref), node("c1", `, annotations: {projectcalico.org/kube-labels: x}`, ref)},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			from, to := newMemoryStore(), newMemoryStore()
+			if test.from != "" {
+				from.put(resource(t, test.from))
+			}
+			if test.to != "" {
+				to.put(resource(t, test.to))
+			}
+			from.put(resource(t, `{kind: Profile, metadata: {name: kns.zz}}`))
+			defer start(from, to, disabled)()
+			want := []string{`{kind: Profile, metadata: {name: kns.zz}}`}
+			if test.want != "" {
+				want = append(want, test.want)
+			}
+			holds(t, to, contentsOf(t, want...))
+		})
+	}
+}
+
+// TestNothingBeforeBothAreListed: with one side away, nothing is written or deleted, however long it takes.
+func TestNothingBeforeBothAreListed(t *testing.T) {
+	for _, cut := range []side{source, target} {
+		t.Run(cut.String(), func(t *testing.T) {
+			t.Parallel()
+			stores := [2]*memoryStore{newMemoryStore(resource(t, robot)), newMemoryStore(resource(t, blue), resource(t, `{kind: Node, metadata: {name: c1}, spec: {orchRefs: [{nodeName: k1, orchestrator: k8s}]}}`))}
+			stores[cut].cut(errDown)
+			defer start(stores[source], stores[target], enabled)()
+			time.Sleep(500 * time.Millisecond) // there is nothing to wait for: nothing is to happen
+			stores[target].mu.Lock()
+			if stores[target].writes != 0 {
+				t.Errorf("%d writes", stores[target].writes)
+			}
+			stores[target].mu.Unlock()
+			stores[cut].cut(nil)
+			holds(t, stores[target], contentsOf(t, robot))
+		})
+	}
+}
+
+// TestNodeIsAskedForAgain: a Node is deleted only when Kubernetes says once more that it is gone.
+func TestNodeIsAskedForAgain(t *testing.T) {
+	kube := resource(t, `{kind: Node, metadata: {name: k1}}`)
+	from := &denies{memoryStore: newMemoryStore(kube)}
+	to := newMemoryStore(resource(t, `{kind: Node, metadata: {name: c1}, spec: {orchRefs: [{nodeName: k1, orchestrator: k8s}]}}`))
+	from.hide.Store(true)
+	defer start(from, to, disabled)()
+	eventually(t, "asked", func() error {
+		if from.asked.Load() < 3 {
+			return fmt.Errorf("%d times", from.asked.Load())
+		}
+		return nil
+	})
+	if get[v3.Node](to, v3.Key{Kind: v3.KindNode, Name: "c1"}) == nil {
+		t.Error("deleted while Kubernetes has it")
+	}
+	from.remove(v3.KeyOf(kube))
+	holds(t, to, map[v3.Key]string{})
+}
+
+// TestFaults: what cannot be read on one side does not take anything away on the other; what is ours is repaired.
+func TestFaults(t *testing.T) {
+	from, to := newMemoryStore(resource(t, blue), resource(t, knp)), newMemoryStore()
+	defer start(from, to, disabled)()
+	holds(t, to, contentsOf(t, blue, knp))
+	from.spoil(v3.KeyOf(resource(t, blue)))
+	to.spoil(v3.KeyOf(resource(t, knp)))
+	holds(t, to, contentsOf(t, blue, knp))
+	to.spoil(v3.KeyOf(resource(t, blue)))
+	from.put(resource(t, robot))
+	want := contentsOf(t, blue, knp, robot)
+	want[v3.KeyOf(resource(t, blue))] = "unreadable"
+	holds(t, to, want)
+	from.remove(v3.KeyOf(resource(t, blue)))
+	holds(t, to, contentsOf(t, knp, robot))
+}
+
+// TestRefusedWrites: one object that cannot be stored does not keep the others, and is not tried without end.
+func TestRefusedWrites(t *testing.T) {
+	long := strings.Replace(knp, "selector: \"", "selector: \""+strings.Repeat("has(a) && ", 200), 1)
+	from, to := newMemoryStore(resource(t, long), resource(t, blue)), newMemoryStore()
+	defer start(from, to, disabled)()
+	holds(t, to, contentsOf(t, blue))
+	from.put(resource(t, robot))
+	holds(t, to, contentsOf(t, blue, robot))
+	to.mu.Lock()
+	defer to.mu.Unlock()
+	if to.writes > 20 {
+		t.Errorf("%d writes", to.writes)
+	}
+}
+
+// TestHostEndpointsFollow: labels of a Node, its end, and the switch.
+func TestHostEndpointsFollow(t *testing.T) {
+	const (
+		node  = `{kind: Node, metadata: {name: n1, labels: {zone: %s}}, spec: {addresses: [{address: 10.0.0.1, type: InternalIP}]}}`
+		auto  = `{kind: HostEndpoint, metadata: {name: n1-auto-hep, labels: {zone: %s, projectcalico.org/created-by: calico-kube-controllers}}, spec: {node: n1, interfaceName: "*", expectedIPs: [10.0.0.1], profiles: [projectcalico-default-allow]}}`
+		other = `{kind: HostEndpoint, metadata: {name: mine}, spec: {node: n1, interfaceName: eth0}}`
+	)
+	a, b := fmt.Sprintf(node, "a"), fmt.Sprintf(node, "b")
+	s := newMemoryStore(resource(t, a), resource(t, other))
+	hosts := func(mode string) []controller { return all(mode)[1:2] }
+	stop := startOf(s, s, hosts(enabled))
+	holds(t, s, contentsOf(t, a, other, fmt.Sprintf(auto, "a")))
+	s.put(resource(t, b))
+	holds(t, s, contentsOf(t, b, other, fmt.Sprintf(auto, "b")))
+	s.remove(v3.KeyOf(resource(t, fmt.Sprintf(auto, "b"))))
+	holds(t, s, contentsOf(t, b, other, fmt.Sprintf(auto, "b")))
+	s.put(resource(t, strings.Replace(fmt.Sprintf(auto, "b"), "10.0.0.1", "10.0.0.2", 1)))
+	holds(t, s, contentsOf(t, b, other, fmt.Sprintf(auto, "b")))
+	stop()
+	s.remove(v3.KeyOf(resource(t, b)))
+	stop = startOf(s, s, hosts(enabled))
+	holds(t, s, contentsOf(t, other))
+	s.put(resource(t, a))
+	holds(t, s, contentsOf(t, a, other, fmt.Sprintf(auto, "a")))
+	stop()
+	stop = startOf(s, s, hosts(disabled))
+	holds(t, s, contentsOf(t, a, other))
+	stop()
+}
+
+// A history is a random one of both sides and of the engine.
+type history struct {
+	t        *testing.T
+	r        *rand.Rand
+	from, to *memoryStore
+	stop     func()
+	own      map[string]map[string]string // labels that people gave to Nodes
+}
+
+// TestRandomHistories: whatever happens on both sides and to the engine, in the end the datastore holds what it would if
+// the engine had started then, what people own as they left it, and a further engine finds nothing to do.
+func TestRandomHistories(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	for i := range uint64(24) {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			t.Parallel()
+			h := &history{t: t, r: rand.New(rand.NewPCG(seed, i)), from: newMemoryStore(), to: newMemoryStore(), own: map[string]map[string]string{}}
+			h.stop = start(h.from, h.to, enabled)
+			for range 150 {
+				h.step()
+			}
+			h.finish()
+		})
+	}
+}
+
+func (h *history) pick(list ...string) string { return list[h.r.IntN(len(list))] }
+
+// labels returns some labels with keys of their own, so that those of Kubernetes and of people are told apart.
+func (h *history) labels(prefix string) string {
+	var list []string
+	for _, key := range []string{"1", "2", "3"} {
+		if h.r.IntN(2) == 0 {
+			list = append(list, fmt.Sprintf("%q: %q", prefix+key, h.pick("x", "y")))
+		}
+	}
+	return "{" + strings.Join(list, ", ") + "}"
+}
+
+func (h *history) step() {
+	if h.r.IntN(4) == 0 {
+		time.Sleep(time.Duration(h.r.IntN(3)) * time.Millisecond)
+	}
+	switch h.r.IntN(12) {
+	case 0, 1, 2, 3:
+		h.inKubernetes()
+	case 4, 5:
+		h.node()
+	case 6, 7, 8:
+		h.people()
+	case 9:
+		h.pickStore().cut(errDown)
+	case 10:
+		h.from.cut(nil)
+		h.to.cut(nil)
+	case 11:
+		if h.r.IntN(3) == 0 {
+			h.pickStore().compact()
+		} else {
+			h.stop() // wherever it is
+			h.stop = start(h.from, h.to, enabled)
+		}
+	}
+}
+
+func (h *history) pickStore() *memoryStore {
+	if h.r.IntN(2) == 0 {
+		return h.from
+	}
+	return h.to
+}
+
+// objects returns what Kubernetes may have, some version of it.
+func (h *history) objects() string {
+	name := h.pick("a", "b", "c")
+	switch h.r.IntN(4) {
+	case 0:
+		return fmt.Sprintf(`{kind: Profile, metadata: {name: kns.%s}, spec: {ingress: [{action: Allow}], labelsToApply: %s}}`, name, h.labels("pcns."))
+	case 1:
+		return fmt.Sprintf(`{kind: Profile, metadata: {name: ksa.ns.%s}, spec: {labelsToApply: %s}}`, name, h.labels("pcsa."))
+	case 2:
+		return fmt.Sprintf(`{kind: NetworkPolicy, metadata: {name: knp.default.%s, namespace: ns, labels: {projectcalico.org/tier: default}}, spec: {tier: default, order: 1000, selector: has(%s), types: [Ingress]}}`, name, h.pick("x", "y"))
+	}
+	return h.endpoint(name, h.pick("[]", "[10.0.0.1/32]", "[10.0.0.2/32]"), "")
+}
+
+func (h *history) endpoint(name, nets, more string) string {
+	labels := strings.TrimSuffix(h.labels("k"), "}")
+	if labels != "{" {
+		labels += ", "
+	}
+	labels += "projectcalico.org/namespace: ns, projectcalico.org/orchestrator: k8s}"
+	return fmt.Sprintf(`{kind: WorkloadEndpoint, metadata: {name: %s-k8s-%s-eth0, namespace: ns, labels: %s}, spec: {orchestrator: k8s, node: %s, pod: %s, endpoint: eth0, interfaceName: cali%s, ipNetworks: %s%s}}`,
+		"n1", name, labels, "n1", name, name, nets, more)
+}
+
+func (h *history) inKubernetes() {
+	r := resource(h.t, h.objects())
+	switch h.r.IntN(6) {
+	case 0, 1:
+		h.from.remove(v3.KeyOf(r))
+	case 2:
+		h.from.spoil(v3.KeyOf(r))
+	default:
+		h.from.put(r)
+	}
+}
+
+// node changes a Node of Kubernetes, or the datastore's as its agent would.
+func (h *history) node() {
+	name := h.pick("n1", "n2", "n3")
+	key := v3.Key{Kind: v3.KindNode, Name: name}
+	if h.r.IntN(2) == 0 {
+		if h.r.IntN(3) == 0 {
+			h.from.remove(key)
+			return
+		}
+		labels := h.labels("k")
+		h.from.put(resource(h.t, fmt.Sprintf(`{kind: Node, metadata: {name: %s, labels: %s, annotations: {projectcalico.org/kube-labels: '%s'}}, spec: {orchRefs: [{nodeName: %s, orchestrator: k8s}], addresses: [{address: 10.0.0.%d, type: InternalIP}]}}`,
+			name, labels, labels, name, h.r.IntN(200))))
+		return
+	}
+	have := get[v3.Node](h.to, key)
+	switch {
+	case have == nil:
+		h.own[name] = nil
+		h.to.put(resource(h.t, fmt.Sprintf(`{kind: Node, metadata: {name: %s}}`, name)))
+	case h.r.IntN(4) == 0:
+		h.to.remove(key)
+	default:
+		labels := maps.Clone(have.Labels)
+		maps.DeleteFunc(labels, func(k, _ string) bool { return strings.HasPrefix(k, "u") })
+		own := *parse[map[string]string](h.t, h.labels("u"))
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		maps.Copy(labels, own)
+		changed := *have
+		changed.Labels = labels
+		if _, err := h.to.Update(context.Background(), &changed); err == nil {
+			h.own[name] = own
+		}
+	}
+}
+
+// people change what is not theirs, and what is.
+func (h *history) people() {
+	r := resource(h.t, h.objects())
+	switch h.r.IntN(8) {
+	case 0:
+		h.to.remove(v3.KeyOf(r))
+	case 1:
+		if _, ok := r.(*v3.WorkloadEndpoint); !ok {
+			h.to.put(r)
+		}
+	case 2:
+		if _, ok := r.(*v3.WorkloadEndpoint); !ok {
+			h.to.spoil(v3.KeyOf(r))
+		}
+	case 3:
+		h.to.put(resource(h.t, h.endpoint(h.pick("a", "b"), "[10.9.9.9/32]", ", mac: '00:00:00:00:00:01'"))) // the CNI plugin
+	case 4:
+		h.to.put(resource(h.t, fmt.Sprintf(`{kind: HostEndpoint, metadata: {name: mine-%s}, spec: {node: n1, interfaceName: eth0}}`, h.pick("1", "2"))))
+	case 5:
+		h.to.remove(v3.Key{Kind: v3.KindHostEndpoint, Name: h.pick("n1", "n2", "n3") + "-auto-hep"})
+	case 6:
+		h.to.put(resource(h.t, fmt.Sprintf(`{kind: HostEndpoint, metadata: {name: %[1]s-auto-hep, labels: {projectcalico.org/created-by: calico-kube-controllers}}, spec: {node: %[1]s, interfaceName: "eth7"}}`, h.pick("n1", "n2", "n3"))))
+	case 7:
+		h.to.put(resource(h.t, fmt.Sprintf(`{kind: NetworkPolicy, metadata: {name: mine-%s, namespace: ns}, spec: {tier: default, types: [Ingress]}}`, h.pick("1", "2"))))
+	}
+}
+
+// finish ends the disturbances and compares.
+func (h *history) finish() {
+	h.from.cut(nil)
+	h.to.cut(nil)
+	for key, text := range h.from.contents() {
+		if text == "unreadable" {
+			h.from.remove(key)
+		}
+	}
+	defer func() { h.stop() }()
+	var got map[v3.Key]string
+	eventually(h.t, "both engines agree", func() error {
+		got = h.to.contents()
+		want, err := h.fromScratch()
+		if err != nil {
+			return err
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			return fmt.Errorf("from scratch -, in the end +:\n%s", diff)
+		}
+		return nil
+	})
+	h.checkNodes()
+	h.stop()
+	again := newMemoryStore()
+	for key, text := range got {
+		if text != "unreadable" {
+			again.put(h.to.current[key].Resource)
+		}
+	}
+	h.stop = start(h.from, again, enabled)
+	h.from.put(resource(h.t, `{kind: Profile, metadata: {name: kns.zz}}`))
+	got[v3.Key{Kind: v3.KindProfile, Name: "kns.zz"}] = contentsOf(h.t, `{kind: Profile, metadata: {name: kns.zz}}`)[v3.Key{Kind: v3.KindProfile, Name: "kns.zz"}]
+	holds(h.t, again, got)
+	again.mu.Lock()
+	defer again.mu.Unlock()
+	if again.writes != 1 {
+		h.t.Errorf("a further engine found %d things to write", again.writes-1)
+	}
+}
+
+// fromScratch returns what the datastore must hold, made from what Kubernetes has, the Nodes and what is not the
+// controllers', without any of their code but that for host endpoints.
+func (h *history) fromScratch() (map[v3.Key]string, error) {
+	want := newMemoryStore()
+	hosts, err := newHostController(&v3.AutoHostEndpointConfig{AutoCreate: enabled})
+	if err != nil {
+		return nil, err
+	}
+	h.to.mu.Lock()
+	h.from.mu.Lock()
+	defer h.to.mu.Unlock()
+	defer h.from.mu.Unlock()
+	for key, e := range h.to.current {
+		if e.Fault != nil {
+			return nil, fmt.Errorf("%s is unreadable", key)
+		}
+		ours := strings.HasPrefix(key.Name, "kns.") || strings.HasPrefix(key.Name, "ksa.") || strings.HasPrefix(key.Name, "knp.default.") ||
+			e.Resource.GetAnnotations()[v3.LabelCreatedBy] != "" || e.Resource.GetLabels()[v3.LabelCreatedBy] != ""
+		if !ours {
+			want.put(e.Resource)
+		}
+		if n, ok := e.Resource.(*v3.Node); ok {
+			for _, ep := range hosts.wanted(n) {
+				want.put(ep)
+			}
+		}
+	}
+	for key, e := range h.from.current {
+		pod, isPod := e.Resource.(*v3.WorkloadEndpoint)
+		switch have, exists := h.to.current[key]; {
+		case key.Kind == v3.KindNode:
+		case !isPod:
+			want.put(e.Resource)
+		case exists && have.Resource.GetAnnotations()[v3.LabelCreatedBy] == "":
+			cni := clone(have.Resource)
+			cni.SetLabels(pod.Labels)
+			want.put(cni)
+		case exists || len(pod.Spec.IPNetworks) > 0:
+			made := clone(pod)
+			made.SetAnnotations(map[string]string{v3.LabelCreatedBy: v3.CreatedByKubeControllers})
+			want.put(made)
+		}
+	}
+	return want.contents(), nil
+}
+
+// checkNodes: a Node has the labels of Kubernetes and of people, and no others; without one of Kubernetes it is gone, if
+// it ever was Kubernetes'.
+func (h *history) checkNodes() {
+	eventually(h.t, "Nodes", func() error {
+		for _, name := range []string{"n1", "n2", "n3"} {
+			key := v3.Key{Kind: v3.KindNode, Name: name}
+			have, kube := get[v3.Node](h.to, key), get[v3.Node](h.from, key)
+			if have == nil {
+				continue
+			}
+			if kube == nil {
+				if kubernetesName(have) != "" {
+					return fmt.Errorf("%s is there without one of Kubernetes", key)
+				}
+				continue
+			}
+			want := maps.Clone(kube.Labels)
+			if want == nil {
+				want = map[string]string{}
+			}
+			maps.Copy(want, h.own[name])
+			if !maps.Equal(want, have.Labels) || have.Spec.Addresses[0] != kube.Spec.Addresses[0] {
+				return fmt.Errorf("%s has %v at %v, want %v", key, have.Labels, have.Spec.Addresses, want)
+			}
+		}
+		return nil
+	})
+}
