@@ -2,6 +2,7 @@ package nft
 
 import (
 	"flag"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -61,6 +62,7 @@ func goldens() map[string]*ruleset.Program {
 		"reject-v6":  ipv6,
 		"stages":     stages(),
 		"workloads":  workloads(),
+		"cut":        teams(),
 		"matches": programOf([]*ruleset.Endpoint{hostEndpoint("master", "eth0")}, policyOf("matches",
 			ruleset.Rule{Action: ruleset.Allow, Protocol: ruleset.ICMP, ICMP: ruleset.ICMPMatch{HasType: true, HasCode: true, Type: 8}},
 			ruleset.Rule{Action: ruleset.Allow, NotICMP: ruleset.ICMPMatch{HasType: true, HasCode: true, Type: 3, Code: 1}},
@@ -90,6 +92,26 @@ func stages() *ruleset.Program {
 	p.Settings.FailsafeIngress = []ruleset.Failsafe{{Protocol: ruleset.TCP, Port: 22}}
 	p.Settings.FailsafeEgress = []ruleset.Failsafe{{Protocol: ruleset.UDP, Port: 53}}
 	p.Settings.WorkloadPrefixes = []string{"cali"}
+	return p
+}
+
+// teams has a policy for each of some teams, with rules for their ports: what is cut by port and by address.
+func teams() *ruleset.Program {
+	var policies []*ruleset.Policy
+	sets := map[ruleset.SetID]*ruleset.Set{}
+	for i, team := range []string{"web", "api", "billing", "search"} {
+		id := ruleset.SetID(team)
+		sets[id] = ruleset.NewSet(ruleset.Addrs, "team == '"+team+"'", ruleset.Member{Prefix: netip.MustParsePrefix(fmt.Sprintf("10.1.%d.0/24", i))},
+			ruleset.Member{Prefix: netip.MustParsePrefix(fmt.Sprintf("10.9.0.%d/32", i))})
+		policy := policyOf(team, ruleset.Rule{Action: ruleset.Log, Protocol: ruleset.ICMP}, tcp(ruleset.Allow, 80), tcp(ruleset.Allow, 8000, 8001), tcp(ruleset.Allow, 9090))
+		for j := range policy.Ingress[1:] {
+			policy.Ingress[1+j].Source.Sets = []ruleset.SetID{id}
+		}
+		policy.Ingress[3].Source.NotNets = netsOf("10.1.2.0/24")
+		policies = append(policies, policy)
+	}
+	p := programOf([]*ruleset.Endpoint{hostEndpoint("master", "eth0")}, policies...)
+	p.Sets = sets
 	return p
 }
 

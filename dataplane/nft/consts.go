@@ -62,11 +62,15 @@ func portSet(ranges []ruleset.PortRange) *Set {
 }
 
 func protocolSet(p protocols) *Set {
+	kind := "protocols"
+	if p == portProtocols {
+		kind = "protocols-with-ports"
+	}
 	var elements []Element
 	for _, n := range p.list() {
 		elements = append(elements, Element{Key: string([]byte{n})})
 	}
-	return constant("protocols", typeProtos, elements)
+	return constant(kind, typeProtos, elements)
 }
 
 // maxName is the length of the longest name and comment: nft(8) reads comments of 128 bytes with the final zero.

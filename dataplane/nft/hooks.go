@@ -42,9 +42,9 @@ func (u *builder) addChain(name, comment string, rules ...*Rule) {
 	u.chains[name] = &Chain{Name: name, Comment: remark(comment), Rules: rules}
 }
 
-func (u *builder) addBase(name string, hook uint32, priority int32, rules []*Rule) {
-	base := &Base{Type: "filter", Hook: hook, Priority: priority}
-	u.chains[name] = &Chain{Name: name, Base: base, Rules: rules}
+func (u *builder) addBase(name, comment string, base Base, rules []*Rule) {
+	base.Type = "filter"
+	u.chains[name] = &Chain{Name: name, Comment: comment, Base: &base, Rules: rules}
 }
 
 // rawPrerouting keeps what the Untracked stage allows of what comes in away from connection tracking.
@@ -60,7 +60,8 @@ func (u *builder) rawPrerouting(o owners) {
 		}
 	}
 	if len(chains) > 0 {
-		u.addBase("raw-prerouting", unix.NF_INET_PRE_ROUTING, rawPriority,
+		u.addBase("raw-prerouting", "what comes in, before connection tracking: untracked policy",
+			Base{Hook: unix.NF_INET_PRE_ROUTING, Priority: rawPriority},
 			[]*Rule{u.dispatch("raw-in", "untracked-in", wayIn(), chains)})
 	}
 	u.untrack(o)
@@ -75,7 +76,8 @@ func (u *builder) rawOutput(o owners) {
 		}
 	}
 	if len(chains) > 0 {
-		u.addBase("raw-output", unix.NF_INET_LOCAL_OUT, rawPriority,
+		u.addBase("raw-output", "what this host sends, before connection tracking: untracked policy",
+			Base{Hook: unix.NF_INET_LOCAL_OUT, Priority: rawPriority},
 			[]*Rule{u.dispatch("raw-out", "untracked-out", wayOut(), chains)})
 	}
 }
@@ -84,7 +86,7 @@ func (u *builder) rawOutput(o owners) {
 func (u *builder) untrack(o owners) {
 	for _, ep := range o.endpoints() {
 		if u.has(ep, ruleset.Untracked, ruleset.Ingress) || u.has(ep, ruleset.Untracked, ruleset.Egress) {
-			u.addChain(untrackChain, "", rule("notrack accept", "", code{}.notrack().verdict(nfAccept, "")))
+			u.addChain(untrackChain, "what untracked policy allows", rule("notrack accept", "", code{}.notrack().verdict(nfAccept, "")))
 			return
 		}
 	}
@@ -113,7 +115,7 @@ func (u *builder) input(o owners) {
 		}
 		rules = append(rules, always().jump(endpointChain(o.all.ID, ruleset.Ingress)), nothingDecided())
 	}
-	u.addBase("input", unix.NF_INET_LOCAL_IN, priority, rules)
+	u.addBase("input", "what comes in for this host", Base{Hook: unix.NF_INET_LOCAL_IN, Priority: priority}, rules)
 	if len(o.workloads) > 0 {
 		u.guests(o)
 	}
@@ -143,7 +145,7 @@ func (u *builder) forward(o owners) {
 		rules = append(rules, u.sources(o), ifKnown().then(exit{verdict: nfAccept}, ""))
 	}
 	if rules = append(rules, stations...); len(rules) > 0 {
-		u.addBase("forward", unix.NF_INET_FORWARD, priority, rules)
+		u.addBase("forward", "what this host passes on", Base{Hook: unix.NF_INET_FORWARD, Priority: priority}, rules)
 	}
 }
 
@@ -200,7 +202,7 @@ func (u *builder) output(o owners) {
 		chains[name] = []*Rule{jumpRule("goto", u.egressEntry(ep))}
 	}
 	rules = append(rules, u.egress("out", "endpoints-out", chains, o, u.egressEntry)...)
-	u.addBase("output", unix.NF_INET_LOCAL_OUT, priority, rules)
+	u.addBase("output", "what this host sends", Base{Hook: unix.NF_INET_LOCAL_OUT, Priority: priority}, rules)
 }
 
 // postrouting judges what processes of this host send to a destination that was translated: the kernel has chosen its
@@ -209,7 +211,8 @@ func (u *builder) postrouting(o owners) {
 	if len(o.endpoints()) == 0 {
 		return
 	}
-	u.addBase("postrouting", unix.NF_INET_POST_ROUTING, priority, []*Rule{ifTranslated().then(goTo(redirectsChain), "")})
+	u.addBase("postrouting", "what leaves, when its interface is known", Base{Hook: unix.NF_INET_POST_ROUTING, Priority: priority},
+		[]*Rule{ifTranslated().then(goTo(redirectsChain), "")})
 	rules := []*Rule{
 		ifKnown().then(exit{verdict: nfAccept}, ""),
 		wayIn().exists().then(exit{verdict: nfAccept}, "passed on by this host"),
@@ -240,6 +243,6 @@ func (u *builder) egress(kind, table string, chains map[string][]*Rule, o owners
 // reject adds the chain that answers denied packets.
 func (u *builder) reject() {
 	c := code{}.meta(unix.NFT_META_L4PROTO, regFirst).cmp(unix.NFT_CMP_EQ, []byte{ruleset.TCP})
-	u.addChain(rejectChain, "", rule("meta l4proto tcp reject with tcp reset", "", c.rejectTCP()),
+	u.addChain(rejectChain, "answers what is denied", rule("meta l4proto tcp reject with tcp reset", "", c.rejectTCP()),
 		rule("reject with icmpx admin-prohibited", "", code{}.rejectProhibited()))
 }
