@@ -83,8 +83,13 @@ func (c *cli) nodeStatus(ctx context.Context, f storeFlags, host Host) error {
 	return err
 }
 
-// nodeName is the name under which the agent of this host reports.
-func (c *cli) nodeName() (string, error) {
+// nodeName is the name under which the agent of this host reports: it tells root, for others it is what it is started with.
+func (c *cli) nodeName(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	if state, err := askAgent(ctx, c.env.AgentSocket); err == nil && state.Node != "" {
+		return state.Node, nil
+	}
 	for _, name := range []string{"FELIX_FELIXHOSTNAME", "NODENAME"} {
 		if value := c.env.Getenv(name); value != "" {
 			return value, nil
@@ -96,7 +101,7 @@ func (c *cli) nodeName() (string, error) {
 
 // ownStatus returns what the agent of this host reported last, and the node report it makes up.
 func (c *cli) ownStatus(ctx context.Context, f storeFlags) (nodeReport, store.Revision, error) {
-	name, err := c.nodeName()
+	name, err := c.nodeName(ctx)
 	if err != nil {
 		return nodeReport{}, "", err
 	}
@@ -111,9 +116,24 @@ func (c *cli) ownStatus(ctx context.Context, f storeFlags) (nodeReport, store.Re
 	}
 	i := slices.IndexFunc(r.Nodes, func(n nodeReport) bool { return n.Node == name && n.Reports })
 	if i < 0 {
-		return nodeReport{}, "", fmt.Errorf("no agent reports to %s as node %s", s.cfg, name)
+		return nodeReport{}, "", fmt.Errorf("no agent reports to %s as node %s (%s; name the node of this host by NODENAME)",
+			s.cfg, name, r.reporting())
 	}
 	return r.Nodes[i], r.Revision, nil
+}
+
+// reporting names the nodes that report.
+func (r *report) reporting() string {
+	var names []string
+	for _, n := range r.Nodes {
+		if n.Reports {
+			names = append(names, n.Node)
+		}
+	}
+	if len(names) == 0 {
+		return "no node does"
+	}
+	return "those that do: " + some(names)
 }
 
 func writeOwnStatus(w io.Writer, n nodeReport, last store.Revision, now time.Time) error {

@@ -109,7 +109,7 @@ func TestNodeStatus(t *testing.T) {
 		{"no store", running, nil, "Calico process is running.\n\nWhat it reports is not known: Failed to create Calico API client: " +
 			"no store here; the settings come from the environment (ETCD_ENDPOINTS)\n\nThe BGP backend process (BIRD) is not running.\n\n", 0},
 		{"other node", running, &statusStore{statuses: []store.NodeStatus{{Node: "node2"}}}, "Calico process is running.\n\nWhat it reports is not known: " +
-			"no agent reports to http://127.0.0.1:1 as node node1\n\nThe BGP backend process (BIRD) is not running.\n\n", 0},
+			"no agent reports to http://127.0.0.1:1 as node node1 (those that do: node2; name the node of this host by NODENAME)\n\nThe BGP backend process (BIRD) is not running.\n\n", 0},
 		{"everything", running, &statusStore{statuses: []store.NodeStatus{report}}, `Calico process is running.
 
 Node:       node1
@@ -136,6 +136,26 @@ The BGP backend process (BIRD) is not running.
 				t.Errorf("exit %d, -want +got:\n%s", code, diff)
 			}
 		})
+	}
+}
+
+// TestNodeStatusAsksTheAgent has an agent whose name is not that of the environment.
+func TestNodeStatusAsksTheAgent(t *testing.T) {
+	running := Host{Root: files(t, map[string]string{"proc/17/cmdline": "margay\x00node\x00"})}
+	s := &statusStore{statuses: []store.NodeStatus{{Node: "node7", Version: "v7"}}}
+	var b bytes.Buffer
+	c := newCLI(Env{
+		Stdout: &b, Stderr: &b, ConfigFile: "none", AgentSocket: serveState(t, `{"node": "node7"}`),
+		Getenv: func(name string) string {
+			return map[string]string{"ETCD_ENDPOINTS": "http://127.0.0.1:1", "NODENAME": "node1"}[name]
+		},
+		OpenStore: func(context.Context, StoreConfig) (store.Store, error) { return s, nil },
+	})
+	cmd := c.nodeStatusCommand(running)
+	cmd.SetArgs(nil)
+	cmd.SetContext(t.Context())
+	if err := cmd.RunE(cmd, nil); err != nil || !strings.Contains(b.String(), "Node:       node7\n") {
+		t.Errorf("%v\n%s", err, &b)
 	}
 }
 
