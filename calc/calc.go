@@ -8,7 +8,7 @@
 //	(staged ones: staged.go)        │                        │                    workloads'
 //	                                │                        ▼                        │ ◄── interfaces, settings
 //	                                │              which policy on which endpoint     ▼
-//	                                │                        │                  which interface (interfaces.go)
+//	                                │                        │                  which interface (interfaces.go, ways.go)
 //	                                │                        ├───────────► Delta.Endpoints, Delta.Workloads: tiers and
 //	                                │                        │             policies in order, by stage (walks.go)
 //	                                ▼                        ▼
@@ -50,6 +50,7 @@ type Calc struct {
 	endpoints int
 	sets      map[ruleset.SetID]*set
 	ifaces    map[string][]netip.Addr
+	ways      map[netip.Addr]Way
 	hosts     map[string][]netip.Addr // addresses of Nodes
 	services  map[serviceKey][]ServiceEndpoint
 	// What only warnings need: see warnings_guide.go.

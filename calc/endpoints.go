@@ -19,7 +19,9 @@ type endpoint struct {
 	policies map[*policy]struct{}
 
 	interfaces []string
+	bridge     string   // of which the workload's interface is a port
 	conflicts  []string // why it does not have an interface that it wants
+	contested  bool     // another workload claims its interface
 	spoofable  []netip.Prefix
 }
 
@@ -37,7 +39,7 @@ func (c *Calc) updateEndpoint(key v3.Key, r v3.Resource) {
 		}
 		c.locals[key] = ep
 	}
-	ep.item = it
+	ep.item, ep.contested = it, false // to be found out anew
 	switch r := r.(type) {
 	case *v3.HostEndpoint:
 		ep.host = &r.Spec
@@ -126,7 +128,10 @@ func (c *Calc) compileWorkload(ep *endpoint) *ruleset.Workload {
 		ID: ep.id, Normal: c.walk(c.ordered(ep.policies), ruleset.Normal), Profiles: ep.workload.Profiles, Spoofable: ep.spoofable,
 	}
 	if len(ep.interfaces) > 0 {
-		compiled.Interface = ep.interfaces[0]
+		compiled.Interface, compiled.Bridge = ep.interfaces[0], ep.bridge
+	}
+	if ep.contested {
+		compiled.Normal, compiled.Profiles = ruleset.Walk{}, nil
 	}
 	for _, p := range ep.item.addrs {
 		compiled.Addrs = append(compiled.Addrs, p.Addr())

@@ -7,39 +7,62 @@ import (
 	"slices"
 
 	v3 "margay/api/v3"
-	"margay/ruleset"
 )
 
-// resolveInterfaces gives every interface to the endpoint whose name is first among those that want it (spec 2.6). An
-// endpoint that names an interface has it before it exists, so that its first packet is covered.
+// resolveInterfaces gives every interface to the endpoint whose name is first among those that want it (spec 2.6), those that
+// name it before those to whose addresses it leads.
 func (c *Calc) resolveInterfaces() {
 	if !c.unresolved {
 		return
 	}
 	c.unresolved = false
 	carriers := c.carriers()
-	owner := map[string]ruleset.EndpointID{}
-	for _, key := range c.sortedLocals() {
-		ep := c.locals[key]
-		var mine []string
-		ep.conflicts = nil
-		for _, iface := range c.wanted(ep, carriers) {
-			first, taken := owner[iface]
-			switch {
-			case c.misplaced(ep, iface):
-				ep.conflicts = append(ep.conflicts, c.misplacement(ep, iface))
-			case taken:
-				ep.conflicts = append(ep.conflicts, fmt.Sprintf("interface %s belongs to %s, whose name is first; remove one of them", iface, first))
-			default:
-				owner[iface] = ep.id
-				mine = append(mine, iface)
+	owner := map[string]*endpoint{}
+	keys := c.sortedLocals()
+	for _, byName := range []bool{true, false} {
+		for _, key := range keys {
+			ep := c.locals[key]
+			if byName != (ep.workload == nil || c.hinted(ep)) {
+				continue
+			}
+			before := ep.interfaces
+			ep.conflicts = nil
+			c.contest(ep, false)
+			if byName {
+				ep.interfaces = c.named(ep, c.wanted(ep, carriers), owner)
+			} else {
+				ep.interfaces = c.located(ep, owner)
+			}
+			if !slices.Equal(ep.interfaces, before) {
+				c.staleEndpoints[key] = struct{}{}
 			}
 		}
-		if !slices.Equal(mine, ep.interfaces) {
-			ep.interfaces = mine
+	}
+	for _, key := range keys {
+		ep := c.locals[key]
+		if bridge := c.bridgeOf(ep); bridge != ep.bridge {
+			ep.bridge = bridge
 			c.staleEndpoints[key] = struct{}{}
 		}
 	}
+}
+
+// named gives an endpoint those of the interfaces it wants that it may have and that nobody else has.
+func (c *Calc) named(ep *endpoint, wanted []string, owner map[string]*endpoint) []string {
+	var mine []string
+	for _, iface := range wanted {
+		first, taken := owner[iface]
+		switch {
+		case c.misplaced(ep, iface):
+			ep.conflicts = append(ep.conflicts, c.misplacement(ep, iface))
+		case taken:
+			ep.conflicts = append(ep.conflicts, conflictOf(iface, first.id))
+		default:
+			owner[iface] = ep
+			mine = append(mine, iface)
+		}
+	}
+	return mine
 }
 
 func (c *Calc) sortedLocals() []v3.Key {
@@ -67,13 +90,10 @@ func (c *Calc) misplacement(ep *endpoint, iface string) string {
 	return fmt.Sprintf("interface %s is a workload's by its name; no host endpoint applies to it", iface)
 }
 
-// wanted returns the interfaces that an endpoint is for, in order: the one that it names or, for a host endpoint without a
-// name, those that carry one of the addresses that it expects.
+// wanted returns the interfaces that an endpoint is for, in order: the one that it names, as a workload here does, or, for a
+// host endpoint without a name, those that carry one of the addresses that it expects.
 func (c *Calc) wanted(ep *endpoint, carriers map[netip.Addr][]string) []string {
 	if ep.workload != nil {
-		if ep.workload.InterfaceName == "" {
-			return nil
-		}
 		return []string{ep.workload.InterfaceName}
 	}
 	if ep.host.InterfaceName != "" {

@@ -156,6 +156,7 @@ type state struct {
 	ifaces    map[string][]netip.Addr
 	services  map[serviceKey][]ServiceEndpoint
 	settings  ruleset.Settings
+	ways      map[netip.Addr]Way
 }
 
 var servicePool = []ServiceEndpoint{
@@ -165,7 +166,13 @@ var servicePool = []ServiceEndpoint{
 
 // step changes the state at random and tells the Calc, now and then twice.
 func (s *state) step(t *rapid.T, c *Calc) {
-	switch rapid.IntRange(0, 11).Draw(t, "step") {
+	switch rapid.IntRange(0, 12).Draw(t, "step") {
+	case 12:
+		s.ways = map[netip.Addr]Way{}
+		for _, a := range some(t, addrPool, 3) {
+			s.ways[addr(a)] = Way{draw(t, ifacePool), draw(t, []string{"", "", "cni0"})}
+		}
+		c.SetWays(s.ways)
 	case 10:
 		key := serviceKey{"ns1", draw(t, []string{"s1", "s2"})}
 		s.services[key] = append([]ServiceEndpoint{}, some(t, servicePool, 4)...)
@@ -215,7 +222,7 @@ func (s *state) fresh(t *rapid.T) *world {
 	for key, endpoints := range s.services {
 		tell = append(tell, func() { w.calc.SetService(key.namespace, key.name, endpoints) })
 	}
-	tell = append(tell, func() { w.calc.SetSettings(s.settings) })
+	tell = append(tell, func() { w.calc.SetSettings(s.settings) }, func() { w.calc.SetWays(s.ways) })
 	for _, f := range rapid.Permutation(tell).Draw(t, "order") {
 		f()
 		if rarely(t) {

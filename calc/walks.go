@@ -45,6 +45,8 @@ func (p *policy) walkedBy(ep *endpoint) bool {
 // stages returns the stages that an endpoint has.
 func (ep *endpoint) stages() []ruleset.Stage {
 	switch {
+	case ep.contested:
+		return nil
 	case ep.workload != nil:
 		return []ruleset.Stage{ruleset.Normal}
 	case ep.host.InterfaceName == ruleset.AllInterfaces:

@@ -201,8 +201,8 @@ func (c *Calc) endpointWarnings(ep *endpoint) []string {
 
 func (c *Calc) workloadWarnings(ep *endpoint) []string {
 	var list []string
-	if ep.workload.InterfaceName == "" {
-		list = append(list, "spec.interfaceName is empty, so no interface is the workload's and nothing reaches it")
+	if len(ep.interfaces) == 0 && len(ep.conflicts) == 0 {
+		list = append(list, "no interface is the workload's, so its policy is not enforced yet: spec.interfaceName is empty and nothing in the kernel (route, address in its namespace, neighbour) leads to it")
 	}
 	if len(ep.item.addrs) == 0 {
 		list = append(list, "spec.ipNetworks is empty, so the workload can send from no address")

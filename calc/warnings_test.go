@@ -49,7 +49,7 @@ func TestWarnings(t *testing.T) {
 		{"2.8 node ports", []string{eth0}, global(`ingress: [{action: Deny, protocol: TCP, destination: {ports: [80, "30000:30100"]}}]`), global(`preDNAT: true, applyOnForward: true, ingress: [{action: Deny, protocol: TCP, destination: {ports: ["30000:30100"]}}]`), "spec.ingress[0].destination.ports[1]: 30000:30100 is a node port"},
 		{"2.8 spoofing is off", nil, wep("w", "cali1", "allowSpoofedSourcePrefixes: [10.0.0.0/8]"), w1, "spec.allowSpoofedSourcePrefixes has no effect"},
 		{"2.8 a prefix that is none", nil, wep("w", "cali1", "allowSpoofedSourcePrefixes: [bogus]"), w1, `spec.allowSpoofedSourcePrefixes[0]: "bogus" is not an address`},
-		{"2.8 no interface", nil, wep("w", "", ""), w1, "spec.interfaceName is empty"},
+		{"2.8 no interface", nil, wep("w", "", ""), w1, "no interface is the workload's"},
 		{"2.8 no address", nil, strings.Replace(w1, `10.1.0.1/32, "fd00::1/128"`, "", 1), w1, "spec.ipNetworks is empty"},
 		{"2.8 an interface that is no workload's", nil, wep("w", "eth7", ""), w1, `WorkloadEndpoint(ns/w): interface eth7 is no workload's by its name (InterfacePrefix says how those begin: ["cali"])`},
 		{"2.8 two workloads of one interface", []string{wep("a", "cali1", "")}, w1, wep("w", "cali2", ""), "WorkloadEndpoint(ns/w): interface cali1 belongs to WorkloadEndpoint(ns/a)"},

@@ -72,6 +72,8 @@ type Workload struct {
 	// Interface is the host's end, which no Endpoint has; "*" is no such name. Empty: nothing is known of it, so nothing
 	// reaches or leaves the workload by an interface whose name begins with one of Settings.WorkloadPrefixes.
 	Interface string
+	// Bridge is the bridge of this host that Interface is a port of; "": none.
+	Bridge string
 	// Addrs are the workload's own addresses, which it may send from.
 	Addrs []netip.Addr
 	// Spoofable are further sources that it may send from, if Settings.AllowSpoofing.
