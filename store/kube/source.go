@@ -110,6 +110,7 @@ func (s *source) String() string { return s.plural + "." + s.group }
 type catalog struct {
 	group  string // of custom resources
 	served map[string]bool
+	empty  bool // no custom resources at all: the cluster is not set up, or is of a program that keeps them elsewhere
 	asked  time.Time
 }
 
@@ -117,7 +118,7 @@ type catalog struct {
 const staleCatalog = 20 * time.Second
 
 // sources returns the sources of kinds, in the order of the kinds. A resource type that the server does not serve is one
-// without objects; none of all custom resources is an error.
+// without objects; where it serves no custom resources at all, a kind that is nothing else is an error.
 func (s *Store) sources(ctx context.Context, kinds []v3.Kind) ([]*source, error) {
 	c, err := s.discover(ctx)
 	if err != nil {
@@ -129,10 +130,14 @@ func (s *Store) sources(ctx context.Context, kinds []v3.Kind) ([]*source, error)
 		if !ok {
 			return nil, fmt.Errorf("resource type %q is not supported", kind)
 		}
+		derived := derivedSources(kind)
+		if custom(kind) && c.empty && len(derived) == 0 {
+			return nil, &store.Error{Err: store.ErrUnavailable, Cause: &noCRDs{c.group, s.client.base.Host}}
+		}
 		if custom(kind) {
 			all = append(all, c.custom(info))
 		}
-		for _, d := range derivedSources(kind) {
+		for _, d := range derived {
 			if d.id == idClusterPolicies {
 				d.served = c.served[idClusterPolicies]
 			}
@@ -214,9 +219,7 @@ func (s *Store) ask(ctx context.Context) (*catalog, error) {
 		c.served[plural] = true
 	}
 	c.served[idClusterPolicies] = slices.Contains(plurals[groupCluster], "clusternetworkpolicies")
-	if len(plurals[c.group]) == 0 {
-		return nil, &store.Error{Err: store.ErrUnavailable, Cause: &noCRDs{c.group, s.client.base.Host}}
-	}
+	c.empty = len(plurals[c.group]) == 0
 	return c, nil
 }
 

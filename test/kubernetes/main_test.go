@@ -70,18 +70,22 @@ func namespace(name string) map[string]any {
 // do makes a request as administrator that must succeed, and returns the answer.
 func do(t testing.TB, c *cluster.Cluster, method, path string, body any) []byte {
 	t.Helper()
-	var text []byte
-	if body != nil {
-		var err error
-		if text, err = json.Marshal(body); err != nil {
-			t.Fatal(err)
-		}
+	text, err := encode(body)
+	if err != nil {
+		t.Fatal(err)
 	}
 	answer, err := c.Do(context.Background(), method, path, text)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return answer
+}
+
+func encode(body any) ([]byte, error) {
+	if body == nil {
+		return nil, nil
+	}
+	return json.Marshal(body)
 }
 
 // customKinds returns the kinds that are custom resources.
