@@ -63,6 +63,36 @@ func TestRecordedValidation(t *testing.T) {
 	t.Logf("%d cases hold", tested)
 }
 
+// TestRecordedVerdicts holds thousands of small manifests against what 3.32.1 says of them.
+func TestRecordedVerdicts(t *testing.T) {
+	data, err := os.ReadFile("testdata/verdicts.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted, refused := 0, 0
+	for line := range strings.Lines(string(data)) {
+		verdict, manifest, _ := strings.Cut(strings.TrimSpace(line), " {")
+		if verdict != "+" && verdict != "-" {
+			continue
+		}
+		manifest = `{"apiVersion":"projectcalico.org/v3",` + manifest
+		_, err := prepare([]byte(manifest))
+		if (err == nil) != (verdict == "+") {
+			t.Errorf("%s, got %v for\n%s", verdict, err, manifest)
+		}
+		checkFaults(t, err, manifest)
+		if err == nil {
+			accepted++
+		} else {
+			refused++
+		}
+	}
+	if accepted < 900 || refused < 1000 {
+		t.Errorf("%d accepted and %d refused only", accepted, refused)
+	}
+	t.Logf("%d accepted, %d refused", accepted, refused)
+}
+
 // checkFaults: every refusal says where and why.
 func checkFaults(t *testing.T, err error, manifest string) {
 	t.Helper()

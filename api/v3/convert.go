@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Bounds of the conversion.
@@ -129,17 +130,14 @@ func (c *converter) value(n *yaml.Node, v reflect.Value, at place) {
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
 
-// null converts a key without a value. A text that is not there is not the empty text, which as a selector would match
-// everything; a list that is not there is the empty list, which Validate refuses where it would widen a rule.
+// null converts a key without a value, which is an absent one. A text that is not there is not the empty text, which as a
+// selector would match everything.
 func (c *converter) null(n *yaml.Node, v reflect.Value, at place) {
-	switch v.Kind() {
-	case reflect.Slice:
-		v.Set(reflect.MakeSlice(v.Type(), 0, 0))
-	case reflect.String:
+	if v.Kind() == reflect.String {
 		c.fail(n, at.path, problem{reason: "key has no value", remedy: `remove the key, or write "" for the empty text`})
-	default:
-		v.SetZero()
+		return
 	}
+	v.SetZero()
 }
 
 // isMatcher reports whether t is one of the structs in which a key without a value is refused: left out it matches everything.
@@ -177,9 +175,12 @@ func (c *converter) structure(n *yaml.Node, v reflect.Value, at place) {
 			continue
 		}
 		seen[f.name] = e.key.Line
-		if isMatcher(v.Type()) && isNull(e.value) {
+		if isNull(e.value) && isMatcher(v.Type()) {
 			c.fail(e.value, inside.path, problem{reason: "key has no value", remedy: "give it a value or remove the key"})
 			continue
+		}
+		if isNull(e.value) && v.Type() == reflect.TypeFor[metav1.ObjectMeta]() {
+			continue // tools write uid: null and the like
 		}
 		c.value(e.value, v.FieldByIndex(f.index), inside)
 	}
@@ -324,7 +325,7 @@ func (c *converter) unmarshal(n *yaml.Node, v reflect.Value, at place) {
 // errReported: the fault is in c.errs already.
 var errReported = errors.New("fault is reported")
 
-// json returns a node as JSON. Words that only YAML 1.1 took for a boolean are texts here.
+// json returns a node as JSON. What YAML 1.1 and YAML 1.2 read as different values has none.
 func (c *converter) json(n *yaml.Node, at place) ([]byte, error) {
 	if n = c.follow(n, &at); n == nil {
 		return nil, errReported
@@ -351,15 +352,17 @@ func (c *converter) json(n *yaml.Node, at place) ([]byte, error) {
 		}
 		return json.Marshal(list)
 	}
-	switch n.ShortTag() {
-	case "!!null":
+	switch tag := n.ShortTag(); {
+	case tag == "!!null":
 		return []byte("null"), nil
-	case "!!bool":
+	case tag == "!!bool":
 		return []byte(strings.ToLower(n.Value)), nil
-	case "!!int", "!!float":
-		if json.Valid([]byte(n.Value)) {
-			return []byte(n.Value), nil
-		}
+	case (tag == "!!int" || tag == "!!float") && json.Valid([]byte(n.Value)):
+		return []byte(n.Value), nil
+	case tag == "!!int" || tag == "!!float" || looksBoolean(n):
+		c.fail(n, at.path, problem{value: raw(n.Value), reason: "value is " + describe(n) + " in a notation that is not read alike everywhere",
+			remedy: "write it in decimal notation, or quote it: " + strconv.Quote(n.Value)})
+		return nil, errReported
 	}
 	return json.Marshal(n.Value)
 }

@@ -289,3 +289,53 @@ func TestDecodePlainScalars(t *testing.T) {
 		t.Errorf("labels %v, node %q", h.Labels, h.Spec.Node)
 	}
 }
+
+// TestDecodeNotations: what YAML 1.1, which calicoctl reads, and YAML 1.2 take for different values is refused without
+// quotes: 010 is 8 or 10, yes is true or a name, 0x50 is 80 or the name of a port.
+func TestDecodeNotations(t *testing.T) {
+	fields := map[string]string{ // with %s for the value
+		"port":     policyHead + "  ingress: [{action: Allow, protocol: TCP, destination: {ports: [%s]}}]\n",
+		"protocol": policyHead + "  ingress: [{action: Allow, protocol: %s}]\n",
+		"number":   hostHead + "spec: {node: n1, interfaceName: eth0, ports: [{name: a, protocol: TCP, port: %s}]}\n",
+		"order":    policyHead + "  order: %s\n",
+		"text":     hostHead + "spec: {node: %s}\n",
+		"label":    hostHead + "  labels: {a: %s}\nspec: {node: n1}\n",
+		"untyped":  "apiVersion: projectcalico.org/v3\nkind: LiveMigration\nmetadata: {name: m, namespace: ns}\nspec: {a: %s}\n",
+	}
+	for name, manifest := range fields {
+		for _, value := range []string{"010", "0x50", "0o10", "0b11", "+80", "1_0", "yes", "on", "N", ".5", "0x5_0"} {
+			if name == "order" && value == ".5" {
+				continue // a number in either
+			}
+			if docs, err := Decode("f", fmt.Appendf(nil, manifest, value)); err == nil {
+				t.Errorf("%s %s is accepted: %+v", name, value, docs[0].Object)
+			}
+		}
+	}
+	for value, want := range map[string]Port{`"010"`: {First: 10, Last: 10}, `"0x50"`: {Name: "0x50"}, `"yes"`: {Name: "yes"}} {
+		docs, err := Decode("f", fmt.Appendf(nil, fields["port"], value))
+		if err != nil {
+			t.Errorf("port %s: %v", value, err)
+		} else if got := docs[0].Object.(*GlobalNetworkPolicy).Spec.Ingress[0].Destination.Ports[0]; got != want {
+			t.Errorf("port %s is %+v", value, got)
+		}
+	}
+}
+
+// TestDecodeNull: a key without a value is an absent one, where that is harmless.
+func TestDecodeNull(t *testing.T) {
+	for name, manifest := range map[string]string{
+		"metadata": "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkSet\nmetadata: {name: a, uid: null, resourceVersion: ~, creationTimestamp: null, labels: null, annotations: ~}\nspec:\n",
+		"lists":    policyHead + "  types: null\n  ingress:\n  egress:\n  order:\n",
+		"failsafe": "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {name: default}\nspec:\n  failsafeInboundHostPorts:\n  routeTableRanges: null\n",
+	} {
+		docs, err := Decode("f", []byte(manifest))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if f, ok := docs[0].Object.(*FelixConfiguration); ok && (f.Spec.FailsafeInboundHostPorts != nil || f.Spec.RouteTableRanges != nil) {
+			t.Errorf("failsafe ports that are not there are none: %+v", f.Spec)
+		}
+	}
+}

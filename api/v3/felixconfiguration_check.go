@@ -11,6 +11,20 @@ const (
 	maxRouteTables = 1<<16 - 1
 )
 
+// defaultFelixConfiguration sets what is absent. A setting of old decides two newer ones, also where they are there, as in
+// 3.32.
+func defaultFelixConfiguration(s *FelixConfigurationSpec) {
+	defaultTags(s)
+	if s.BPFConnectTimeLoadBalancingEnabled == nil {
+		return
+	}
+	balancing, translation := "Disabled", "Disabled"
+	if *s.BPFConnectTimeLoadBalancingEnabled {
+		balancing = "Enabled"
+	}
+	s.BPFConnectTimeLoadBalancing, s.BPFHostNetworkedNATWithoutCTLB = &balancing, &translation
+}
+
 // validateFelixConfiguration checks the tags of the fields and what concerns several fields. Failsafe ports are written
 // without a check, as in 3.32: the warning says what the agent will not understand.
 func validateFelixConfiguration(c *check, f *FelixConfiguration) {

@@ -224,3 +224,22 @@ func FuzzParseProtoPort(f *testing.F) {
 		}
 	})
 }
+
+// TestDefaultLoadBalancing: the older setting of the two that say the same decides.
+func TestDefaultLoadBalancing(t *testing.T) {
+	for given, want := range map[string][2]string{
+		"{}": {"TCP", "Enabled"},
+		"{bpfConnectTimeLoadBalancing: Disabled}":                                           {"Disabled", "Enabled"},
+		"{bpfConnectTimeLoadBalancingEnabled: true}":                                        {"Enabled", "Disabled"},
+		"{bpfConnectTimeLoadBalancingEnabled: false, bpfConnectTimeLoadBalancing: Enabled}": {"Disabled", "Disabled"},
+	} {
+		r, err := prepare([]byte("apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {name: default}\nspec: " + given + "\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &r.(*FelixConfiguration).Spec
+		if got := [2]string{*s.BPFConnectTimeLoadBalancing, *s.BPFHostNetworkedNATWithoutCTLB}; got != want {
+			t.Errorf("%s: %v, want %v", given, got, want)
+		}
+	}
+}

@@ -29,9 +29,6 @@ func validateRule(c *check, path, direction string, r *Rule) {
 	if r.ICMP != nil && !isICMP(r.Protocol) {
 		c.fail(path+".icmp", nil, "ICMP fields require protocol to be ICMP or ICMPv6", "write protocol: ICMP or protocol: ICMPv6")
 	}
-	if r.NotICMP != nil && !isICMP(r.Protocol) {
-		c.fail(path+".notICMP", nil, "ICMP fields require protocol to be ICMP or ICMPv6", "write protocol: ICMP or protocol: ICMPv6")
-	}
 	checkICMPFamily(c, path, r.Protocol, r.IPVersion)
 	checkICMPFamily(c, path, r.NotProtocol, r.IPVersion)
 	checkEntity(c, path+".source", r.Protocol, &r.Source)
@@ -129,9 +126,6 @@ func checkEntity(c *check, path string, protocol *Protocol, e *EntityRule) {
 	refuseEmpty(c, path, e)
 	if a := e.ServiceAccounts; a != nil {
 		checkDistinct(c, path+".serviceAccounts.names", a.Names)
-		for i, name := range a.Names {
-			checkName(c, index(path+".serviceAccounts.names", i), name)
-		}
 		checkEndpointSelector(c, path+".serviceAccounts.selector", a.Selector)
 	}
 }

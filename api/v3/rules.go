@@ -17,7 +17,7 @@ func Default(r Resource) {
 	case *WorkloadEndpoint:
 		defaultWorkloadEndpoint(r)
 	case *FelixConfiguration:
-		defaultTags(&r.Spec)
+		defaultFelixConfiguration(&r.Spec)
 	case *StagedGlobalNetworkPolicy:
 		defaultStaged(r, &r.Spec.StagedAction, &r.Spec.PolicySpec)
 	case *StagedNetworkPolicy:

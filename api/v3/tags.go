@@ -115,9 +115,7 @@ func taggedValue(c *check, path string, v reflect.Value, rules []Constraint) {
 		}
 		return
 	case Port:
-		if value.Name == "" && value.First < 1 {
-			c.fail(path, value.String(), portReason, portRemedy)
-		}
+		checkPort(c, path, value)
 		return
 	}
 	switch v.Kind() {

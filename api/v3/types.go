@@ -108,7 +108,7 @@ type ServiceMatch struct {
 
 // ServiceAccountMatch: names and selector are ANDed.
 type ServiceAccountMatch struct {
-	Names    []string `json:"names,omitempty" schema:"distinct,maxlen=253,format=name"`
+	Names    []string `json:"names,omitempty" schema:"distinct"`
 	Selector string   `json:"selector,omitempty" schema:"maxlen=1024"`
 }
 

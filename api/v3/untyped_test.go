@@ -48,7 +48,7 @@ func TestUntypedStored(t *testing.T) {
 
 func TestUntypedManifest(t *testing.T) {
 	docs, err := Decode("f", []byte("apiVersion: projectcalico.org/v3\nkind: LiveMigration\nmetadata:\n  name: m\n  namespace: ns\n"+
-		"spec: &s\n  count: 0x10\n  on-it: true\nstatus: {copy: *s}\n"))
+		"spec: &s\n  count: \"0x10\"\n  on-it: true\nstatus: {copy: *s}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
