@@ -368,7 +368,7 @@ func (c *Calc) uncovered(warn func(v3.Key, ...string)) {
 		return
 	}
 	if open := c.openInterfaces(covered); len(open) > 0 {
-		warn(closing.item.key, fmt.Sprintf("what the policies of %s close stays open on %s, which no host endpoint covers (add a host endpoint for each, or one with interfaceName: \"*\" for all)", someOf(ids), someOf(open)))
+		warn(closing.item.key, fmt.Sprintf("what the policies of %s close stays open on %s, which no host endpoint covers (add a host endpoint for each, or one with interfaceName: \"*\" for all, loopback included)", someOf(ids), someOf(open)))
 	}
 	if action := c.settings.EndpointToHost; action != ruleset.HostDrop && c.hasLocalWorkload() {
 		warn(closing.item.key, fmt.Sprintf("what the policies of %s close stays open for the workloads of this host, because DefaultEndpointToHostAction is %s (set it to Drop, or deny the ports in an egress policy of the workloads)", someOf(ids), action))

@@ -31,14 +31,14 @@ type landscape struct {
 	parsed    map[string]*selector.Selector // by text; nil: it does not parse
 }
 
-// warn prints what is to be said of manifests: traps of their kinds, and two manifests for one object. What l, if not
-// nil, shows to be no trap is left out.
-func (c *cli) warn(docs []v3.Document, l *landscape) {
+// warn prints what is to be said of manifests: traps of their kinds, and two manifests for one object. see returns an
+// object as it is without what is no trap.
+func (c *cli) warn(docs []v3.Document, see func(v3.Resource) v3.Resource) {
 	seen := map[v3.Key]*v3.Document{}
 	for i := range docs {
 		doc := &docs[i]
 		key := v3.KeyOf(doc.Object)
-		for _, text := range v3.Warnings(l.complete(doc.Object)) {
+		for _, text := range v3.Warnings(see(doc.Object)) {
 			c.warning("%s: %s", key, text)
 		}
 		if first := seen[key]; first != nil {
@@ -138,7 +138,7 @@ func (l *landscape) after(changes []*change) *landscape {
 func (a *adviser) print(ctx context.Context, c *cli, w *writer) {
 	after := a.before.after(w.changes)
 	if w.verb != verbDelete {
-		c.warn(w.docs(), after)
+		c.warn(w.docs(), after.complete)
 	}
 	for _, change := range w.changes {
 		if len(change.dropped) > 0 {

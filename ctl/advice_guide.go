@@ -102,6 +102,50 @@ func (v *vicinity) read(ctx context.Context, s *session, policies []*change, end
 	v.take(policies)
 }
 
+// together returns what is near each other in manifests, without a datastore.
+func (c *cli) together(docs []v3.Document) *vicinity {
+	v := &vicinity{landscape: newLandscape(c.env.Settings)}
+	for _, doc := range docs {
+		v.add(doc.Object)
+		switch r := doc.Object.(type) {
+		case *v3.WorkloadEndpoint:
+			v.workloads = append(v.workloads, r)
+		case *v3.NetworkPolicy:
+			v.policies = append(v.policies, r)
+		}
+	}
+	return v
+}
+
+// alone returns a resource as v3.Warnings should see it when only its vicinity is known: what the other manifests answer is
+// answered.
+func (v *vicinity) alone(r v3.Resource) v3.Resource {
+	switch r := r.(type) {
+	case *v3.HostEndpoint:
+		if v.governed(r, v3.TypeIngress) && v.governed(r, v3.TypeEgress) {
+			return v.complete(r)
+		}
+	case *v3.GlobalNetworkPolicy:
+		c := *r
+		c.Spec.Ingress, c.Spec.Egress = v.answered(r, v3.TypeIngress), v.answered(r, v3.TypeEgress)
+		return &c
+	case *v3.NetworkPolicy:
+		c := *r
+		c.Spec.Ingress, c.Spec.Egress = v.answered(r, v3.TypeIngress), v.answered(r, v3.TypeEgress)
+		return &c
+	}
+	return r
+}
+
+// answered returns the rules of a policy, with one that allows if other policies let something through in its place.
+func (v *vicinity) answered(r v3.Resource, direction string) []v3.Rule {
+	rules := rulesOf(policySpec(r), direction)
+	if len(v.onlyDeny(r, direction)) > 0 {
+		return rules
+	}
+	return opened(rules)
+}
+
 func (v *vicinity) list(ctx context.Context, s *session, namespace string, kinds ...v3.Kind) {
 	found, err := s.list(ctx, namespace, kinds...)
 	if err != nil {
@@ -458,10 +502,10 @@ func (v *vicinity) uncovered(created []*change) []string {
 			continue
 		}
 		if others, known := v.others(h); len(others) > 0 {
-			text := fmt.Sprintf("node %s has %s as well: what policies close stays open there (add a host endpoint for each, or one with interfaceName: \"*\" for all)", h.Spec.Node, some(others))
+			text := fmt.Sprintf("node %s has %s as well: what policies close stays open there (add a host endpoint for each, or one with interfaceName: \"*\" for all, loopback included)", h.Spec.Node, some(others))
 			names[text] = append(names[text], h.Name)
 		} else if !known {
-			const text = "it covers one interface: what policies close there stays open on every other one of the host, tunnels included (interfaceName: \"*\" covers all)"
+			const text = "it covers one interface: what policies close there stays open on every other one of the host, tunnels included (interfaceName: \"*\" covers all, and loopback)"
 			names[text] = append(names[text], h.Name)
 		}
 	}

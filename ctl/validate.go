@@ -40,6 +40,6 @@ func (c *cli) validate(f inputFlags) error {
 			o.ok(v3.KeyOf(doc.Object))
 		}
 	}
-	c.warn(docs, nil)
+	c.warn(docs, c.together(docs).alone)
 	return o.report(c.env.Stdout, verbValidate)
 }

@@ -63,7 +63,7 @@ func (c *cli) write(cmd *cobra.Command, f *writeFlags, v verb) error {
 	w := &writer{cli: c, verb: v, mode: f.result.mode(), skipExists: f.skipExists, changes: changesOf(docs, v)}
 	if f.result.dryRun == dryRunClient {
 		w.pretend()
-		c.warn(docs, nil)
+		c.warn(docs, c.together(docs).alone)
 		return c.finish(w, &o, f.result)
 	}
 	ctx := cmd.Context()
