@@ -14,7 +14,7 @@ import (
 // enforce brings the kernel to what calc says, if it may: everything must be known before the first time, and after an
 // error or a repair some time must pass.
 func (l *loop) enforce(ctx context.Context) {
-	if !l.inSync || l.all == nil {
+	if !l.inSync || l.all == nil || !l.located {
 		return
 	}
 	if wait := time.Until(l.notBefore); wait > 0 {
@@ -34,6 +34,7 @@ func (l *loop) enforce(ctx context.Context) {
 	}
 	if len(delta.Endpoints)+len(delta.Workloads) > 0 || !l.programmed {
 		l.endpoints.setProgram(l.program)
+		l.checkBridges()
 	}
 	l.succeeded()
 	if !delta.Empty() || l.changes > 0 {

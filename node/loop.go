@@ -46,7 +46,8 @@ type loop struct {
 	dataplane  Dataplane
 	settings   *settings
 	updates    chan update
-	interfaces *mailbox
+	interfaces *mailbox[addressList]
+	waysFound  *mailbox[wayList]
 	questions  chan chan<- snapshot
 
 	calc     *calc.Calc
@@ -61,6 +62,8 @@ type loop struct {
 	faults     []fault
 	all        map[string][]netip.Addr // interfaces as last listed; nil: not yet
 	known      map[string][]netip.Addr // those that calc has
+	located    bool                    // calc has the ways to workloads, or nobody tells
+	unbridged  bool                    // there are workloads on bridges, whose policy is not enforced
 	programmed bool                    // the kernel enforces, or did before the last error
 	resync     bool                    // what the kernel has must be compared as a whole
 	notBefore  time.Time               // of the next attempt to change the kernel
@@ -80,23 +83,29 @@ type loop struct {
 	repairLogged time.Time
 }
 
-// A mailbox holds the latest list of interfaces; an older one that nobody took is replaced.
-type mailbox struct {
+// What the kernel tells of the host.
+type (
+	addressList = map[string][]netip.Addr
+	wayList     = map[netip.Addr]calc.Way
+)
+
+// A mailbox holds the latest list of something; an older one that nobody took is replaced.
+type mailbox[T any] struct {
 	ready chan struct{} // capacity 1
 	mu    sync.Mutex
-	list  map[string][]netip.Addr
+	list  T
 }
 
-func newMailbox() *mailbox { return &mailbox{ready: make(chan struct{}, 1)} }
+func newMailbox[T any]() *mailbox[T] { return &mailbox[T]{ready: make(chan struct{}, 1)} }
 
-func (m *mailbox) put(list map[string][]netip.Addr) {
+func (m *mailbox[T]) put(list T) {
 	m.mu.Lock()
 	m.list = list
 	m.mu.Unlock()
 	kick(m.ready)
 }
 
-func (m *mailbox) get() map[string][]netip.Addr {
+func (m *mailbox[T]) get() T {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.list
@@ -121,6 +130,9 @@ func (l *loop) run(ctx context.Context) {
 			l.all = l.interfaces.get()
 			l.compareInterfaces()
 			l.health.set(componentInterfaces, condition{ready: true})
+		case <-l.waysFound.ready:
+			l.health.busy()
+			l.takeWays(l.waysFound.get())
 		case <-l.dataplane.Disturbed():
 			l.health.busy()
 			l.disturbed(ctx)

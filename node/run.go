@@ -5,6 +5,7 @@
 //	store.Follow --> feed --updates--> +------+
 //	                                   | loop | --> calc.Update/Flush --> dataplane.Apply, Resync --> kernel
 //	links.Follow --interfaces--------> |      | <-- Disturbed: somebody else changed the table
+//	pods.Follow --ways to workloads--> |      |
 //	                                   +------+
 //	                                      |
 //	                                      +--> health (/liveness, /readiness), metrics (/metrics), status (to the store)
@@ -44,6 +45,7 @@ import (
 	"margay/dataplane"
 	"margay/node/links"
 	"margay/node/params"
+	"margay/node/pods"
 	"margay/ruleset"
 	"margay/store"
 )
@@ -89,6 +91,9 @@ type Options struct {
 	// Interfaces delivers all interfaces of the host with their addresses in order, at first and after every change,
 	// until the context ends. nil: links.Follow in the network namespace of the process.
 	Interfaces func(ctx context.Context, deliver func(map[string][]netip.Addr)) error
+	// Ways delivers the ways to workloads that the kernel knows, at first and after every change, until the context ends.
+	// nil: if Interfaces is nil, pods.Follow in the network namespace of the process; otherwise none are known.
+	Ways func(ctx context.Context, deliver func(map[netip.Addr]calc.Way)) error
 	// ReadLog delivers the packets that rules with action Log matched, until the context ends. nil: none are logged.
 	ReadLog func(ctx context.Context, report func(PacketLog)) error
 	// ReadCounters returns what the dataplane has counted, each counter never less than before. It is called by one goroutine
@@ -139,6 +144,9 @@ func Run(ctx context.Context, o Options) error {
 	wg.Go(func() { a.answer(ctx, l.questions) })
 	wg.Go(func() { a.followStore(ctx, l) })
 	wg.Go(func() { a.followInterfaces(ctx, l.interfaces) })
+	if a.options.Ways != nil {
+		wg.Go(func() { a.followWays(ctx, l.waysFound) })
+	}
 	if a.options.ReadLog != nil {
 		wg.Go(func() { readPackets(ctx, a.log, a.options.ReadLog) })
 	}
@@ -181,6 +189,11 @@ func newAgent(o Options) (*agent, error) {
 		a.options.Interfaces = func(ctx context.Context, deliver func(map[string][]netip.Addr)) error {
 			return links.Follow(ctx, links.Options{Log: a.log, Running: a.endpoints.setRunning}, deliver)
 		}
+		if a.options.Ways == nil {
+			a.options.Ways = func(ctx context.Context, deliver func(map[netip.Addr]calc.Way)) error {
+				return pods.Follow(ctx, pods.Options{Log: a.log}, deliver)
+			}
+		}
 	}
 	a.log.Info("starting", "version", o.Version)
 	a.settings = &settings{
@@ -210,7 +223,7 @@ func newLoop(a *agent, dp Dataplane) *loop {
 	l := &loop{
 		log: a.log, metrics: a.metrics, health: a.health, standing: a.standing, endpoints: a.endpoints, reported: a.reported,
 		dataplane: dp, settings: a.settings,
-		updates: make(chan update, maxDrain), interfaces: newMailbox(), questions: make(chan chan<- snapshot),
+		updates: make(chan update, maxDrain), interfaces: newMailbox[addressList](), waysFound: newMailbox[wayList](), located: a.options.Ways == nil, questions: make(chan chan<- snapshot),
 		calc: calc.New(a.host), services: newServices(), program: ruleset.NewProgram(),
 		held: map[v3.Key]v3.Resource{}, warnings: map[string]bool{}, slips: newSlips(), hostPods: make(chan []v3.HostPod),
 		resync: true, retry: backoff{first: firstRetry, last: lastPause},
@@ -220,7 +233,7 @@ func newLoop(a *agent, dp Dataplane) *loop {
 }
 
 // followInterfaces keeps the loop's list up to date until the context ends.
-func (a *agent) followInterfaces(ctx context.Context, into *mailbox) {
+func (a *agent) followInterfaces(ctx context.Context, into *mailbox[addressList]) {
 	if err := a.options.Interfaces(ctx, into.put); ctx.Err() == nil {
 		a.log.Error("interfaces are no longer followed", "error", err)
 		a.health.set(componentInterfaces, condition{detail: fmt.Sprintf("no longer followed: %v", err)})

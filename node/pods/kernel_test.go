@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"margay/calc"
 	"margay/lab"
 )
 
@@ -41,15 +42,15 @@ func newPod(t *testing.T, h *lab.Host, iface, bridge string, addrs ...string) *l
 // A watcher collects what is delivered.
 type watcher struct {
 	*follower
-	told chan map[netip.Addr]Way
-	last map[netip.Addr]Way
+	told chan map[netip.Addr]calc.Way
+	last map[netip.Addr]calc.Way
 }
 
 func watch(t *testing.T, h *lab.Host, deaf bool) *watcher {
 	t.Helper()
-	w := &watcher{told: make(chan map[netip.Addr]Way, 1000)}
+	w := &watcher{told: make(chan map[netip.Addr]calc.Way, 1000)}
 	w.follower = &follower{options: Options{NetNS: h.NetNS(), Log: slog.New(slog.DiscardHandler)}, table: newTable(), deaf: deaf,
-		deliver: func(ways map[netip.Addr]Way) { w.told <- ways }}
+		deliver: func(ways map[netip.Addr]calc.Way) { w.told <- ways }}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.run(ctx) }()

@@ -44,6 +44,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"margay/calc"
 	"margay/node/links"
 )
 
@@ -53,15 +54,9 @@ type Options struct {
 	Log   *slog.Logger
 }
 
-// A Way leads to a workload.
-type Way struct {
-	Interface string // the host's end of the cable
-	Bridge    string // that Interface is a port of; "": none
-}
-
 // Follow delivers the ways to all addresses that are found, once at the start and again after every change, until the
 // context ends; then it returns the context's error. What is delivered must not be changed.
-func Follow(ctx context.Context, o Options, deliver func(map[netip.Addr]Way)) error {
+func Follow(ctx context.Context, o Options, deliver func(map[netip.Addr]calc.Way)) error {
 	f := &follower{options: o, table: newTable(), deliver: deliver}
 	if err := f.canHear(); err != nil {
 		f.deaf = true
@@ -83,12 +78,12 @@ func (f *follower) run(ctx context.Context) error {
 // A follower keeps the table up to date.
 type follower struct {
 	options Options
-	deliver func(map[netip.Addr]Way)
+	deliver func(map[netip.Addr]calc.Way)
 
 	mu     sync.Mutex
 	table  *table
 	listed bool // what is here, completely, at least once
-	told   map[netip.Addr]Way
+	told   map[netip.Addr]calc.Way
 	blind  bool // the log says that other ends cannot be asked
 	deaf   bool // nothing is told of other namespaces
 }

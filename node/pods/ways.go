@@ -9,6 +9,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"margay/calc"
 )
 
 // A table is what the messages of rtnetlink(7) add up to, as far as it may lead to workloads.
@@ -56,14 +58,14 @@ func newTable() *table {
 }
 
 // ways returns the way to each address for which there is exactly one.
-func (t *table) ways() map[netip.Addr]Way {
+func (t *table) ways() map[netip.Addr]calc.Way {
 	carriers := map[netip.Addr][]uint32{}
 	for index, addrs := range t.others {
 		for _, a := range addrs {
 			carriers[a] = append(carriers[a], index)
 		}
 	}
-	ways := map[netip.Addr]Way{}
+	ways := map[netip.Addr]calc.Way{}
 	for _, addrs := range []func(func(netip.Addr)){keysOf(t.routes), keysOf(carriers), keysOf(t.neighbours)} {
 		addrs(func(a netip.Addr) {
 			if _, done := ways[a]; done {
@@ -86,9 +88,9 @@ func keysOf[V any](m map[netip.Addr]V) func(func(netip.Addr)) {
 }
 
 // way is by a cable.
-func (t *table) way(index uint32) Way {
+func (t *table) way(index uint32) calc.Way {
 	l := t.links[index]
-	w := Way{Interface: l.name}
+	w := calc.Way{Interface: l.name}
 	if master := t.links[l.master]; master.kind == "bridge" {
 		w.Bridge = master.name
 	}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"margay/calc"
 )
 
 // The interfaces of the tests by their names, which are their indices, too.
@@ -139,7 +141,7 @@ func TestWays(t *testing.T) {
 }
 
 // text shows ways in the order of the addresses.
-func text(ways map[netip.Addr]Way) string {
+func text(ways map[netip.Addr]calc.Way) string {
 	var list []string
 	for _, a := range slices.SortedFunc(maps.Keys(ways), netip.Addr.Compare) {
 		w := a.String() + " " + ways[a].Interface
