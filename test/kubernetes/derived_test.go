@@ -21,7 +21,7 @@ type mirror struct {
 	inSync   bool
 	revision store.Revision
 	errs     []error
-	lists    int // snapshots and relists can be told by events of many objects only, so batches are counted
+	batches  int
 }
 
 // follow follows a store until the test ends.
@@ -36,7 +36,7 @@ func follow(t testing.TB, s store.Store, kinds ...v3.Kind) *mirror {
 		_ = store.Follow(ctx, s, kinds, func(b store.Batch) error {
 			m.mu.Lock()
 			defer m.mu.Unlock()
-			if m.lists++; b.Err != nil {
+			if m.batches++; b.Err != nil {
 				m.errs = append(m.errs, b.Err)
 				return nil
 			}

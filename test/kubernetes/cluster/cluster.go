@@ -35,6 +35,11 @@ type Config struct {
 	Host string
 	// Args are further arguments of kube-apiserver.
 	Args []string
+	// Start starts the process and Dial connects to it, both where it is to run; nil: here.
+	Start func(*exec.Cmd) error
+	Dial  func(ctx context.Context, network, address string) (net.Conn, error)
+	// Port to listen at; 0: a free one of this host.
+	Port int
 }
 
 // A Cluster is running.
@@ -58,15 +63,17 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	if c.keys, err = newKeys(cfg.Dir, cfg.Host); err != nil {
 		return nil, fmt.Errorf("start cluster: %w", err)
 	}
-	if c.port, err = freePort(cfg.Host); err != nil {
-		return nil, fmt.Errorf("start cluster: %w", err)
+	if c.port = cfg.Port; c.port == 0 {
+		if c.port, err = freePort(cfg.Host); err != nil {
+			return nil, fmt.Errorf("start cluster: %w", err)
+		}
 	}
-	c.store, err = embed.Start(ctx, embed.Config{Dir: filepath.Join(cfg.Dir, "etcd"), Listen: []string{"127.0.0.1:0"}})
+	c.store, err = embed.Start(ctx, embed.Config{Dir: filepath.Join(cfg.Dir, "etcd"), Socket: c.socket(), Listen: []string{}})
 	if err != nil {
 		return nil, fmt.Errorf("start cluster: %w", err)
 	}
 	c.admin = &http.Client{Transport: &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: c.keys.pool, Certificates: []tls.Certificate{c.keys.admin}}, ForceAttemptHTTP2: true,
+		TLSClientConfig: &tls.Config{RootCAs: c.keys.pool, Certificates: []tls.Certificate{c.keys.admin}}, ForceAttemptHTTP2: true, DialContext: cfg.Dial,
 	}}
 	if err := c.StartServer(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
@@ -83,6 +90,9 @@ func freePort(host string) (int, error) {
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
+
+// socket is where etcd is. It listens nowhere else.
+func (c *Cluster) socket() string { return filepath.Join(c.cfg.Dir, "etcd.sock") }
 
 // URL returns where the API server is.
 func (c *Cluster) URL() string {
@@ -115,7 +125,11 @@ func (c *Cluster) StartServer(ctx context.Context) error {
 		// The signal comes when the thread ends that started the process.
 		runtime.LockOSThread()
 		defer close(done)
-		err := cmd.Start()
+		start := c.cfg.Start
+		if start == nil {
+			start = (*exec.Cmd).Start
+		}
+		err := start(cmd)
 		started <- err
 		if err == nil {
 			_ = cmd.Wait()
@@ -131,7 +145,7 @@ func (c *Cluster) StartServer(ctx context.Context) error {
 func (c *Cluster) args() []string {
 	dir := func(name string) string { return filepath.Join(c.cfg.Dir, name) }
 	return append([]string{
-		"--etcd-servers=http://" + c.store.Addrs()[0].String(),
+		"--etcd-servers=unix://" + c.socket(),
 		"--bind-address=" + c.cfg.Host, "--advertise-address=" + c.cfg.Host, "--secure-port=" + strconv.Itoa(c.port),
 		"--tls-cert-file=" + dir("server.crt"), "--tls-private-key-file=" + dir("server.key"), "--client-ca-file=" + dir("ca.crt"),
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file=" + dir("server.key"),
@@ -260,3 +274,6 @@ type StatusError struct {
 func (e *StatusError) Error() string {
 	return fmt.Sprintf("%s %s: %d: %s", e.Method, e.Path, e.Code, strings.TrimSpace(e.Text))
 }
+
+// Transport returns what reaches the API server as administrator.
+func (c *Cluster) Transport() http.RoundTripper { return c.admin.Transport }
