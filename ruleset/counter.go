@@ -15,6 +15,8 @@ type Counter struct {
 	Rule   int      // index in the rule list of the direction
 	// Action is what was done with the packets; Log rules count what they saw, not only what was reported.
 	Action Action
+	// Staged: a staged policy, or the end of a tier that has one, would have done that, see [Pending]. Nothing was done.
+	Staged bool
 	// Note says what it is when none of the reasons does; Reason means nothing then.
 	Note           string
 	Packets, Bytes uint64

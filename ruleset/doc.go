@@ -3,7 +3,7 @@
 // A [Program] is the whole of it as a value: host endpoints and workloads, the policies that apply to them in order, the
 // rules of those policies, and the address sets that the rules name. [Eval] takes a [Packet] on its way through a Program
 // and is the specification: every back end must give the verdict that Eval gives. [Trace] says what was looked at on the
-// way, [NearMiss] what would have had to be otherwise, [Preview] what would be if staged policies were enforced. A
+// way, [NearMiss] what would have had to be otherwise, [Preview] what would be if staged policies were enforced, [Pending] what they would decide about a packet. A
 // [Delta] is the difference between two Programs.
 //
 //	calc --Delta--> dataplane/nft --one transaction--> kernel
@@ -50,5 +50,6 @@
 //
 // Denied is answered instead of dropped if Settings.Reject, at every hook where the kernel can: not in postrouting. The
 // reports of a Log rule begin with [Settings.LogText] and are bounded by Settings.LogRate, per rule. Staged policies decide
-// nothing; a back end may count what their rules match. Sets that only they use need not be programmed otherwise.
+// nothing. What they would decide is counted as [Pending] has it, for all packets of the Normal stage; in the others a back
+// end may leave that out where it has no room. Sets that only they use need not be programmed otherwise.
 package ruleset

@@ -17,6 +17,7 @@ type evaluation struct {
 	packet   Packet
 	original Packet // before destination NAT
 	step     func(Step)
+	pending  func(Counter) // see Pending
 
 	// accepted: a rule of Untracked or PreDNAT allowed the packet, so that the policy of the host endpoint that it is
 	// at is not asked again. Workloads are, and so is Forward egress of the endpoint that it leaves by.
@@ -148,6 +149,8 @@ func (e *evaluation) policy() bool {
 		return e.toHost(in)
 	case out == "":
 		return e.normal(Ingress, in)
+	case e.pending != nil: // all must let it pass; counting is easier in this order, see Pending
+		return e.forward(Ingress, in) && e.forward(Egress, out) && e.workload(Egress, in) && e.workload(Ingress, out)
 	}
 	return e.forward(Ingress, in) && e.workload(Egress, in) && e.workload(Ingress, out) && e.forward(Egress, out)
 }
@@ -231,9 +234,15 @@ func (e *evaluation) walk(w *Walk, profiles []string) bool {
 	return e.deny(NoProfile)
 }
 
+// endless reports whether the end of a tier denies nothing.
+func (e *evaluation) endless() bool { return e.stage == Untracked || e.stage == PreDNAT }
+
 // tiers reports whether a tier decided.
 func (e *evaluation) tiers(tiers []Tier) bool {
-	endless := e.stage == Untracked || e.stage == PreDNAT // the end of a tier denies nothing
+	if e.pending != nil {
+		e.tellPending(tiers)
+	}
+	endless := e.endless()
 	for i := range tiers {
 		tier := &tiers[i]
 		passed, enforced := false, false

@@ -406,11 +406,14 @@ func (v *view) counted() []countedRule {
 			if strings.Contains(c.comment, againRemark) {
 				continue
 			}
-			if r.counts {
+			silent := func(r *viewRule) bool { return at.Staged && r.comment == "" } // of an enforced policy
+			if r.counts && !silent(&r) {
 				out = append(out, countedRule{r, r.subject(at)})
 			}
 			for _, e := range v.maps[r.lookup] {
-				out = append(out, countedRule{e, e.subject(at)})
+				if !silent(&e) {
+					out = append(out, countedRule{e, e.subject(at)})
+				}
 			}
 		}
 		for _, r := range c.rules {
@@ -471,6 +474,8 @@ func readPlace(comment string) (at ruleset.Counter, ok bool) {
 			at.Stage = ruleset.PreDNAT
 		case ruleset.Untracked.String():
 			at.Stage = ruleset.Untracked
+		case stagedRemark:
+			at.Staged = true
 		}
 	}
 	if len(words) == 0 {
@@ -496,7 +501,9 @@ func (r *viewRule) subject(at ruleset.Counter) ruleset.Counter {
 	profile, missing := strings.CutSuffix(r.comment, " is missing")
 	switch {
 	case endOfTier:
-		s.Reason, s.Tier = ruleset.EndOfTier, tier
+		if s.Reason, s.Tier = ruleset.EndOfTier, tier; s.Staged {
+			s.Action = ruleset.Deny // by what it leads to, nothing is seen of that
+		}
 	case missing:
 		s.Reason, s.Policy = ruleset.ProfileMissing, profileID(strings.TrimPrefix(profile, "profile "))
 	default:

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"slices"
 	"strings"
 
 	"margay/ruleset"
@@ -19,6 +20,7 @@ type itemKey struct {
 	tier       string
 	dir        ruleset.Direction
 	beforeDNAT bool
+	preview    bool // as if staged policies were enforced, to count what they decide
 }
 
 // An item is what a policy or profile becomes. Items are kept until something changes that they were made from, and are
@@ -26,25 +28,59 @@ type itemKey struct {
 type item struct {
 	key    itemKey
 	chunks []*chunk
-	absent bool // there is no such policy or profile, or it is staged
+	absent bool // there is no such policy or profile, or it does not count here
+	staged bool // in a preview: of a staged policy
 	stale  bool // not the item of its key any more
 	sets   []ruleset.SetID
 }
 
 // flatten returns what Eval walks in one of its stages after the failsafes: a stage for each tier that decides anything.
 // Lines behind one that matches everything are left out. How the stages become chains is decided elsewhere.
-func (b *builder) flatten(s ruleset.Stage, w *ruleset.Walk, dir ruleset.Direction) []stage {
+func (b *builder) flatten(s ruleset.Stage, w *ruleset.Walk, dir ruleset.Direction) walk {
+	tiers := w.Tiers(dir)
+	return walk{stages: b.tiersOf(s, tiers, false), staged: b.tiersOf(s, tiers[:b.lastStaged(tiers)], true)}
+}
+
+// A walk is the stages that decide, and those that count what staged policies would decide; none, if there are no staged
+// policies.
+type walk struct{ stages, staged []stage }
+
+// followed returns the walk with one more stage that decides behind it.
+func followed(w walk, s stage) walk {
+	w.stages = append(w.stages, s)
+	return w
+}
+
+// tiersOf returns a stage for each tier that decides anything.
+func (b *builder) tiersOf(s ruleset.Stage, tiers []ruleset.Tier, preview bool) []stage {
 	var stages []stage
-	for _, tier := range w.Tiers(dir) {
+	for _, tier := range tiers {
 		if s == ruleset.PreDNAT || s == ruleset.Untracked {
 			tier.EndPass = true
 		}
-		if s, ok := b.tier(tierKey{s, tier.Name, b.beforeDNAT}, &tier, dir); ok {
+		if s, ok := b.tier(tierKey{s, tier.Name, b.beforeDNAT, preview}, &tier); ok {
 			s.chunks = reachable(s.chunks)
 			stages = append(stages, s)
 		}
 	}
 	return stages
+}
+
+// lastStaged returns the place behind the last tier with a staged policy that would decide something.
+func (b *builder) lastStaged(tiers []ruleset.Tier) int {
+	for i, tier := range slices.Backward(tiers) {
+		if slices.ContainsFunc(tier.Policies, b.decidesStaged) {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// decidesStaged reports whether a policy is staged and would not only take another one away. The unit is made again when that
+// changes: it uses the items of all policies of its tiers.
+func (b *builder) decidesStaged(id ruleset.PolicyID) bool {
+	policy := b.program.Policies[id]
+	return policy != nil && policy.Staged && !policy.Deletes && !policy.Superseded
 }
 
 // A tierState is the items of a tier. Policies of an endpoint are never changed in place, so that a list at the same place
@@ -58,10 +94,11 @@ type tierKey struct {
 	stage      ruleset.Stage
 	name       string
 	beforeDNAT bool
+	preview    bool
 }
 
 // tier reports ok false when no policy of the tier is enforced: then it decides nothing.
-func (b *builder) tier(key tierKey, tier *ruleset.Tier, dir ruleset.Direction) (s stage, ok bool) {
+func (b *builder) tier(key tierKey, tier *ruleset.Tier) (s stage, ok bool) {
 	s.name = []string{"tier", tier.Name}
 	was := b.unit.tiers[key]
 	if len(was.policies) != len(tier.Policies) || len(was.policies) > 0 && &was.policies[0] != &tier.Policies[0] {
@@ -71,7 +108,7 @@ func (b *builder) tier(key tierKey, tier *ruleset.Tier, dir ruleset.Direction) (
 	for i, id := range tier.Policies {
 		it := was.items[i]
 		if it == nil || it.stale {
-			it = b.item(itemKey{id, tier.Name, dir, b.beforeDNAT})
+			it = b.item(itemKey{id, tier.Name, b.home.dir, key.beforeDNAT, key.preview})
 			was.items[i] = it
 		}
 		b.used = append(b.used, it)
@@ -85,7 +122,11 @@ func (b *builder) tier(key tierKey, tier *ruleset.Tier, dir ruleset.Direction) (
 	if tier.EndPass {
 		end = next
 	}
-	s.chunks = append(s.chunks, b.end(tierRemark(tier.Name), end))
+	comment := tierRemark(tier.Name)
+	if key.preview && (tier.EndPass || b.lastStaged([]ruleset.Tier{*tier}) == 0) {
+		comment = ""
+	}
+	s.chunks = append(s.chunks, b.end(comment, end))
 	return s, ok
 }
 
@@ -93,7 +134,7 @@ func (b *builder) tier(key tierKey, tier *ruleset.Tier, dir ruleset.Direction) (
 func (b *builder) profiles(names []string, dir ruleset.Direction) stage {
 	s := stage{name: []string{"profiles"}}
 	for _, name := range names {
-		it := b.item(itemKey{profileID(name), "", dir, b.beforeDNAT})
+		it := b.item(itemKey{owner: profileID(name), dir: dir, beforeDNAT: b.beforeDNAT})
 		b.used = append(b.used, it)
 		if it.absent {
 			s.chunks = append(s.chunks, b.end("profile "+name+" is missing", deny))
@@ -153,7 +194,12 @@ func (b *builder) makeItem(key itemKey) *item {
 		}
 	} else {
 		policy := b.program.Policies[key.owner]
-		if it.absent = policy == nil || policy.Staged; !it.absent {
+		it.absent = policy == nil || policy.Staged
+		if key.preview {
+			it.absent = policy == nil || policy.Superseded || policy.Deletes
+			it.staged = policy != nil && policy.Staged
+		}
+		if !it.absent {
 			rules = policy.Rules(key.dir)
 		}
 	}
@@ -179,6 +225,10 @@ func (m *lineMaker) find(id ruleset.SetID) *memberSet {
 }
 
 func (m *lineMaker) add(r *ruleset.Rule, index int) {
+	if m.item.key.preview {
+		m.addPreview(r, index)
+		return
+	}
 	owner := m.item.key.owner
 	o, prefix := deny, ""
 	switch r.Action {
@@ -200,6 +250,32 @@ func (m *lineMaker) add(r *ruleset.Rule, index int) {
 			continue
 		}
 		l.comment, l.prefix, l.serial = comment, prefix, m.nextSerial()
+		m.lines = append(m.lines, l)
+	}
+}
+
+// addPreview adds the lines of a rule that count. What an enforced policy decides only ends the walk, whatever it is. Rules of
+// staged policies have an outcome of their own and, like those that pass, are laid out one by one, in order: no line
+// overtakes another one that would count the packet.
+func (m *lineMaker) addPreview(r *ruleset.Rule, index int) {
+	o, comment := deny, ""
+	switch {
+	case r.Action == ruleset.Log:
+		return
+	case r.Action == ruleset.Pass:
+		o = next
+	case m.item.staged:
+		o = accept
+	}
+	if m.item.staged {
+		comment = remark(ruleRemark(m.item.key.owner, index, r.Action))
+	}
+	for _, v := range variants(m, r, m.to()) {
+		l := newLine(v, o, m.peer(), m.limits.services)
+		if o != deny {
+			l = &line{alternatives: []variant{v}, inner: []variant{v}, guard: v, outcome: o}
+		}
+		l.comment, l.serial = comment, m.nextSerial()
 		m.lines = append(m.lines, l)
 	}
 }

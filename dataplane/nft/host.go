@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -117,6 +118,7 @@ func (p *part) chain(path ...string) string { return endpointChain(p.id, p.dir, 
 type place struct {
 	path  []string // appended to the endpoint's chain name
 	about string   // what chains say of it: see readPlace
+	roomy bool     // few chains lead there
 }
 
 func (p *part) at(s ruleset.Stage, path ...string) place {
@@ -124,12 +126,39 @@ func (p *part) at(s ruleset.Stage, path ...string) place {
 	if s != ruleset.Normal {
 		about += " " + s.String()
 	}
-	return place{path, about}
+	return place{path, about, false}
 }
 
-// add adds the chain in which a list of stages begins: head are its first rules, exits those of the last stage.
-func (p *part) add(at place, head []*Rule, stages []stage, x exits) {
-	p.addChain(p.chain(at.path...), at.about, append(head, p.stages(at, stages, x)...)...)
+// add adds the chain in which a walk begins: head are its first rules, exits those of the last stage. Where the walk counts for
+// staged policies, that is done first.
+func (p *part) add(at place, head []*Rule, w walk, x exits) {
+	rules := p.stages(at, w.stages, x)
+	if len(w.staged) > 0 && !strings.Contains(at.about, againRemark) {
+		rules = p.staged(at, w.staged, rules)
+	}
+	p.addChain(p.chain(at.path...), at.about, append(head, rules...)...)
+}
+
+// staged adds the stages that count for staged policies and returns the rules that lead there, and on to the rules that decide
+// whatever is counted.
+//
+// In the normal stage of a host endpoint every end of the stages leads to a chain with those rules, so that the stages are cut
+// as others are. Elsewhere that would be more chains in a row than the kernel follows, so every end returns, and the stages
+// are plain lists.
+func (p *part) staged(at place, stages []stage, rules []*Rule) []*Rule {
+	counting := place{append(slices.Clone(at.path), stagedRemark), at.about + " " + stagedRemark, at.roomy}
+	if at.roomy {
+		enforced := p.chain(append(slices.Clone(at.path), "enforced")...)
+		p.addChain(enforced, at.about, rules...)
+		on := goTo(enforced)
+		return p.stages(counting, stages, exits{on, on, on})
+	}
+	back := exit{verdict: unix.NFT_RETURN}
+	x := exits{back, back, back}
+	for _, s := range slices.Backward(stages) {
+		x[next] = goTo(p.stage(counting, s, x))
+	}
+	return append([]*Rule{always().jump(x[next].chain)}, rules...)
 }
 
 func (p *part) checkValid() []*Rule {
@@ -144,14 +173,32 @@ func (p *part) normal(ep *ruleset.Endpoint, denied exit, path ...string) {
 	accepted := exit{verdict: nfAccept}
 	head := append(p.checkValid(), p.failsafes(p.dir, p.to(), accepted)...)
 	head = slices.Concat(head, discoveries(accepted), p.hostTunnels())
-	stages := append(p.flatten(ruleset.Normal, &ep.Normal, p.dir), p.profiles(ep.Profiles, p.dir))
-	p.add(p.at(ruleset.Normal, path...), head, stages, exits{deny: denied, accept: accepted})
+	stages := followed(p.flatten(ruleset.Normal, &ep.Normal, p.dir), p.profiles(ep.Profiles, p.dir))
+	at := p.at(ruleset.Normal, path...)
+	at.roomy = true
+	p.add(at, head, stages, exits{deny: denied, accept: accepted})
+}
+
+// maxStagedDepth bounds how many chains may lead to each other where staged policies are counted: the kernel follows 16.
+const maxStagedDepth = 14
+
+// bounded returns a walk of a stage other than Normal with its staged policies, if there is room for them: such stages lead to
+// each other, and their tiers do.
+func (p *part) bounded(ep *ruleset.Endpoint, w walk) walk {
+	depth := 2 + len(w.staged)
+	for _, other := range []ruleset.Stage{ruleset.Forward, ruleset.PreDNAT, ruleset.Untracked} {
+		depth += 1 + len(ep.Walk(other).Tiers(p.dir))
+	}
+	if depth > maxStagedDepth {
+		w.staged = nil
+	}
+	return w
 }
 
 // forward adds the chains of the Forward stage. They return when they let a packet pass.
 func (p *part) forward(ep *ruleset.Endpoint) {
 	back := exit{verdict: unix.NFT_RETURN}
-	p.add(p.at(ruleset.Forward, "forward"), p.checkValid(), p.flatten(ruleset.Forward, &ep.Forward, p.dir),
+	p.add(p.at(ruleset.Forward, "forward"), p.checkValid(), p.bounded(ep, p.flatten(ruleset.Forward, &ep.Forward, p.dir)),
 		exits{deny: p.denial(), accept: back, next: back})
 }
 
@@ -160,7 +207,7 @@ func (p *part) forward(ep *ruleset.Endpoint) {
 func (p *part) raw(ep *ruleset.Endpoint, path ...string) {
 	back := exit{verdict: unix.NFT_RETURN}
 	p.add(p.at(ruleset.Untracked, append([]string{"raw"}, path...)...), p.untrackedFailsafes(back),
-		p.flatten(ruleset.Untracked, &ep.Untracked, p.dir), exits{accept: goTo(untrackChain), next: back})
+		p.bounded(ep, p.flatten(ruleset.Untracked, &ep.Untracked, p.dir)), exits{accept: goTo(untrackChain), next: back})
 }
 
 // untrackedFailsafes returns the rules that keep failsafe ports, their replies and neighbour discovery out of the Untracked
@@ -223,7 +270,7 @@ func (p *part) preDNAT(ep *ruleset.Endpoint, path []string, x exits) {
 	x[deny] = p.denial()
 	head := append(p.checkValid(), p.failsafes(p.dir, p.to(), x[next])...)
 	head = append(head, discoveries(x[next])...)
-	p.add(p.at(ruleset.PreDNAT, path...), head, p.flatten(ruleset.PreDNAT, &ep.PreDNAT, p.dir), x)
+	p.add(p.at(ruleset.PreDNAT, path...), head, p.bounded(ep, p.flatten(ruleset.PreDNAT, &ep.PreDNAT, p.dir)), x)
 }
 
 // untracked adds the chains of the Untracked stage in one place after connection tracking. That the stage allowed a packet

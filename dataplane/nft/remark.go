@@ -25,6 +25,9 @@ const noProfileRemark = "no profile allows"
 // againRemark is in the comments of chains in which packets meet a stage a second time, which does not count.
 const againRemark = "untracked again"
 
+// stagedRemark is in the comments of chains that count for staged policies, and decide nothing.
+const stagedRemark = "staged"
+
 // profileID is how a profile is named where policies are.
 func profileID(name string) ruleset.PolicyID { return ruleset.PolicyID{Kind: "Profile", Name: name} }
 

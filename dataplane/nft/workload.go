@@ -126,6 +126,10 @@ func (u *builder) workloadPolicies(o owners) []*Rule {
 	return append(rules, jumpRule("goto", arrivesChain))
 }
 
+// maxWorkloadStaged bounds how many tiers are counted for staged policies of workloads: ten chains lead there when one workload
+// sends to another, and the kernel follows 16.
+const maxWorkloadStaged = 4
+
 // guest adds the chains of a workload in one direction, those of its interface included.
 func (u *builder) guest(w *ruleset.Workload, dir ruleset.Direction) {
 	p := &part{builder: u, id: w.ID, dir: dir}
@@ -135,7 +139,10 @@ func (u *builder) guest(w *ruleset.Workload, dir ruleset.Direction) {
 		p.addChain(ident("source", w.Interface), "interface "+w.Interface, u.ownSource(w)...)
 	}
 	p.addChain(ident(kind, w.Interface), "interface "+w.Interface, jumpRule("goto", p.chain()))
-	stages := append(p.flatten(ruleset.Normal, &w.Normal, dir), p.profiles(w.Profiles, dir))
+	stages := followed(p.flatten(ruleset.Normal, &w.Normal, dir), p.profiles(w.Profiles, dir))
+	if len(stages.staged) > maxWorkloadStaged {
+		stages.staged = nil
+	}
 	p.add(p.at(ruleset.Normal), head, stages, exits{deny: p.denial(), accept: allowed})
 }
 
