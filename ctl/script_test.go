@@ -43,7 +43,12 @@ func run(name string) int {
 			if cfg.Type == TypeKubernetes {
 				return nil, fmt.Errorf("no Kubernetes here: %s", cfg)
 			}
-			return etcd.Open(ctx, etcd.Config{Endpoints: cfg.Endpoints, Username: cfg.Username, Password: cfg.Password})
+			tls, err := etcd.TLSConfig(etcd.TLSFiles{CAFile: cfg.CAFile, CertFile: cfg.CertFile, KeyFile: cfg.KeyFile,
+				CA: []byte(cfg.CA), Cert: []byte(cfg.Cert), Key: []byte(cfg.Key)})
+			if err != nil {
+				return nil, err
+			}
+			return etcd.Open(ctx, etcd.Config{Endpoints: cfg.Endpoints, Username: cfg.Username, Password: cfg.Password, TLS: tls})
 		},
 		ConfigFile: os.Getenv("CONFIG"), Socket: os.Getenv("SOCKET"), AgentSocket: os.Getenv("AGENT"),
 		Settings: nodeSettings,
@@ -55,40 +60,51 @@ func run(name string) int {
 
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
-		RequireExplicitExec: true,
-		Setup:               setUp,
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"put":    put,
-			"report": reportStatus,
-			"agent":  runAgent,
-			"stored": stored,
-			"codes":  exitCode,
-			"second": secondStore,
-			"bundle": inBundle,
-			"expand": expand,
-		},
+		Dir: "testdata/script", RequireExplicitExec: true, Setup: setUp, Cmds: scriptCommands(),
 	})
+}
+
+func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
+	return map[string]func(*testscript.TestScript, bool, []string){
+		"put":    put,
+		"report": reportStatus,
+		"agent":  runAgent,
+		"stored": stored,
+		"codes":  exitCode,
+		"second": secondStore,
+		"bundle": inBundle,
+		"expand": expand,
+	}
 }
 
 type serverKey struct{}
 
+// A backend is a script's datastore, as anybody but the CLI reaches it.
+type backend struct {
+	store  store.Store
+	client func() (*clientv3.Client, error)
+}
+
 // startStore starts a store in a directory.
-func startStore(dir, name string, atEnd func(func())) (*embed.Server, string, error) {
+func startStore(dir, name string, atEnd func(func())) (*backend, string, error) {
 	socket := filepath.Join(dir, name+".sock")
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	server, err := embed.Start(ctx, embed.Config{Dir: filepath.Join(dir, name), Socket: socket, Listen: []string{}})
-	if err == nil {
-		atEnd(func() { _ = server.Close() })
+	if err != nil {
+		return nil, "", err
 	}
-	return server, socket, err
+	atEnd(func() { _ = server.Close() })
+	return &backend{server.Store(), func() (*clientv3.Client, error) {
+		return clientv3.New(clientv3.Config{Endpoints: []string{"unix://" + socket}, DialTimeout: 5 * time.Second})
+	}}, socket, nil
 }
 
 // secondStore makes $SOCKET that of another, empty store.
 func secondStore(ts *testscript.TestScript, _ bool, _ []string) {
-	_, socket, err := startStore(ts.Getenv("WORK"), "second", ts.Defer)
+	second, socket, err := startStore(ts.Getenv("WORK"), "second", ts.Defer)
 	ts.Check(err)
+	*ts.Value(serverKey{}).(*backend) = *second
 	ts.Setenv("SOCKET", socket)
 }
 
@@ -109,7 +125,7 @@ func setUp(env *testscript.Env) error {
 
 // put writes a file's content under a key of etcd, as anybody may: put KEY FILE.
 func put(ts *testscript.TestScript, _ bool, args []string) {
-	client, err := clientv3.New(clientv3.Config{Endpoints: []string{"unix://" + ts.Getenv("SOCKET")}, DialTimeout: 5 * time.Second})
+	client, err := ts.Value(serverKey{}).(*backend).client()
 	ts.Check(err)
 	defer func() { _ = client.Close() }()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -122,7 +138,7 @@ func put(ts *testscript.TestScript, _ bool, args []string) {
 func reportStatus(ts *testscript.TestScript, _ bool, args []string) {
 	var status store.NodeStatus
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &status))
-	s := ts.Value(serverKey{}).(*embed.Server).Store()
+	s := ts.Value(serverKey{}).(*backend).store
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if status.Enforced == "LATEST" {
@@ -145,7 +161,7 @@ func runAgent(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	delay, err := time.ParseDuration(args[1])
 	ts.Check(err)
-	s := ts.Value(serverKey{}).(*embed.Server).Store()
+	s := ts.Value(serverKey{}).(*backend).store
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	stop := func() { cancel(); <-done }
@@ -168,7 +184,7 @@ func runAgent(ts *testscript.TestScript, _ bool, args []string) {
 
 // stored writes what is stored under a key of etcd to a file: stored KEY FILE. There is nothing if nothing is stored.
 func stored(ts *testscript.TestScript, _ bool, args []string) {
-	client, err := clientv3.New(clientv3.Config{Endpoints: []string{"unix://" + ts.Getenv("SOCKET")}, DialTimeout: 5 * time.Second})
+	client, err := ts.Value(serverKey{}).(*backend).client()
 	ts.Check(err)
 	defer func() { _ = client.Close() }()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
