@@ -24,7 +24,7 @@ func NewShowCommand(read func(context.Context) ([]ruleset.Counter, error)) *cobr
 		Long: "Print by endpoint and direction what is asked about a packet, in this order, and how many packets each rule\n" +
 			"decided. It is read from the kernel; the agent need not run. Counted are packets that policy was asked about: of a\n" +
 			"flow that is allowed the first ones only, for the rest of it belongs to a known flow. Counters begin at 0 when the\n" +
-			"agent puts a rule into the kernel. It needs root.",
+			"agent puts a rule into the kernel. What staged policies would decide is in tables of its own. It needs root.",
 		Example: "  margay node show\n  margay node show -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -49,13 +49,14 @@ type shownCounter struct {
 	Rule      *int   `json:"rule,omitempty"`
 	Reason    string `json:"reason"` // policy rule, end of tier, failsafe ...
 	Action    string `json:"action"`
+	Staged    bool   `json:"staged,omitempty"` // would have been, nothing was done
 	Packets   uint64 `json:"packets"`
 	Bytes     uint64 `json:"bytes"`
 }
 
 func shown(c *ruleset.Counter) shownCounter {
 	s := shownCounter{Direction: c.Direction.String(), Stage: c.Stage.String(), Tier: c.Tier, Reason: c.Reason.String(),
-		Action: c.Action.String(), Packets: c.Packets, Bytes: c.Bytes}
+		Action: c.Action.String(), Staged: c.Staged, Packets: c.Packets, Bytes: c.Bytes}
 	if c.Endpoint != (ruleset.EndpointID{}) {
 		s.Endpoint = c.Endpoint.String()
 	}
@@ -108,12 +109,19 @@ func showText(w io.Writer, list []shownCounter) error {
 		if s.Endpoint == "" {
 			title += ", of no single endpoint"
 		}
+		if s.Staged {
+			title += ", if staged policies were enforced"
+		}
 		if title != last {
 			if last != "" {
 				fmt.Fprintln(tw)
 			}
 			fmt.Fprintf(tw, "%s\n", title)
-			fmt.Fprintln(tw, "TIER\tPOLICY\tRULE\tACTION\tPACKETS\tBYTES")
+			action := "ACTION"
+			if s.Staged {
+				action = "WOULD BE"
+			}
+			fmt.Fprintf(tw, "TIER\tPOLICY\tRULE\t%s\tPACKETS\tBYTES\n", action)
 			last = title
 		}
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%d\n", orDash(s.Tier), s.what(), s.ruleText(), s.Action, s.Packets, s.Bytes)

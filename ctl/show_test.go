@@ -16,6 +16,8 @@ func TestShow(t *testing.T) {
 		{Endpoint: h, Reason: ruleset.FailsafePort, Action: ruleset.Allow, Packets: 12, Bytes: 720},
 		{Endpoint: h, Reason: ruleset.PolicyRule, Tier: "default", Policy: policy, Action: ruleset.Deny, Packets: 4, Bytes: 240},
 		{Endpoint: h, Reason: ruleset.EndOfTier, Tier: "default", Action: ruleset.Deny},
+		{Endpoint: h, Reason: ruleset.PolicyRule, Tier: "default", Policy: ruleset.PolicyID{Kind: "StagedNetworkPolicy", Namespace: "ns", Name: "p"}, Action: ruleset.Allow, Staged: true, Packets: 3, Bytes: 180},
+		{Endpoint: h, Reason: ruleset.EndOfTier, Tier: "default", Action: ruleset.Deny, Staged: true, Packets: 1, Bytes: 60},
 		{Endpoint: h, Direction: ruleset.Egress, Reason: ruleset.ProfileRule, Policy: ruleset.PolicyID{Kind: "Profile", Name: "x"}, Rule: 2, Action: ruleset.Allow},
 		{Endpoint: h, Direction: ruleset.Egress, Reason: ruleset.ProfileMissing, Policy: ruleset.PolicyID{Kind: "Profile", Name: "y"}, Action: ruleset.Deny},
 		{Stage: ruleset.Forward, Note: "something new", Action: ruleset.Deny},
@@ -60,6 +62,11 @@ TIER      POLICY                RULE   ACTION   PACKETS   BYTES
 -         (failsafe)            -      Allow    12        720
 default   NetworkPolicy(ns/p)   0      Deny     4         240
 default   (end of tier)         -      Deny     0         0
+
+ingress of HostEndpoint(h), if staged policies were enforced
+TIER      POLICY                      RULE   WOULD BE   PACKETS   BYTES
+default   StagedNetworkPolicy(ns/p)   0      Allow      3         180
+default   (end of tier)               -      Deny       1         60
 
 egress of HostEndpoint(h)
 TIER   POLICY                          RULE   ACTION   PACKETS   BYTES

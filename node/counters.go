@@ -31,8 +31,14 @@ type counterCollector struct {
 	mu      sync.Mutex
 	next    time.Time     // no reading begins before
 	running chan struct{} // closed at the end of the reading under way; nil: there is none
-	policy  map[policyLabels]total
-	other   map[otherLabels]total
+	decided counted
+	staged  counted // what staged policies would have decided
+}
+
+// counted are the sums that scrapes show.
+type counted struct {
+	policy map[policyLabels]total
+	other  map[otherLabels]total
 }
 
 // policyLabels are the labels of what rules of policies and profiles counted, otherLabels of the rest.
@@ -54,15 +60,19 @@ func (m *metrics) watchCounters(read func(context.Context) ([]ruleset.Counter, e
 // Describe implements prometheus.Collector: which metrics there are depends on what is enforced, so it describes none.
 func (c *counterCollector) Describe(chan<- *prometheus.Desc) {}
 
-// The metrics of counterCollector.
-func counterDescs() (policyPackets, policyBytes, otherPackets, otherBytes *prometheus.Desc) {
+// counterDescs are the metrics of a counted.
+type counterDescs struct{ policyPackets, policyBytes, otherPackets, otherBytes *prometheus.Desc }
+
+func newCounterDescs(prefix, policyHelp, otherHelp string) counterDescs {
 	policy := []string{"kind", "namespace", "name", "tier", "stage", "direction", "action"}
 	other := []string{"cause", "tier", "stage", "direction", "action"}
 	const what = " that policy was asked about (of an allowed flow the first ones) and that "
-	return prometheus.NewDesc("margay_policy_packets_total", "Packets"+what+"a rule of this policy or profile matched.", policy, nil),
-		prometheus.NewDesc("margay_policy_bytes_total", "Bytes of packets"+what+"a rule of this policy or profile matched.", policy, nil),
-		prometheus.NewDesc("margay_default_packets_total", "Packets"+what+"no rule decided, but this cause.", other, nil),
-		prometheus.NewDesc("margay_default_bytes_total", "Bytes of packets"+what+"no rule decided, but this cause.", other, nil)
+	return counterDescs{
+		prometheus.NewDesc(prefix+"policy_packets_total", "Packets"+what+policyHelp, policy, nil),
+		prometheus.NewDesc(prefix+"policy_bytes_total", "Bytes of packets"+what+policyHelp, policy, nil),
+		prometheus.NewDesc(prefix+"default_packets_total", "Packets"+what+otherHelp, other, nil),
+		prometheus.NewDesc(prefix+"default_bytes_total", "Bytes of packets"+what+otherHelp, other, nil),
+	}
 }
 
 // Collect implements prometheus.Collector.
@@ -70,19 +80,24 @@ func (c *counterCollector) Collect(out chan<- prometheus.Metric) {
 	c.await(c.refresh())
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	policyPackets, policyBytes, otherPackets, otherBytes := counterDescs()
+	c.decided.collect(out, newCounterDescs("margay_", "a rule of this policy or profile matched.", "no rule decided, but this cause."))
+	c.staged.collect(out, newCounterDescs("margay_staged_", "a rule of this staged policy would have decided, if all staged policies were enforced.",
+		"this cause would have decided, if all staged policies were enforced."))
+}
+
+func (n *counted) collect(out chan<- prometheus.Metric, descs counterDescs) {
 	send := func(desc *prometheus.Desc, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, value, labels...)
 	}
-	for l, t := range c.policy {
+	for l, t := range n.policy {
 		labels := []string{l.kind, l.namespace, l.name, l.tier, l.stage, l.direction, l.action}
-		send(policyPackets, t.packets, labels...)
-		send(policyBytes, t.bytes, labels...)
+		send(descs.policyPackets, t.packets, labels...)
+		send(descs.policyBytes, t.bytes, labels...)
 	}
-	for l, t := range c.other {
+	for l, t := range n.other {
 		labels := []string{l.cause, l.tier, l.stage, l.direction, l.action}
-		send(otherPackets, t.packets, labels...)
-		send(otherBytes, t.bytes, labels...)
+		send(descs.otherPackets, t.packets, labels...)
+		send(descs.otherBytes, t.bytes, labels...)
 	}
 }
 
@@ -119,9 +134,13 @@ func (c *counterCollector) reading(done chan struct{}) {
 	if err != nil {
 		c.errors.Inc()
 	} else {
-		c.policy, c.other = map[policyLabels]total{}, map[otherLabels]total{}
+		c.decided, c.staged = newCounted(), newCounted()
 		for i := range counters {
-			c.add(&counters[i])
+			if counters[i].Staged {
+				c.staged.add(&counters[i])
+			} else {
+				c.decided.add(&counters[i])
+			}
 		}
 	}
 	c.next = begin.Add(max(countersAge, countersShare*c.now().Sub(begin)))
@@ -129,7 +148,11 @@ func (c *counterCollector) reading(done chan struct{}) {
 	close(done)
 }
 
-func (c *counterCollector) add(n *ruleset.Counter) {
+func newCounted() counted {
+	return counted{map[policyLabels]total{}, map[otherLabels]total{}}
+}
+
+func (c *counted) add(n *ruleset.Counter) {
 	plus := func(t total) total { return total{t.packets + float64(n.Packets), t.bytes + float64(n.Bytes)} }
 	stage, direction, action := n.Stage.String(), n.Direction.String(), n.Action.String()
 	if n.Note == "" && (n.Reason == ruleset.PolicyRule || n.Reason == ruleset.ProfileRule) {

@@ -24,6 +24,9 @@ func TestPolicyCounters(t *testing.T) {
 		{Endpoint: one, Reason: ruleset.PolicyRule, Tier: "default", Policy: policy, Rule: 1, Action: ruleset.Allow, Packets: 2, Bytes: 20},
 		{Endpoint: two, Reason: ruleset.PolicyRule, Tier: "default", Policy: policy, Rule: 2, Action: ruleset.Deny, Packets: 4, Bytes: 40},
 		{Endpoint: one, Reason: ruleset.EndOfTier, Tier: "default", Action: ruleset.Deny, Packets: 8, Bytes: 80},
+		{Endpoint: one, Reason: ruleset.PolicyRule, Tier: "default", Policy: policy, Action: ruleset.Deny, Staged: true, Packets: 16, Bytes: 160},
+		{Endpoint: two, Reason: ruleset.PolicyRule, Tier: "default", Policy: policy, Action: ruleset.Deny, Staged: true, Packets: 32, Bytes: 320},
+		{Endpoint: one, Reason: ruleset.EndOfTier, Tier: "default", Action: ruleset.Deny, Staged: true, Packets: 64, Bytes: 640},
 		{Endpoint: one, Note: "something", Direction: ruleset.Egress, Stage: ruleset.Forward, Action: ruleset.Deny},
 	}
 	readings, now := 0, time.Unix(1000, 0)
@@ -45,6 +48,10 @@ func TestPolicyCounters(t *testing.T) {
 			`margay_policy_packets_total{action="Allow",direction="ingress",kind="NetworkPolicy",name="p",namespace="ns",stage="normal",tier="default"} 3`,
 			`margay_policy_packets_total{action="Deny",direction="ingress",kind="NetworkPolicy",name="p",namespace="ns",stage="normal",tier="default"} 4`,
 			`margay_policy_bytes_total{action="Allow",direction="ingress",kind="NetworkPolicy",name="p",namespace="ns",stage="normal",tier="default"} 30`,
+			`margay_staged_policy_packets_total{action="Deny",direction="ingress",kind="NetworkPolicy",name="p",namespace="ns",stage="normal",tier="default"} 48`,
+			`margay_staged_policy_bytes_total{action="Deny",direction="ingress",kind="NetworkPolicy",name="p",namespace="ns",stage="normal",tier="default"} 480`,
+			`margay_staged_default_packets_total{action="Deny",cause="end of tier",direction="ingress",stage="normal",tier="default"} 64`,
+			`margay_staged_default_bytes_total{action="Deny",cause="end of tier",direction="ingress",stage="normal",tier="default"} 640`,
 			also,
 		} {
 			if !strings.Contains(answer.Body.String(), want+"\n") {

@@ -199,7 +199,7 @@ func (s *settings) tellAbout(p, others *params.Params) {
 func withoutEffect() map[string]string {
 	const tunnel = "this agent makes no tunnel; those that others make pass the policy of host endpoints"
 	return map[string]string{
-		"Ipv6Support": "this agent does not use it", // it would ask for less than is enforced
+		"Ipv6Support":   "this agent does not use it", // it would ask for less than is enforced
 		"IpInIpEnabled": tunnel, "VXLANEnabled": tunnel, "WireguardEnabled": tunnel, "WireguardEnabledV6": tunnel,
 	}
 }

@@ -124,7 +124,7 @@ func (s *sums) list() []ruleset.Counter {
 	out := slices.Clone(s.all)
 	slices.SortStableFunc(out, func(a, b ruleset.Counter) int {
 		return cmp.Or(ruleset.PolicyID(a.Endpoint).Compare(ruleset.PolicyID(b.Endpoint)), cmp.Compare(a.Direction, b.Direction),
-			cmp.Compare(b.Stage, a.Stage))
+			cmp.Compare(b.Stage, a.Stage), oneIf(a.Staged)-oneIf(b.Staged))
 	})
 	return out
 }
