@@ -126,7 +126,7 @@ func (r *report) write(w io.Writer, now time.Time) error {
 		_, err := fmt.Fprintln(w, "No node reports to this datastore, and no resource names one.")
 		return err
 	}
-	fmt.Fprintf(w, "Last change in the datastore: revision %s\n\n", r.Revision)
+	fmt.Fprintf(w, "Last change in the datastore: revision %s\n\n", r.Revision.Short())
 	tw := tabwriter.NewWriter(w, 5, 1, 3, ' ', 0)
 	fmt.Fprintln(tw, "NODE\tREADY\tIN FORCE\tREVISION\tFAULTS\tREPORTED\tDETAIL")
 	for _, n := range r.Nodes {
@@ -134,7 +134,7 @@ func (r *report) write(w io.Writer, now time.Time) error {
 			fmt.Fprintf(tw, "%s\t-\t-\t-\t-\tnever\t%s\n", n.Node, "its agent does not run or cannot reach the datastore")
 			continue
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", n.Node, yes(n.Ready), yes(n.Current), orDash(string(n.Enforced)),
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", n.Node, yes(n.Ready), yes(n.Current), orDash(n.Enforced.Short()),
 			len(n.Faults), age(n.Time, now), n.Detail)
 	}
 	if err := tw.Flush(); err != nil {

@@ -164,7 +164,7 @@ func (p *progress) late(after time.Duration) error {
 		behind = append(behind, a.describe())
 	}
 	return fmt.Errorf("written, but not in force everywhere after %v: revision %s is not enforced on %d of %d nodes: %s",
-		after, p.goal, len(all), len(p.nodes), some(behind))
+		after, p.goal.Short(), len(all), len(p.nodes), some(behind))
 }
 
 // describe says how far a node is.
@@ -173,9 +173,9 @@ func (a *arrival) describe() string {
 	case a.silent:
 		return a.node + " (does not report)"
 	case !a.status.Ready:
-		return fmt.Sprintf("%s (at %s, not ready: %s)", a.node, orDash(string(a.status.Enforced)), a.status.Detail)
+		return fmt.Sprintf("%s (at %s, not ready: %s)", a.node, orDash(a.status.Enforced.Short()), a.status.Detail)
 	}
-	text := "at " + orDash(string(a.status.Enforced))
+	text := "at " + orDash(a.status.Enforced.Short())
 	if a.status.Detail != "" {
 		text += ", " + a.status.Detail
 	}

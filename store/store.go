@@ -7,12 +7,27 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	v3 "margay/api/v3"
 )
 
 // A Revision names a state of the store. It is opaque: only equality and "" (none) mean anything to callers.
 type Revision string
+
+// Short returns a revision for people. Where it holds a number for each of several parts of a store that is the highest.
+func (r Revision) Short() string {
+	highest, parts := uint64(0), strings.FieldsFunc(string(r), func(c rune) bool { return c == ';' || c == '=' })
+	if len(parts) < 2 {
+		return string(r)
+	}
+	for _, part := range parts {
+		n, _ := strconv.ParseUint(part, 10, 64) // a name is no number
+		highest = max(highest, n)
+	}
+	return strconv.FormatUint(highest, 10)
+}
 
 // The sentinel errors. Implementations wrap them in an [*Error] that names the object; ErrNotSupported in an
 // [*UnsupportedError].
