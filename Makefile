@@ -7,10 +7,13 @@ export CGO_ENABLED = 0
 
 FUZZ_TIME ?= 10m
 
-.PHONY: build demo test bench lint fuzz-kernel mutants
+.PHONY: build image demo test bench lint fuzz-kernel mutants
 
 build:                  ## one static binary: bin/margay
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/margay ./cmd/margay
+
+image: build            ## container image from scratch, without a container engine: bin/margay-image.tar
+	$(GO) run ./install/image -binary bin/margay -name margay:$(VERSION) -o bin/margay-image.tar
 
 demo: build             ## the guide, for real, on hosts made of network namespaces
 	bin/margay demo
