@@ -116,7 +116,7 @@ func installReal(t testing.TB, c *cluster.Cluster) {
 			continue
 		}
 		eventually(t, "the API server serves "+info.Plural, func() bool {
-			return try(c, http.MethodGet, "/apis/projectcalico.org/v3/"+info.Plural, nil) == nil
+			return ask(c, http.MethodGet, "/apis/projectcalico.org/v3/"+info.Plural, nil) == nil
 		})
 	}
 }

@@ -32,7 +32,7 @@ func makePod(c *cluster.Cluster, p podSpec) error {
 	spec := object{"nodeName": p.node, "hostNetwork": p.hostNetwork, "serviceAccountName": "default",
 		"containers": []any{object{"name": "c", "image": "i", "ports": []any{object{"name": "http", "containerPort": 8080}}}}}
 	body := object{"apiVersion": "v1", "kind": "Pod", "metadata": object{"name": p.name, "namespace": p.namespace, "labels": p.labels}, "spec": spec}
-	if err := try(c, http.MethodPost, "/api/v1/namespaces/"+p.namespace+"/pods", body); err != nil {
+	if err := ask(c, http.MethodPost, "/api/v1/namespaces/"+p.namespace+"/pods", body); err != nil {
 		return err
 	}
 	if p.ip == "" {
@@ -43,7 +43,7 @@ func makePod(c *cluster.Cluster, p podSpec) error {
 
 // podStatus says what a kubelet would.
 func podStatus(c *cluster.Cluster, namespace, name string, status object) error {
-	return try(c, http.MethodPatch, podPath(namespace, name)+"/status", object{"status": status})
+	return ask(c, http.MethodPatch, podPath(namespace, name)+"/status", object{"status": status})
 }
 
 func podPath(namespace, name string) string {
@@ -51,15 +51,15 @@ func podPath(namespace, name string) string {
 }
 
 func deletePod(c *cluster.Cluster, namespace, name string) error {
-	return try(c, http.MethodDelete, podPath(namespace, name)+"?gracePeriodSeconds=0", nil)
+	return ask(c, http.MethodDelete, podPath(namespace, name)+"?gracePeriodSeconds=0", nil)
 }
 
 // labelPod does what kubectl label does.
 func labelPod(c *cluster.Cluster, namespace, name string, labels object) error {
-	return try(c, http.MethodPatch, podPath(namespace, name), object{"metadata": object{"labels": labels}})
+	return ask(c, http.MethodPatch, podPath(namespace, name), object{"metadata": object{"labels": labels}})
 }
 
-func try(c *cluster.Cluster, method, path string, body any) error {
+func ask(c *cluster.Cluster, method, path string, body any) error {
 	text, err := encode(body)
 	if err == nil {
 		_, err = c.Do(context.Background(), method, path, text)
@@ -88,7 +88,7 @@ func installClusterPolicies(t testing.TB, c *cluster.Cluster) {
 		},
 	})
 	eventually(t, "the API server serves ClusterNetworkPolicies", func() bool {
-		return try(c, http.MethodGet, "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies", nil) == nil
+		return ask(c, http.MethodGet, "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies", nil) == nil
 	})
 }
 
@@ -96,7 +96,7 @@ func removeClusterPolicies(t testing.TB, c *cluster.Cluster) {
 	t.Helper()
 	do(t, c, http.MethodDelete, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/clusternetworkpolicies.policy.networking.k8s.io", nil)
 	eventually(t, "the API server forgets ClusterNetworkPolicies", func() bool {
-		return try(c, http.MethodGet, "/apis/policy.networking.k8s.io/v1alpha2", nil) != nil
+		return ask(c, http.MethodGet, "/apis/policy.networking.k8s.io/v1alpha2", nil) != nil
 	})
 }
 

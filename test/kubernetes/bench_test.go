@@ -1,0 +1,99 @@
+package kubernetes_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// What the kernel says of elements of nftables sets (linux/netfilter/nf_tables.h).
+const (
+	groupTables    = 7
+	newSetElements = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWSETELEM
+	delSetElements = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELSETELEM
+)
+
+// An announcement is when the kernel of the node told that elements came or went.
+type announcement struct {
+	kind netlink.HeaderType
+	at   time.Time
+}
+
+// listen tells what the kernel of the node says of set elements, until the test ends.
+func (w *world) listen() <-chan announcement {
+	w.Helper()
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: w.node.NetNS(), Groups: 0})
+	if err != nil {
+		w.Fatal(err)
+	}
+	if err := conn.JoinGroup(groupTables); err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(func() { conn.Close() })
+	heard := make(chan announcement, 1024)
+	go func() {
+		for {
+			messages, err := conn.Receive()
+			now := time.Now()
+			if err != nil {
+				return
+			}
+			for _, m := range messages {
+				if m.Header.Type == newSetElements || m.Header.Type == delSetElements {
+					heard <- announcement{m.Header.Type, now}
+				}
+			}
+		}
+	}()
+	return heard
+}
+
+// BenchmarkLabelToKernel measures from the API server's answer to kubectl label to the kernel's announcement that the set
+// has, or no longer has, the pod's address.
+func BenchmarkLabelToKernel(b *testing.B) {
+	w := newWorld(b)
+	const others = 200
+	makeNode(b, w.cluster, "node-2", "172.15.0.101")
+	pods(b, w.cluster, 0, others)
+	podOn(b, w.cluster, podSpec{namespace: "default", name: "my-prometheus-pod", node: "node-2", ip: podAddr})
+	w.startAgent()
+	if out, err := w.margay(guide, "apply", "-f", "-", "--wait"); err != nil {
+		b.Fatalf("apply: %v\n%s", err, out)
+	}
+	heard := w.listen()
+	var took []time.Duration
+	change := func(value any, want netlink.HeaderType) {
+		for len(heard) > 0 {
+			<-heard
+		}
+		label(b, &world{TB: w.TB, cluster: w.cluster}, value)
+		answered := time.Now()
+		for {
+			select {
+			case a := <-heard:
+				if a.kind == want {
+					took = append(took, a.at.Sub(answered))
+					return
+				}
+			case <-time.After(30 * time.Second):
+				b.Fatal("the set does not change")
+			}
+		}
+	}
+	for b.Loop() {
+		change("true", newSetElements)
+		change(nil, delSetElements)
+	}
+	slices.Sort(took)
+	ms := func(percent int) float64 {
+		return float64(took[min(len(took)*percent/100, len(took)-1)].Microseconds()) / 1000
+	}
+	b.ReportMetric(ms(50), "p50-ms")
+	b.ReportMetric(ms(99), "p99-ms")
+	b.ReportMetric(20, "p50-ms-target")
+	b.Log(fmt.Sprintf("%d changes, %d other pods", len(took), others))
+}
