@@ -34,6 +34,15 @@ func overlap(a, b v3.Port) bool {
 	return a.First <= b.Last && b.First <= a.Last
 }
 
+// Gone returns the destination ports of the rule for which the new version has no such rule.
+func (l *Loss) Gone() []v3.Port {
+	return slices.DeleteFunc(slices.Clone(l.Rule.Destination.Ports), func(p v3.Port) bool {
+		return slices.ContainsFunc(l.Ports, func(o v3.Port) bool {
+			return p.Name == o.Name && (p.Name != "" || o.First <= p.First && p.Last <= o.Last)
+		})
+	})
+}
+
 // String puts the loss in words: ingress[0] Deny TCP from !(a == "b") to port 9091 (now only to port 9093).
 func (l *Loss) String() string {
 	text := l.Path + " " + describe(&l.Rule)
@@ -115,11 +124,12 @@ func lostRules(direction string, was, is []v3.Rule) []Loss {
 		loss := Loss{Path: fmt.Sprintf("%s[%d]", direction, i), Rule: rule}
 		for _, other := range is {
 			if ports := other.Destination.Ports; len(ports) > 0 && ruleText(withoutPorts(rule)) == ruleText(withoutPorts(other)) {
-				loss.Ports = ports
-				break
+				loss.Ports = append(loss.Ports, ports...)
 			}
 		}
-		lost = append(lost, loss)
+		if len(rule.Destination.Ports) == 0 || len(loss.Gone()) > 0 {
+			lost = append(lost, loss)
+		}
 	}
 	return lost
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	v3 "margay/api/v3"
-	"margay/calc"
 	"margay/ruleset"
 	"margay/selector"
 	"margay/store"
@@ -146,10 +145,7 @@ func (a *adviser) print(ctx context.Context, c *cli, w *writer) {
 				change.key, fieldNames(change.dropped))
 		}
 		if w.verb == verbApply && change.err == nil && change.state == stateConfigured && !change.old.broken {
-			for _, text := range a.lost(replacement{change.old.Resource, change.result}) {
-				if w.mode == store.DryRun {
-					text = strings.Replace(text, "existed and was replaced; what it said before is", "exists and would be replaced; what it says now would be", 1)
-				}
+			if text := a.lost(change, after, w.mode); text != "" {
 				c.warning("%s", text)
 			}
 		}
@@ -183,9 +179,6 @@ func (l *landscape) doubled(c *change) string {
 	return fmt.Sprintf("%s: %s is in force as well; releases before 3.32 stored a policy %s under that name "+
 		"(if it is the same policy, run `%%s datastore migrate-policy-names`)", c.key, v3.KeyOf(old), c.key.Name)
 }
-
-// A replacement is an object of which apply found another version.
-type replacement struct{ old, new v3.Resource }
 
 // selects reports whether a policy applies to a host endpoint in the direction ("Ingress" or "Egress") when packets meet
 // it: policies that act before connection tracking or DNAT decide nothing about the rest.
@@ -316,14 +309,14 @@ func (l *landscape) denied(h *v3.HostEndpoint, directions []string) string {
 	in, out := l.failsafes(h.Spec.Node)
 	switch {
 	case len(directions) == 2:
-		return "no policy selects it: all traffic to and from it is denied but the failsafe ports (in: " + in + "; out: " + out + "); " +
-			"apply a policy that allows what it needs, or name profile " + v3.ProfileDefaultAllow
+		return "no policy applies: all traffic in and out is denied but the failsafe ports (in: " + in + "; out: " + out + "); " +
+			"apply a policy that allows what is needed, or name profile " + v3.ProfileDefaultAllow
 	case directions[0] == v3.TypeIngress:
-		return "no ingress policy selects it: all traffic to it is denied but the failsafe ports (" + in + "); " +
-			"apply a policy with types: [Ingress] that allows what it offers"
+		return "no ingress policy applies: all incoming traffic is denied but the failsafe ports (" + in + "); " +
+			"apply a policy with types: [Ingress] that allows what is offered"
 	}
-	return "no egress policy selects it: all connections from it are denied but those to the failsafe ports (" + out + "); " +
-		"apply a policy with types: [Egress] that allows what it needs"
+	return "no egress policy applies: all outgoing connections are denied but those to the failsafe ports (" + out + "); " +
+		"apply a policy with types: [Egress] that allows what is needed"
 }
 
 // failsafes returns the failsafe ports of a node as the datastore has them; the agent's own environment and configurations
@@ -346,82 +339,6 @@ func portList(ports []ruleset.Failsafe, preposition string) string {
 		}
 	}
 	return strings.Join(texts, ", ")
-}
-
-// lost returns warnings for what the old version of a policy had and the new one has not (guide defect G1).
-func (a *adviser) lost(r replacement) []string {
-	var gone []string
-	applied := ""
-	switch was := r.old.(type) {
-	case *v3.GlobalNetworkPolicy:
-		is := r.new.(*v3.GlobalNetworkPolicy)
-		gone = append(lostRules(&was.Spec.PolicySpec, &is.Spec.PolicySpec), lostFlags(&was.Spec, &is.Spec)...)
-		applied, gone = a.applied(was, is, gone)
-	case *v3.NetworkPolicy:
-		is := r.new.(*v3.NetworkPolicy)
-		gone = lostRules(&was.Spec, &is.Spec)
-	}
-	if len(gone) == 0 {
-		return nil
-	}
-	return []string{fmt.Sprintf("%s existed and was replaced; what it said before is no longer in force: %s.%s "+
-		"Give the new policy a name of its own if both are wanted.", v3.KeyOf(r.old), strings.Join(gone, "; "), applied)}
-}
-
-// applied says on which host endpoints the old policy was in force, and adds those that the new one leaves out to gone.
-func (a *adviser) applied(was, is *v3.GlobalNetworkPolicy, gone []string) (string, []string) {
-	if a.before == nil {
-		return "", gone
-	}
-	var had, left []string
-	for _, name := range slices.Sorted(maps.Keys(a.before.endpoints)) {
-		h := a.before.endpoints[name]
-		if !a.before.matches(was, h) {
-			continue
-		}
-		had = append(had, name)
-		if !a.before.matches(is, h) {
-			left = append(left, name)
-		}
-	}
-	if len(left) > 0 {
-		gone = append(gone, "it no longer selects HostEndpoint "+some(left))
-	}
-	if len(had) == 0 {
-		return " It selected no host endpoint.", gone
-	}
-	return " It applied to HostEndpoint " + some(had) + ".", gone
-}
-
-// lostRules names the rules that are gone.
-func lostRules(was, is *v3.PolicySpec) []string {
-	var gone []string
-	for _, loss := range calc.Lost(was, is) {
-		gone = append(gone, loss.String())
-	}
-	return gone
-}
-
-// lostFlags returns what else narrowed what the policy lets through.
-func lostFlags(was, is *v3.GlobalNetworkPolicySpec) []string {
-	var gone []string
-	for _, direction := range was.Types {
-		if len(is.Types) > 0 && !slices.Contains(is.Types, direction) {
-			gone = append(gone, "type "+direction)
-		}
-	}
-	for _, flag := range []struct {
-		name    string
-		was, is bool
-	}{
-		{"doNotTrack", was.DoNotTrack, is.DoNotTrack}, {"preDNAT", was.PreDNAT, is.PreDNAT},
-		{"applyOnForward", was.ApplyOnForward, is.ApplyOnForward},
-	} {
-		if flag.was && !flag.is {
-			gone = append(gone, flag.name)
-		}
-	}
-	return gone
 }
 
 // maxNamed is how many of many things a sentence names.

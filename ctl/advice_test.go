@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	v3 "margay/api/v3"
+	"margay/store"
 )
 
 // landscapeOf returns the landscape of objects written in short.
@@ -38,10 +39,10 @@ const (
 // TestBare checks the warning about host endpoints of which nothing is said any more.
 func TestBare(t *testing.T) {
 	const (
-		apply  = "; apply a policy that allows what it needs, or name profile projectcalico-default-allow"
-		nobody = "no policy selects it: all traffic to and from it is denied but the failsafe ports (in: " + in + "; out: " + out + ")" + apply
-		noIn   = "HostEndpoint m.eth0: no ingress policy selects it: all traffic to it is denied but the failsafe ports (" + in + "); apply a policy with types: [Ingress] that allows what it offers"
-		noOut  = "HostEndpoint m.eth0: no egress policy selects it: all connections from it are denied but those to the failsafe ports (" + out + "); apply a policy with types: [Egress] that allows what it needs"
+		apply  = "; apply a policy that allows what is needed, or name profile projectcalico-default-allow"
+		nobody = "no policy applies: all traffic in and out is denied but the failsafe ports (in: " + in + "; out: " + out + ")" + apply
+		noIn   = "HostEndpoint m.eth0: no ingress policy applies: all incoming traffic is denied but the failsafe ports (" + in + "); apply a policy with types: [Ingress] that allows what is offered"
+		noOut  = "HostEndpoint m.eth0: no egress policy applies: all outgoing connections are denied but those to the failsafe ports (" + out + "); apply a policy with types: [Egress] that allows what is needed"
 	)
 	for _, tc := range []struct {
 		name          string
@@ -72,7 +73,7 @@ func TestBare(t *testing.T) {
 		{"failsafes of the node beat the default", nil, []string{hep,
 			"kind: FelixConfiguration, metadata: {name: default}, spec: {failsafeInboundHostPorts: [{protocol: TCP, port: 1}], failsafeOutboundHostPorts: []}",
 			"kind: FelixConfiguration, metadata: {name: node.m}, spec: {failsafeInboundHostPorts: [{port: 22, net: 10.0.0.0/8}, {protocol: UDP, port: 68}]}"},
-			[]string{"HostEndpoint m.eth0: no policy selects it: all traffic to and from it is denied but the failsafe ports (in: tcp 22 from 10.0.0.0/8, udp 68; out: none)" + apply}},
+			[]string{"HostEndpoint m.eth0: no policy applies: all traffic in and out is denied but the failsafe ports (in: tcp 22 from 10.0.0.0/8, udp 68; out: none)" + apply}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := landscapeOf(t, tc.after...).bare(landscapeOf(t, tc.before...))
@@ -89,35 +90,76 @@ func TestLost(t *testing.T) {
 		return `kind: GlobalNetworkPolicy, metadata: {name: restrict}, spec: {selector: role == "m"` + more + `, types: [Ingress], ingress: [{action: ` +
 			action + `, protocol: TCP, source: {notSelector: a == "b"}, destination: {ports: [` + port + `]}}]}`
 	}
-	const lead, advice = "GlobalNetworkPolicy(restrict) existed and was replaced; what it said before is no longer in force: ",
-		" Give the new policy a name of its own if both are wanted."
+	const did = "GlobalNetworkPolicy(restrict) existed and was replaced. "
+	gone := func(what string) string {
+		return "\n  Gone: " + what + ".\n  Give the new policy a name of its own if both are wanted."
+	}
+	two := guide("9091, 9092", "Deny", "")
 	for _, tc := range []struct{ name, old, new, want string }{
 		{"another port", guide("9091", "Deny", ""), guide("9093", "Deny", ""),
-			lead + `ingress[0] Deny TCP from !(a == "b") to port 9091 (now only to port 9093). It applied to HostEndpoint m.eth0.` + advice},
+			did + "No longer protected by it: TCP port 9091, on HostEndpoint m.eth0." +
+				gone(`ingress[0] Deny TCP from !(a == "b") to port 9091 (now only to port 9093)`)},
 		{"another action", guide("9091", "Deny", ""), guide("9091", "Allow", ""),
-			lead + `ingress[0] Deny TCP from !(a == "b") to port 9091. It applied to HostEndpoint m.eth0.` + advice},
+			did + "No longer protected by it: TCP port 9091, on HostEndpoint m.eth0." + gone(`ingress[0] Deny TCP from !(a == "b") to port 9091`)},
+		{"an allowed port", guide("9091", "Allow", ""), guide("9093", "Allow", ""),
+			did + "No longer allowed by it: TCP port 9091, on HostEndpoint m.eth0." +
+				gone(`ingress[0] Allow TCP from !(a == "b") to port 9091 (now only to port 9093)`)},
+		{"one port of two", two, guide("9092", "Deny", ""),
+			did + "No longer protected by it: TCP port 9091, on HostEndpoint m.eth0." +
+				gone(`ingress[0] Deny TCP from !(a == "b") to port 9091,9092 (now only to port 9092)`)},
+		{"one more port", guide("9091", "Deny", ""), two, ""},
+		{"a range around it", guide("9091", "Deny", ""), guide("9000:9100", "Deny", ""), ""},
 		{"another selector", guide("9091", "Deny", ""), strings.Replace(guide("9091", "Deny", ""), `role == "m"`, `role == "k"`, 1),
-			lead + "it no longer selects HostEndpoint m.eth0. It applied to HostEndpoint m.eth0." + advice},
+			did + "What it said before is no longer in force on HostEndpoint m.eth0." + gone("it no longer selects HostEndpoint m.eth0")},
 		{"selected nothing", strings.Replace(guide("9091", "Deny", ""), `role == "m"`, `role == "x"`, 1), strings.Replace(guide("9093", "Deny", ""), `role == "m"`, `role == "x"`, 1),
-			lead + `ingress[0] Deny TCP from !(a == "b") to port 9091 (now only to port 9093). It selected no host endpoint.` + advice},
+			did + "No longer protected by it: TCP port 9091 (it selected no host endpoint)." +
+				gone(`ingress[0] Deny TCP from !(a == "b") to port 9091 (now only to port 9093)`)},
 		{"one more rule", guide("9091", "Deny", ""), strings.Replace(guide("9091", "Deny", ""), "ingress: [", "ingress: [{action: Allow}, ", 1), ""},
 		{"another order", guide("9091", "Deny", ""), guide("9091", "Deny", ", order: 7"), ""},
 		{"a flag", guide("9091", "Deny", ", applyOnForward: true"), guide("9091", "Deny", ""),
-			lead + "applyOnForward. It applied to HostEndpoint m.eth0." + advice},
+			did + "What it said before is no longer in force on HostEndpoint m.eth0." + gone("applyOnForward")},
 		{"a type", strings.Replace(guide("9091", "Deny", ""), "[Ingress]", "[Ingress, Egress]", 1), guide("9091", "Deny", ""),
-			lead + "type Egress. It applied to HostEndpoint m.eth0." + advice},
+			did + "What it said before is no longer in force on HostEndpoint m.eth0." + gone("type Egress")},
 		{"namespaced", "kind: NetworkPolicy, metadata: {name: p, namespace: x}, spec: {egress: [{action: Allow, protocol: 17, destination: {nets: [10.0.0.0/8], ports: [53, dns]}}]}",
 			"kind: NetworkPolicy, metadata: {name: p, namespace: x}, spec: {}",
-			"NetworkPolicy(x/p) existed and was replaced; what it said before is no longer in force: egress[0] Allow 17 to 10.0.0.0/8 port 53,dns." + advice},
+			"NetworkPolicy(x/p) existed and was replaced. No longer allowed by it: connections to 17 port 53,dns." +
+				gone("egress[0] Allow 17 to 10.0.0.0/8 port 53,dns")},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			a := &adviser{before: landscapeOf(t, hep, hep2)}
-			r := replacement{decoded(t, "{apiVersion: projectcalico.org/v3, "+tc.old+"}")[0], decoded(t, "{apiVersion: projectcalico.org/v3, "+tc.new+"}")[0]}
-			if diff := cmp.Diff(tc.want, strings.Join(a.lost(r), "\n")); diff != "" {
+			before := landscapeOf(t, hep, hep2)
+			c := replaced(t, tc.old, tc.new)
+			if diff := cmp.Diff(tc.want, (&adviser{before: before}).lost(c, before.after([]*change{c}), store.Commit)); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
 	}
+	c := replaced(t, guide("9091", "Deny", ""), guide("9093", "Deny", ""))
+	if text := (&adviser{}).lost(c, nil, store.DryRun); !strings.HasPrefix(text, "GlobalNetworkPolicy(restrict) exists and would be replaced. No longer protected by it: TCP port 9091.\n") {
+		t.Errorf("a dry run says %q", text)
+	}
+	for _, other := range []struct {
+		text  string
+		warns bool
+	}{
+		{strings.Replace(guide("9091", "Deny", ""), "name: restrict", "name: restrict-node", 1), false},
+		{strings.Replace(guide("9091", "Deny", ", tier: t"), "name: restrict", "name: restrict-node", 1), true},
+		{strings.Replace(strings.Replace(guide("9091", "Deny", ""), "name: restrict", "name: restrict-node", 1), `role == "m"`, `role == "k"`, 1), true},
+	} {
+		before := landscapeOf(t, hep, hep2)
+		text := (&adviser{before: before}).lost(c, landscapeOf(t, hep, hep2, other.text), store.Commit)
+		if (text != "") != other.warns {
+			t.Errorf("with %s: %q", other.text, text)
+		}
+	}
+}
+
+// replaced is what apply does when one manifest comes after another.
+func replaced(t *testing.T, old, now string) *change {
+	t.Helper()
+	was, is := decoded(t, "{apiVersion: projectcalico.org/v3, "+old+"}")[0], decoded(t, "{apiVersion: projectcalico.org/v3, "+now+"}")[0]
+	v3.Default(was)
+	v3.Default(is)
+	return &change{key: v3.KeyOf(is), old: version{Resource: was}, result: is, state: stateConfigured}
 }
 
 // TestHostPods checks the warning about labels of pods that have no endpoint (guide defect G5).

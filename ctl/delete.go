@@ -63,8 +63,9 @@ func (c *cli) delete(cmd *cobra.Command, f *deleteFlags, args []string) error {
 	defer w.session.close()
 	advice := newAdviser(ctx, w.session, kindsOf(docs))
 	w.run(ctx)
+	err = c.finishDelete(w, &o, f.result)
 	advice.print(ctx, c, w)
-	return errors.Join(c.finishDelete(w, &o, f.result), c.await(ctx, w, f.wait))
+	return errors.Join(err, c.await(ctx, w, f.wait))
 }
 
 // finishDelete prints what was deleted. Unlike calicoctl it does not count what was not there (spec 3.4).

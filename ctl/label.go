@@ -68,13 +68,13 @@ func (c *cli) label(cmd *cobra.Command, f *labelFlags, args []string) error {
 	if err := change.explain(w.rewrite(ctx, keys[0], change.edit)); err != nil {
 		return err
 	}
-	advice.print(ctx, c, w)
 	if f.result.output != "" {
 		err = f.result.print(c.env.Stdout, w.changes)
 	} else {
 		o := outcome{dryRun: f.result.dryRun}
 		fmt.Fprintf(c.env.Stdout, "Successfully %s%s\n", change.done, o.pretended())
 	}
+	advice.print(ctx, c, w)
 	return errors.Join(err, c.await(ctx, w, f.wait))
 }
 

@@ -70,12 +70,12 @@ func (c *cli) patch(cmd *cobra.Command, f *patchFlags, args []string) error {
 	if err := w.rewrite(ctx, keys[0], patch); err != nil {
 		return fmt.Errorf("hit error: %w", err)
 	}
-	advice.print(ctx, c, w)
 	if f.result.output != "" {
 		err = f.result.print(c.env.Stdout, w.changes)
 	} else {
 		o := outcome{dryRun: f.result.dryRun}
 		fmt.Fprintf(c.env.Stdout, "Successfully patched 1 '%s' resource%s\n", keys[0].Kind, o.pretended())
 	}
+	advice.print(ctx, c, w)
 	return errors.Join(err, c.await(ctx, w, f.wait))
 }

@@ -79,8 +79,9 @@ func (c *cli) write(cmd *cobra.Command, f *writeFlags, v verb) error {
 	advice := newAdviser(ctx, w.session, kindsOf(docs))
 	w.seen = advice.list
 	w.run(ctx)
-	advice.print(ctx, c, w)
-	return errors.Join(c.finish(w, &o, f.result), c.await(ctx, w, f.wait))
+	err = c.finish(w, &o, f.result)
+	advice.print(ctx, c, w) // after what may be a thousand lines
+	return errors.Join(err, c.await(ctx, w, f.wait))
 }
 
 // finish prints what became of the changes.
