@@ -82,6 +82,8 @@ func kinds() []kind {
 		{kind: v3.KindIPAMConfiguration, shortNames: []string{"ipamconfig", "ipamconfigs"}, columns: []column{age}},
 		{kind: v3.KindBGPConfiguration, shortNames: []string{"bgpconfig", "bgpconfigs"}, columns: []column{age}},
 		{kind: v3.KindBGPFilter, columns: []column{age}},
+		{kind: v3.KindBlockAffinity, columns: []column{age}},
+		{kind: v3.KindLiveMigration, columns: []column{age}},
 		{kind: v3.KindBGPPeer, columns: []column{
 			{Name: "Peer IP", Type: "string", JSONPath: ".spec.peerIP"},
 			{Name: "Peer ASN", Type: "string", JSONPath: ".spec.asNumber"},
@@ -115,7 +117,7 @@ func generate(source string) (map[string][]byte, error) {
 
 // definition returns the CustomResourceDefinition.
 func (k kind) definition(info v3.Info, texts texts) any {
-	schema := newBuilder(texts).root(k.kind, reflect.TypeOf(info.New()).Elem())
+	schema := newBuilder(texts).root(reflect.TypeOf(info.New()).Elem())
 	version := map[string]any{
 		"name": "v3", "served": true, "storage": true,
 		"schema":                   map[string]any{"openAPIV3Schema": schema},

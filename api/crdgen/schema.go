@@ -30,6 +30,7 @@ type schema struct {
 	MaxLength            *int64             `json:"maxLength,omitempty"`
 	MinItems             *int64             `json:"minItems,omitempty"`
 	MaxItems             *int64             `json:"maxItems,omitempty"`
+	MinProperties        *int64             `json:"minProperties,omitempty"`
 	MaxProperties        *int64             `json:"maxProperties,omitempty"`
 	Required             []string           `json:"required,omitempty"`
 	Properties           map[string]*schema `json:"properties,omitempty"`
@@ -38,6 +39,7 @@ type schema struct {
 	AnyOf                []*schema          `json:"anyOf,omitempty"`
 	IntOrString          bool               `json:"x-kubernetes-int-or-string,omitempty"`
 	ListType             string             `json:"x-kubernetes-list-type,omitempty"`
+	PreserveUnknown      bool               `json:"x-kubernetes-preserve-unknown-fields,omitempty"`
 	Validations          []rule             `json:"x-kubernetes-validations,omitempty"`
 }
 
@@ -56,21 +58,36 @@ type builder struct{ texts texts }
 func newBuilder(t texts) *builder { return &builder{t} }
 
 // root returns the schema of a kind.
-func (b *builder) root(kind v3.Kind, t reflect.Type) *schema {
+func (b *builder) root(t reflect.Type) *schema {
+	if t == reflect.TypeFor[v3.Untyped]() {
+		return untyped()
+	}
 	s := b.structure(t)
 	s.Properties["metadata"] = &schema{Type: "object"}
 	s.Required = []string{"metadata", "spec"}
 	return s
 }
 
+// untyped is the schema of a kind of which nothing is known: what is there is kept.
+func untyped() *schema {
+	open := func() *schema { return &schema{Type: "object", PreserveUnknown: true} }
+	return &schema{Type: "object", Properties: map[string]*schema{
+		"apiVersion": {Type: "string"}, "kind": {Type: "string"}, "metadata": {Type: "object"}, "spec": open(), "status": open(),
+	}}
+}
+
 func (b *builder) structure(t reflect.Type) *schema {
 	s := &schema{Type: "object", Description: b.texts.of(t, ""), Properties: map[string]*schema{}}
 	b.fields(s, t)
+	if t == reflect.TypeFor[v3.BGPFilterRouteOperation]() { // exactly one is set
+		s.MinProperties, s.MaxProperties = length(1), length(1)
+	}
 	return s
 }
 
 // fields adds the fields of a structure, and of those embedded in it.
 func (b *builder) fields(s *schema, t reflect.Type) {
+	s.Validations = append(s.Validations, rules(t.Name())...)
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
@@ -108,6 +125,10 @@ func (b *builder) field(t reflect.Type, f reflect.StructField) *schema {
 	if text := b.texts.of(t, f.Name); text != "" {
 		s.Description = text
 	}
+	s.Validations = append(s.Validations, rules(t.Name()+"."+f.Name)...)
+	if s.Items != nil {
+		s.Items.Validations = append(s.Items.Validations, rules(t.Name()+"."+f.Name+".item")...)
+	}
 	if preset, ok := f.Tag.Lookup("default"); ok {
 		s.Default = presetOf(s, preset)
 	}
@@ -133,8 +154,16 @@ func (b *builder) value(t reflect.Type) *schema {
 		return &schema{Type: "string", Pattern: goDuration}
 	case reflect.TypeFor[metav1.Time]():
 		return &schema{Type: "string", Format: "date-time", Nullable: true}
-	case reflect.TypeFor[v3.Protocol](), reflect.TypeFor[v3.Port](), reflect.TypeFor[v3.DSCP](), reflect.TypeFor[intstr.IntOrString]():
-		return &schema{AnyOf: []*schema{{Type: "integer"}, {Type: "string"}}, IntOrString: true}
+	case reflect.TypeFor[v3.Protocol]():
+		return intOrText(1, 255, protocolText)
+	case reflect.TypeFor[v3.Port]():
+		s := intOrText(1, 65535, portText)
+		s.MaxLength = length(15)
+		return s
+	case reflect.TypeFor[v3.DSCP]():
+		return intOrText(0, 63, dscpText)
+	case reflect.TypeFor[intstr.IntOrString]():
+		return intOrText(1, 65535, "^"+portName+"$")
 	}
 	switch t.Kind() {
 	case reflect.Pointer:
@@ -175,7 +204,14 @@ func integer(t reflect.Type) *schema {
 	return s
 }
 
+// intOrText returns the schema of a whole number with bounds or a text with a pattern.
+func intOrText(least, most float64, pattern string) *schema {
+	return &schema{AnyOf: []*schema{{Type: "integer"}, {Type: "string"}}, IntOrString: true, Minimum: &least, Maximum: &most, Pattern: pattern}
+}
+
 func number(n float64) *float64 { return &n }
+
+func length(n int64) *int64 { return &n }
 
 // constrain narrows a schema by one rule. Rules for texts and numbers hold for the entries of a list (see api/v3/tags.go).
 func constrain(s *schema, f reflect.StructField, c v3.Constraint) {
@@ -194,14 +230,16 @@ func constrain(s *schema, f reflect.StructField, c v3.Constraint) {
 	if s.Type == "array" {
 		s, optional = s.Items, false
 	}
+	if s.IntOrString && c.Name == "required" { // it has a pattern of its own
+		return
+	}
 	if s.Type == "object" { // of a map the keys are meant, for which there is no schema
 		return
 	}
 	switch c.Name {
 	case "required":
 		if s.Type == "string" {
-			s.MinLength = new(int64)
-			*s.MinLength = 1
+			s.MinLength = length(1)
 		}
 	case "enum":
 		s.Enum = options(s, c, optional)
@@ -216,7 +254,11 @@ func constrain(s *schema, f reflect.StructField, c v3.Constraint) {
 	case "maxlen":
 		s.MaxLength = count(c)
 	case "format":
-		if p := c.Pattern(); p != "" {
+		p := parsed(c.Arg)
+		if p == "" {
+			p = c.Pattern()
+		}
+		if p != "" {
 			s.Pattern = orEmpty(p, optional)
 		}
 	default:

@@ -24,7 +24,7 @@ type BGPFilterSpec struct {
 // BGPFilterRule matches routes by all fields that are set. CIDR and MatchOperator go together; PrefixLength needs them.
 // Operations are for routes that are accepted.
 type BGPFilterRule struct {
-	CIDR          string                    `json:"cidr,omitempty"`
+	CIDR          string                    `json:"cidr,omitempty" schema:"maxlen=64,format=net"`
 	PrefixLength  *BGPFilterPrefixLength    `json:"prefixLength,omitempty"`
 	Source        string                    `json:"source,omitempty" check:"enum=RemotePeers"`
 	Interface     string                    `json:"interface,omitempty" check:"format=bgpInterface"`

@@ -261,14 +261,14 @@ type ProtoPort struct {
 
 // RouteTableRange holds the tables Min to Max, both inclusive, within 1 to 250.
 type RouteTableRange struct {
-	Min int `json:"min"`
-	Max int `json:"max"`
+	Min int `json:"min" schema:"required,min=1,max=250"`
+	Max int `json:"max" schema:"required,min=1,max=250"`
 }
 
 // RouteTableIDRange holds the tables Min to Max, both inclusive.
 type RouteTableIDRange struct {
-	Min int `json:"min"`
-	Max int `json:"max"`
+	Min int `json:"min" schema:"required,min=1"`
+	Max int `json:"max" schema:"required,max=4294967295"`
 }
 
 // BPFConntrackTimeouts are durations, or "Auto" for what the kernel's own connection tracking has.

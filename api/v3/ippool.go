@@ -32,7 +32,7 @@ const encapNever = "Never"
 // IPPoolSpec: CIDR has no host bits, and like BlockSize it stays as it was created. BlockSize is a prefix length: 20 to 32
 // (default 26) for IPv4, 116 to 128 (default 122) for IPv6. NodeSelector selects Nodes, NamespaceSelector namespaces.
 type IPPoolSpec struct {
-	CIDR              string   `json:"cidr" check:"required"`
+	CIDR              string   `json:"cidr" check:"required" schema:"maxlen=64,format=net"`
 	VXLANMode         string   `json:"vxlanMode,omitempty" check:"enum=Never|Always|CrossSubnet" default:"Never"`
 	IPIPMode          string   `json:"ipipMode,omitempty" check:"enum=Never|Always|CrossSubnet" default:"Never"`
 	NATOutgoing       bool     `json:"natOutgoing,omitempty"`

@@ -311,6 +311,8 @@ func validateHTTP(c *check, path, direction string, r *Rule) {
 	}
 }
 
+const httpPathReason = "Invalid path. It must start with '/' and not contain '?', '#' or a space"
+
 func checkHTTPPath(c *check, path string, p *HTTPPath) {
 	value := p.Exact + p.Prefix
 	switch {
@@ -320,8 +322,8 @@ func checkHTTPPath(c *check, path string, p *HTTPPath) {
 		c.fail(path, nil, "Invalid path match. Either 'exact' or 'prefix' must be set", "")
 	case len(value) > maxHTTPPath:
 		c.failf(path, value, "path has %d characters, at most %d are allowed", len(value), maxHTTPPath)
-	case !strings.HasPrefix(value, "/") || strings.ContainsAny(value, "? #"):
-		c.fail(path, value, "Invalid path. It must start with '/' and not contain '?', '#' or a space", "")
+	case !httpPathFormat.MatchString(value):
+		c.fail(path, value, httpPathReason, "")
 	}
 }
 

@@ -252,6 +252,7 @@ var (
 	timeoutFormat   = regexp.MustCompile(`^(([0-9]*(\.[0-9]*)?(ms|s|h|m|us)+)+|Auto)$`)
 	logPrefixFormat = regexp.MustCompile(`^[a-zA-Z0-9%: /_-]*$`)
 	logRateFormat   = regexp.MustCompile(`^[1-9]\d{0,3}/(second|minute|hour|day)$`)
+	httpPathFormat  = regexp.MustCompile(`^/[^?# ]*$`)
 	hostFormat      = regexp.MustCompile(`^[a-zA-Z0-9:._+-]{1,64}$`)
 	ifaceFormat     = regexp.MustCompile(`^[a-zA-Z0-9_.-]{1,15}$`)
 	ifaceStarFormat = regexp.MustCompile(`^(\*|[a-zA-Z0-9_.-]{1,15})$`)
@@ -285,6 +286,8 @@ func formatOf(name string) format {
 		return format{pattern: keyValueFormat, reason: "must be a list like Name=value,Other=value"}
 	case "reporter":
 		return format{pattern: reporterFormat, reason: "name should match regex " + reporterFormat.String()}
+	case "httpPath":
+		return format{pattern: httpPathFormat, reason: httpPathReason}
 	case "port":
 		return format{pattern: endpointPortName, reason: portNameReason}
 	case "dnsLabel":
@@ -307,7 +310,7 @@ func parsedFormat(name string) format {
 		return format{test: isIPv6, reason: "is not a valid IPv6 address"}
 	case "address":
 		return format{test: func(s string) bool { return isIPv4(s) || isIPv6(s) }, reason: "is not a valid IP address"}
-	case "net":
+	case "net", "notNet":
 		return format{test: func(s string) bool { p, ok := parseCIDR(s); q, _ := netip.ParsePrefix(s); return ok && p == q },
 			reason: "must be a CIDR without host bits"}
 	case "cidr":

@@ -89,12 +89,12 @@ type ICMPFields struct {
 
 // EntityRule is described in spec 1.5. Fields are ANDed, entries of a list ORed.
 type EntityRule struct {
-	Nets              []string             `json:"nets,omitzero" schema:"minitems=1,maxitems=256,distinct,maxlen=64"` // CIDRs without host bits; nil: any address; empty: none, which Validate refuses
-	Selector          string               `json:"selector,omitempty" schema:"maxlen=1024"`                           // over the labels of endpoints and network sets
-	NamespaceSelector string               `json:"namespaceSelector,omitempty" schema:"maxlen=1024"`                  // over the labels of namespaces; global(): what has none
-	Services          *ServiceMatch        `json:"services,omitempty"`                                                // excludes the other fields
-	Ports             []Port               `json:"ports,omitzero" schema:"minitems=1,maxitems=50"`                    // nil: any packet; empty: none, which Validate refuses
-	NotNets           []string             `json:"notNets,omitempty" schema:"maxitems=256,distinct,maxlen=64"`
+	Nets              []string             `json:"nets,omitzero" schema:"minitems=1,maxitems=256,distinct,maxlen=43,format=net"` // CIDRs without host bits; nil: any address; empty: none, which Validate refuses
+	Selector          string               `json:"selector,omitempty" schema:"maxlen=1024"`                                      // over the labels of endpoints and network sets
+	NamespaceSelector string               `json:"namespaceSelector,omitempty" schema:"maxlen=1024"`                             // over the labels of namespaces; global(): what has none
+	Services          *ServiceMatch        `json:"services,omitempty"`                                                           // excludes the other fields
+	Ports             []Port               `json:"ports,omitzero" schema:"minitems=1,maxitems=50"`                               // nil: any packet; empty: none, which Validate refuses
+	NotNets           []string             `json:"notNets,omitempty" schema:"maxitems=256,distinct,maxlen=43,format=notNet"`
 	NotSelector       string               `json:"notSelector,omitempty" schema:"maxlen=1024"`
 	NotPorts          []Port               `json:"notPorts,omitempty" schema:"maxitems=50"`
 	ServiceAccounts   *ServiceAccountMatch `json:"serviceAccounts,omitempty"`
@@ -120,8 +120,8 @@ type HTTPMatch struct {
 
 // HTTPPath has exactly one of its fields set.
 type HTTPPath struct {
-	Exact  string `json:"exact,omitempty" schema:"maxlen=1024"`
-	Prefix string `json:"prefix,omitempty" schema:"maxlen=1024"`
+	Exact  string `json:"exact,omitempty" schema:"maxlen=1024,format=httpPath"`
+	Prefix string `json:"prefix,omitempty" schema:"maxlen=1024,format=httpPath"`
 }
 
 // RuleMetadata tells people about a rule.
@@ -141,7 +141,7 @@ type HostEndpoint struct {
 type HostEndpointSpec struct {
 	Node          string         `json:"node,omitempty" schema:"required,maxlen=253,format=name"`
 	InterfaceName string         `json:"interfaceName,omitempty" schema:"format=interface"`
-	ExpectedIPs   []string       `json:"expectedIPs,omitempty" schema:"distinct,maxlen=64"`
+	ExpectedIPs   []string       `json:"expectedIPs,omitempty" schema:"distinct,maxlen=64,format=address"`
 	Profiles      []string       `json:"profiles,omitempty" schema:"distinct,maxlen=253,format=name"`
 	Ports         []EndpointPort `json:"ports,omitempty"`
 }
@@ -212,7 +212,7 @@ type NetworkSet struct {
 
 // NetworkSetSpec: Nets holds CIDRs or addresses of both families; host bits are masked on use.
 type NetworkSetSpec struct {
-	Nets []string `json:"nets,omitempty"`
+	Nets []string `json:"nets,omitempty" schema:"maxlen=64,format=cidr"`
 }
 
 // Profile gives labels and rules to the endpoints that name it.
