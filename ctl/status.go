@@ -144,7 +144,13 @@ func (r *report) write(w io.Writer, now time.Time) error {
 	return errors.Join(err,
 		r.writeTold(w, "Fault", func(n *nodeReport) []string { return n.Faults }),
 		r.writeTold(w, "Endpoint", notUp),
-		r.writeTold(w, "Warning", func(n *nodeReport) []string { return n.Warnings }))
+		r.writeTold(w, "Warning", func(n *nodeReport) []string { return n.Warnings }),
+		r.writeTold(w, "Note", func(n *nodeReport) []string {
+			if len(n.Unused) == 0 {
+				return nil
+			}
+			return []string{fmt.Sprintf("%d parameter(s) that are set have no effect (status -o yaml, and node status there, name them)", len(n.Unused))}
+		}))
 }
 
 // writeTold prints each text once, with the nodes that report it.
