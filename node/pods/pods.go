@@ -28,6 +28,17 @@
 // how their names begin (veth, eni, lxc). That is not the default, for the same names are those of everything else that has a
 // cable on this host, which would lose its connections: containers without Kubernetes, virtual machines. Without it, an
 // interface is open until a workload is known that has it, and is the workload's from then on.
+//
+// # Bridges
+//
+// A workload behind a port of a bridge is found, and the bridge named, but its policy cannot be enforced by its interface:
+// what the inet family sees of a bridged packet has the bridge as its interface on both sides, and it sees bridged packets
+// only with br_netfilter and net.bridge.bridge-nf-call-iptables and -ip6tables at 1 (seen on Linux 6.18: the forward hook gets
+// each, with its connection tracked and a reject that is answered; with 0 it gets none). In the bridge family the ports are
+// seen, but connections only on kernels with CONFIG_NF_CONNTRACK_BRIDGE, which this one lacks. So enforcing takes both: the
+// bridge family to hold each port to its own addresses in both directions, to nothing but IP and ARP, and unknown ports to
+// nothing; and inet to find the workload by the address that is sure then. A release that does not do it must not claim it:
+// the agent is not ready while there are such workloads.
 package pods
 
 import (
