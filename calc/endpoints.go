@@ -39,7 +39,8 @@ func (c *Calc) updateEndpoint(key v3.Key, r v3.Resource) {
 		}
 		c.locals[key] = ep
 	}
-	ep.item, ep.contested = it, false // to be found out anew
+	wanted := ep.wish()
+	ep.item = it
 	switch r := r.(type) {
 	case *v3.HostEndpoint:
 		ep.host = &r.Spec
@@ -47,12 +48,32 @@ func (c *Calc) updateEndpoint(key v3.Key, r v3.Resource) {
 		ep.workload = &r.Spec
 		ep.spoofable = it.prefixes("spec.allowSpoofedSourcePrefixes", r.Spec.AllowSpoofedSourcePrefixes)
 	}
-	c.useProfiles(ep, it.parents)
+	if now := ep.wish(); now.iface != wanted.iface || !slices.Equal(now.addrs, wanted.addrs) {
+		ep.contested, c.unresolved = false, true // to be found out anew
+	}
+	if !ep.contested {
+		c.useProfiles(ep, it.parents)
+	}
 	for p := range ep.policies {
 		c.markStale(p) // the endpoint may have other stages
 	}
 	c.staleEndpoints[key] = struct{}{}
-	c.unresolved = true
+}
+
+// A wish is what the interfaces of an endpoint depend on.
+type wish struct {
+	iface string
+	addrs []netip.Prefix // nil if nothing is known of the endpoint
+}
+
+func (ep *endpoint) wish() wish {
+	switch {
+	case ep.host != nil:
+		return wish{ep.host.InterfaceName, ep.item.addrs}
+	case ep.workload != nil:
+		return wish{ep.workload.InterfaceName, ep.item.addrs}
+	}
+	return wish{iface: "/"} // no interface has such a name
 }
 
 func (c *Calc) removeEndpoint(ep *endpoint) {
