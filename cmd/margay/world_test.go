@@ -33,6 +33,7 @@ import (
 // TestMain lets the test binary be margay itself, so that tests run the real program in the hosts of a lab.
 func TestMain(m *testing.M) {
 	if os.Getenv("MARGAY_TEST_RUN") != "" {
+		confine()
 		os.Args[0] = "margay"
 		main()
 	}
