@@ -28,6 +28,8 @@ var v6 = "(" + strings.Join([]string{
 // Ports and protocols, for the forms that are texts; for numbers there are bounds.
 const (
 	port16       = `(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})`
+	number16     = `(` + port16 + `|0)`
+	number32     = `(429496729[0-5]|42949672[0-8][0-9]|4294967[01][0-9]{2}|429496[0-6][0-9]{3}|42949[0-5][0-9]{4}|4294[0-8][0-9]{5}|429[0-3][0-9]{6}|42[0-8][0-9]{7}|4[01][0-9]{8}|[1-3][0-9]{9}|[1-9][0-9]{0,8}|0)`
 	portName     = `([0-9]+-)*[0-9]*[a-z][a-z0-9]*(-[a-z0-9]+)*` // a letter, and no dash at the ends or twice in a row
 	portText     = `^(` + port16 + `(:` + port16 + `)?|` + portName + `)$`
 	protocolText = `^(TCP|UDP|ICMP|ICMPv6|SCTP|UDPLite|25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9][0-9]?)$`
@@ -60,9 +62,9 @@ func parsed(format string) string {
 	case "wireguardKey":
 		return "^[A-Za-z0-9+/]{43}=$"
 	case "community":
-		return `^[0-9]{1,10}:[0-9]{1,10}(:[0-9]{1,10})?$`
+		return "^(0*" + number16 + ":0*" + number16 + "|0*" + number32 + ":0*" + number32 + ":0*" + number32 + ")$"
 	case "plainCommunity":
-		return `^(0|[1-9][0-9]{0,9}):(0|[1-9][0-9]{0,9})(:(0|[1-9][0-9]{0,9}))?$`
+		return "^(" + number16 + ":" + number16 + "|" + number32 + ":" + number32 + ":" + number32 + ")$"
 	case "ignoredInterface":
 		return `^([a-zA-Z0-9_.-]|\*[a-zA-Z0-9_.*-]|[a-zA-Z0-9_.-][a-zA-Z0-9_.*-])[a-zA-Z0-9_.*-]{0,13}$`
 	}

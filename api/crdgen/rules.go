@@ -171,13 +171,16 @@ var ruleRules = append([]located{
 	{"HTTPPath", sets("exact", "prefix"), "Invalid path match. Either 'exact' or 'prefix' must be set"},
 }, portRules()...)
 
+// orderedPorts holds the ends of a range against each other.
+const orderedPorts = "type(self) == int || !self.contains(':') || int(self.split(':')[0]) <= int(self.split(':')[1])"
+
 func portRules() (all []located) {
 	for _, path := range []string{"source.ports", "source.notPorts", "destination.ports", "destination.notPorts"} {
 		all = append(all, portsNeed(path)...)
 	}
 	for _, field := range []string{"Ports", "NotPorts"} {
 		all = append(all, located{"EntityRule." + field + ".item",
-			"type(self) == int || !self.contains(':') || int(self.split(':')[0]) <= int(self.split(':')[1])",
+			orderedPorts,
 			"minimum port number is greater than maximum port number in port range"})
 	}
 	return all
@@ -249,6 +252,8 @@ var bgpRules = append([]located{
 	notBoth("peerIP", "localWorkloadSelector"), notBoth("peerSelector", "localWorkloadSelector"), notBoth("keepOriginalNextHop", "nextHopMode"),
 	{"BGPPeerSpec", "!" + set("localWorkloadSelector") + " || has(self.asNumber) && self.asNumber != 0", "asNumber is required when localWorkloadSelector is set"},
 	{"BGPPeerSpec", "!" + set("reachableBy") + " || " + set("peerIP"), "reachableBy must be empty when peerIP is empty"},
+	{"BGPPeerSpec", "!" + set("reachableBy") + " || !" + set("peerIP") + ` || self.reachableBy.contains(':') != self.peerIP.matches('^[0-9.]+(:[0-9]+)?$')`,
+		"ReachableBy and PeerIP address family mismatched"},
 	{"BGPFilterRule", set("cidr") + " == " + set("matchOperator"), "cidr and matchOperator must both be set or both be empty"},
 	{"BGPFilterRule", "!has(self.prefixLength) || " + set("cidr"), "cidr is required when prefixLength is set"},
 	{"BGPFilterRule", "!" + set("operations") + " || self.action == 'Accept'", "operations may only be used with action Accept"},
@@ -289,6 +294,9 @@ var configurationRules = []located{
 	{"FelixConfigurationSpec", "!has(self.routeTableRange) || !has(self.routeTableRanges)", "routeTableRange and routeTableRanges cannot both be set"},
 	{"RouteTableRange", "self.max >= self.min", "must be a range of route table indices within 1..250"},
 	{"RouteTableIDRange", "self.max >= self.min", "min value cannot be greater than max value"},
+	{"FelixConfigurationSpec.KubeNodePortRanges.item", "type(self) == int || !self.matches('[a-z]')", "node port ranges should not contain named ports"},
+	{"FelixConfigurationSpec.KubeNodePortRanges.item", orderedPorts, "minimum port number is greater than maximum port number in port range"},
+	{"FelixConfigurationSpec.NATPortRange", orderedPorts, "minimum port number is greater than maximum port number in port range"},
 	{"HealthTimeoutOverride.Timeout", "!self.startsWith('-')", "Timeout should not be negative"},
 	{"KubeControllersConfiguration", "self.metadata.name == 'default'",
 		`Cannot create a Kube Controllers Configuration resource with a name other than "default"`},

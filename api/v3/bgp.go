@@ -148,7 +148,7 @@ type BGPPeerSpec struct {
 	KeepaliveTime            *metav1.Duration `json:"keepaliveTime,omitempty"`
 	NumAllowedLocalASNumbers *int32           `json:"numAllowedLocalASNumbers,omitempty"`
 	TTLSecurity              *uint8           `json:"ttlSecurity,omitempty"`
-	ReachableBy              string           `json:"reachableBy,omitempty" check:"format=address"`
+	ReachableBy              string           `json:"reachableBy,omitempty" check:"format=address" schema:"maxlen=64"`
 	Filters                  []string         `json:"filters,omitempty" check:"format=name"` // of BGPFilters, in order
 	LocalWorkloadSelector    string           `json:"localWorkloadSelector,omitempty" check:"maxlen=4096,format=longSelector"`
 	ReversePeering           *string          `json:"reversePeering,omitempty" check:"enum=Auto|Manual"`

@@ -39,8 +39,8 @@ type BGPFilterRule struct {
 
 // BGPFilterPrefixLength bounds the prefix length of a route, both ends inclusive; nil is that of the CIDR and the longest.
 type BGPFilterPrefixLength struct {
-	Min *int32 `json:"min,omitempty"`
-	Max *int32 `json:"max,omitempty"`
+	Min *int32 `json:"min,omitempty" schema:"min=0"`
+	Max *int32 `json:"max,omitempty" schema:"min=0"`
 }
 
 // BGPFilterCommunityMatch holds exactly one community.
