@@ -2,6 +2,7 @@ package pods
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"testing"
@@ -167,4 +168,69 @@ func TestLearned(t *testing.T) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+// TestChurn: after many pods came and went, each once behind an interface that another had, nothing of them is left.
+func TestChurn(t *testing.T) {
+	h := newHost(t)
+	must(t, h.AddBridge("cni0", netip.MustParsePrefix("10.66.0.1/16"), netip.MustParsePrefix("fd66::1/64")))
+	w := watch(t, h, false)
+	w.until(t, "no pod", "")
+	w.mu.Lock()
+	before := w.size()
+	w.mu.Unlock()
+	const workers, rounds = 4, 12
+	errs := make(chan error, workers)
+	for n := range workers {
+		go func() {
+			for i := range rounds {
+				c := lab.Cable{Interface: fmt.Sprint("veth", n), Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 66, byte(1 + i%3), byte(1 + n)})}}
+				if i%2 == 0 {
+					c.Bridge = "cni0"
+				}
+				p, err := h.Pod("p", c)
+				if err == nil {
+					err = p.Remove()
+				}
+				if err != nil {
+					errs <- err
+					return
+				}
+			}
+			errs <- nil
+		}()
+	}
+	for range workers {
+		must(t, <-errs)
+	}
+	last := newPod(t, h, "last", "", "10.67.0.1")
+	w.until(t, "what comes after", "10.67.0.1 last")
+	must(t, last.Remove())
+	w.until(t, "nothing", "")
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		w.mu.Lock()
+		size := w.size()
+		w.mu.Unlock()
+		if size == before {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("left: %+v, before: %+v", size, before)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// size counts what is remembered.
+func (f *follower) size() (n struct{ links, routes, neighbours, ports, others int }) {
+	n.links, n.routes, n.neighbours, n.others = len(f.table.links), len(f.table.routes), len(f.table.neighbours), len(f.table.others)
+	for bridge, ports := range f.table.ports {
+		for _, port := range ports {
+			if port != bridge { // its own address, which changes
+				n.ports++
+			}
+		}
+	}
+	return n
 }

@@ -35,7 +35,7 @@
 // what the inet family sees of a bridged packet has the bridge as its interface on both sides, and it sees bridged packets
 // only with br_netfilter and net.bridge.bridge-nf-call-iptables and -ip6tables at 1 (seen on Linux 6.18: the forward hook gets
 // each, with its connection tracked and a reject that is answered; with 0 it gets none). In the bridge family the ports are
-// seen, but connections only on kernels with CONFIG_NF_CONNTRACK_BRIDGE, which this one lacks. So enforcing takes both: the
+// seen, but connections only on kernels with CONFIG_NF_CONNTRACK_BRIDGE, which not all have. So enforcing takes both: the
 // bridge family to hold each port to its own addresses in both directions, to nothing but IP and ARP, and unknown ports to
 // nothing; and inet to find the workload by the address that is sure then. A release that does not do it must not claim it:
 // the agent is not ready while there are such workloads.
