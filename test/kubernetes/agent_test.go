@@ -79,6 +79,8 @@ func newWorld(t testing.TB) *world {
 		t.Fatal(err)
 	}
 	do(t, w.cluster, http.MethodPost, "/api/v1/namespaces", namespace(kube.DefaultStatusNamespace))
+	do(t, w.cluster, http.MethodPost, "/api/v1/namespaces/default/serviceaccounts",
+		object{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": object{"name": "default"}})
 	makeNode(t, w.cluster, "node-1", nodeAddr)
 	return w
 }

@@ -57,7 +57,6 @@ func (w *world) listen() <-chan announcement {
 func BenchmarkLabelToKernel(b *testing.B) {
 	w := newWorld(b)
 	const others = 200
-	makeNode(b, w.cluster, "node-2", "172.15.0.101")
 	pods(b, w.cluster, 0, others)
 	podOn(b, w.cluster, podSpec{namespace: "default", name: "my-prometheus-pod", node: "node-2", ip: podAddr})
 	w.startAgent()
@@ -65,18 +64,19 @@ func BenchmarkLabelToKernel(b *testing.B) {
 		b.Fatalf("apply: %v\n%s", err, out)
 	}
 	heard := w.listen()
-	var took []time.Duration
+	var took, whole []time.Duration
 	change := func(value any, want netlink.HeaderType) {
 		for len(heard) > 0 {
 			<-heard
 		}
-		label(b, &world{TB: w.TB, cluster: w.cluster}, value)
+		asked := time.Now()
+		label(b, w, value)
 		answered := time.Now()
 		for {
 			select {
 			case a := <-heard:
 				if a.kind == want {
-					took = append(took, a.at.Sub(answered))
+					took, whole = append(took, a.at.Sub(answered)), append(whole, a.at.Sub(asked))
 					return
 				}
 			case <-time.After(30 * time.Second):
@@ -88,12 +88,13 @@ func BenchmarkLabelToKernel(b *testing.B) {
 		change("true", newSetElements)
 		change(nil, delSetElements)
 	}
-	slices.Sort(took)
-	ms := func(percent int) float64 {
-		return float64(took[min(len(took)*percent/100, len(took)-1)].Microseconds()) / 1000
+	ms := func(times []time.Duration, percent int) float64 {
+		sorted := slices.Sorted(slices.Values(times))
+		return float64(sorted[min(len(sorted)*percent/100, len(sorted)-1)].Microseconds()) / 1000
 	}
-	b.ReportMetric(ms(50), "p50-ms")
-	b.ReportMetric(ms(99), "p99-ms")
+	b.ReportMetric(ms(took, 50), "p50-ms")
+	b.ReportMetric(ms(took, 99), "p99-ms")
+	b.ReportMetric(ms(whole, 50), "p50-from-request-ms")
 	b.ReportMetric(20, "p50-ms-target")
 	b.Log(fmt.Sprintf("%d changes, %d other pods", len(took), others))
 }

@@ -67,7 +67,7 @@ func pods(t testing.TB, c *cluster.Cluster, from, to int) {
 }
 
 func podNumber(i int) podSpec {
-	return podSpec{namespace: "default", name: fmt.Sprintf("p%d", i), node: "node-1", ip: fmt.Sprintf("10.%d.%d.%d", 1+i>>16, i>>8&255, i&255),
+	return podSpec{namespace: "default", name: fmt.Sprintf("p%d", i), node: "node-3", ip: fmt.Sprintf("10.%d.%d.%d", 1+i>>16, i>>8&255, i&255),
 		labels: object{"n": "0"}}
 }
 
