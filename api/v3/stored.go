@@ -43,13 +43,7 @@ func shallowCopy(r Resource) Resource {
 	return c.Interface().(Resource)
 }
 
-func isPolicy(r Resource) bool {
-	switch r.(type) {
-	case *GlobalNetworkPolicy, *NetworkPolicy, *StagedGlobalNetworkPolicy, *StagedNetworkPolicy:
-		return true
-	}
-	return false
-}
+func isPolicy(r Resource) bool { return policySpecOf(r) != nil }
 
 // DecodeStored returns the object of a value in the store. Unknown fields are tolerated, because newer releases may have
 // written them; a wrong type, or anything that a rule could not be compiled from, is an error of type [Errors], so that
@@ -58,6 +52,46 @@ func isPolicy(r Resource) bool {
 // The name of a policy is that of its annotation, which the result no longer has; without the annotation a policy of
 // the default tier loses the prefix "default." that releases before 3.29 stored.
 func DecodeStored(kind Kind, data []byte) (Resource, error) {
+	return decodeStored(kind, data, func(Resource) {})
+}
+
+// DecodeCustom is DecodeStored for a custom resource of Kubernetes, which kubectl may have written: a policy without types
+// has those of the rule lists that are there, as Calico's admission policy has it (spec 1.3), and not both.
+func DecodeCustom(kind Kind, data []byte) (Resource, error) {
+	return decodeStored(kind, data, func(r Resource) {
+		if spec := policySpecOf(r); spec != nil && len(spec.Types) == 0 {
+			spec.Types = typesByPresence(spec)
+		}
+	})
+}
+
+// typesByPresence is typesByRules by the lists that are there, be they empty.
+func typesByPresence(spec *PolicySpec) []string {
+	switch {
+	case spec.Egress == nil:
+		return []string{TypeIngress}
+	case spec.Ingress == nil:
+		return []string{TypeEgress}
+	}
+	return []string{TypeIngress, TypeEgress}
+}
+
+// policySpecOf returns what the policy kinds have in common, nil for other kinds.
+func policySpecOf(r Resource) *PolicySpec {
+	switch r := r.(type) {
+	case *GlobalNetworkPolicy:
+		return &r.Spec.PolicySpec
+	case *NetworkPolicy:
+		return &r.Spec
+	case *StagedGlobalNetworkPolicy:
+		return &r.Spec.PolicySpec
+	case *StagedNetworkPolicy:
+		return &r.Spec.PolicySpec
+	}
+	return nil
+}
+
+func decodeStored(kind Kind, data []byte, complete func(Resource)) (Resource, error) {
 	info, ok := Lookup(kind)
 	if !ok {
 		return nil, Errors{{Key: Key{Kind: kind}, Reason: "kind is not known"}}
@@ -77,6 +111,7 @@ func DecodeStored(kind Kind, data []byte) (Resource, error) {
 	if r.GetName() == "" {
 		c.fail("metadata.name", nil, "name is not specified", "")
 	}
+	complete(r)
 	validateStored(c, r)
 	if len(c.errs) > 0 {
 		return nil, c.errs

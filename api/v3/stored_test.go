@@ -2,6 +2,7 @@ package v3
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -334,4 +335,25 @@ func FuzzDecodeStored(f *testing.F) {
 			t.Fatalf("%s becomes %s", KeyOf(r), KeyOf(back))
 		}
 	})
+}
+
+// TestDecodeCustom: what kubectl wrote without types has those of the lists that are there.
+func TestDecodeCustom(t *testing.T) {
+	for spec, want := range map[string][]string{
+		`{}`:                              {TypeIngress},
+		`{"ingress":[]}`:                  {TypeIngress},
+		`{"egress":[]}`:                   {TypeEgress},
+		`{"ingress":[],"egress":[]}`:      {TypeIngress, TypeEgress},
+		`{"egress":[{"action":"Allow"}]}`: {TypeEgress},
+		`{"types":["Egress"],"ingress":[{"action":"Allow"}]}`: {TypeEgress},
+	} {
+		data := []byte(`{"kind":"NetworkPolicy","apiVersion":"projectcalico.org/v3","metadata":{"name":"p","namespace":"n"},"spec":` + spec + `}`)
+		r, err := DecodeCustom(KindNetworkPolicy, data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.(*NetworkPolicy).Spec.Types; !slices.Equal(got, want) {
+			t.Errorf("%s: types %v, want %v", spec, got, want)
+		}
+	}
 }

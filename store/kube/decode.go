@@ -60,12 +60,13 @@ func decodeCustom(src *source, raw []byte) item {
 		return unreadable(src, raw, err)
 	}
 	it := item{key: v3.Key{Kind: src.kind, Namespace: h.Metadata.Namespace, Name: h.Metadata.Name}}
-	value, err := raw, error(nil)
-	if src.form == formV1 {
+	value, err, decode := raw, error(nil), v3.DecodeCustom
+	if src.form == formV1 { // what wrote it completed it
 		value, err = fromV1(raw)
+		decode = v3.DecodeStored
 	}
 	if err == nil {
-		it.resource, err = v3.DecodeStored(src.kind, value)
+		it.resource, err = decode(src.kind, value)
 	}
 	if err != nil {
 		it.resource = nil
