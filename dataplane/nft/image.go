@@ -142,7 +142,7 @@ type touch struct {
 	delta     ruleset.Delta // without sets
 	reweighed map[*item]struct{}
 	remapped  map[*unit]struct{}
-	// direct: only members of sets changed, so that elements may lead elsewhere at once.
+	// direct: only members of sets changed, so that elements may lead elsewhere at once, see moves.
 	direct bool
 }
 
@@ -374,14 +374,14 @@ func (t *touch) changes() []Change {
 		}
 		d.set(was, t.table.Sets[name])
 	}
+	atOnce := t.direct && !t.record.moves()
 	for s := range t.record {
 		if _, ok := t.before.Sets[s.Name]; ok || t.table.Sets[s.Name] != s {
 			continue
 		}
-		switch gone, come := t.record.changed(s); {
-		case t.direct:
+		if gone, come := t.record.changed(s); atOnce {
 			d.replace(s, gone, come)
-		default:
+		} else {
 			d.elements(s, gone, come)
 		}
 	}

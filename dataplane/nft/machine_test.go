@@ -15,6 +15,8 @@ import (
 type machine struct {
 	table  *Table
 	packet *ruleset.Packet
+	// A change of elements on the way, see mix; nil: none.
+	change *change
 	// What the hook knows.
 	in, out  string
 	state    ruleset.ConnState
@@ -115,6 +117,9 @@ func (m *machine) chain(t fataler, c *Chain) machineVerdict {
 			return goesOn
 		case unix.NFT_JUMP, unix.NFT_GOTO:
 			to := m.table.Chains[v.chain]
+			if to == nil && m.change != nil && m.change.to.Chains[v.chain] != nil {
+				to = &Chain{} // new: it has no rules yet for this packet
+			}
 			if to == nil {
 				t.Fatalf("chain %s: no chain %s", c.Name, v.chain)
 			}
@@ -282,6 +287,9 @@ func (m *machine) payload(data []attribute) []byte {
 func (m *machine) lookup(t fataler, data []attribute) machineVerdict {
 	m.lookups++
 	set := m.table.Sets[text(find(data, unix.NFTA_LOOKUP_SET))]
+	if set != nil && m.change != nil {
+		set = m.change.at(set, m.lookups)
+	}
 	if set == nil {
 		t.Fatalf("no set %s", text(find(data, unix.NFTA_LOOKUP_SET)))
 	}
@@ -323,7 +331,7 @@ func (t *Table) machine(pkt *ruleset.Packet) *machine { return &machine{table: t
 var testLimits = []limits{
 	defaultLimits,
 	{lines: 1, services: 64, classes: 1 << 17, members: 4096, copies: 4096, elements: 1 << 18, segments: 16},
-	{lines: 2, services: 8, classes: 12, members: 2, copies: 4, elements: 6, segments: 2},
+	{lines: 2, services: 8, classes: 12, members: 2, copies: 16, elements: 6, segments: 2},
 	{lines: 3, services: 300, classes: 400, members: 16, copies: 0, elements: 64, segments: 4},
 }
 

@@ -158,6 +158,29 @@ func (r record) changed(s *Set) (gone, come []Element) {
 	return gone, come
 }
 
+// moves reports whether keys of verdict maps came and others went. An address may then be found by another length of prefix
+// than before, in another map, and a packet that asks one map before the change and the next after it finds it in neither.
+func (r record) moves() bool {
+	come, gone := false, false
+	for s := range r {
+		if !s.Type.verdicts {
+			continue
+		}
+		out, in := r.changed(s)
+		keys := map[string]int{}
+		for _, e := range out {
+			keys[e.Key]--
+		}
+		for _, e := range in {
+			keys[e.Key]++
+		}
+		for _, n := range keys {
+			come, gone = come || n > 0, gone || n < 0
+		}
+	}
+	return come && gone
+}
+
 // restore returns a set as it was.
 func (r record) restore(s *Set) *Set {
 	if len(r[s]) == 0 {

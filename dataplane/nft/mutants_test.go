@@ -25,6 +25,9 @@ const (
 	byComeAndGo  = "TestEndpointsComeAndGo"
 	byLoopback   = "TestLoopbackUntracked"
 	byImage      = "TestImageFollows"
+	byRules      = "TestRulesAreEval"
+	byGuards     = "TestGuardsKeepTheirOrder"
+	byMix        = "TestNoLookUpMeetsAMix"
 	byBounds     = "TestTableIsBounded"
 	byCost       = "TestPacketsAreAskedTheSame"
 	byListing    = "TestListing"
@@ -167,11 +170,12 @@ var mutants = []mutant{
 	{file: "image.go", old: "} else if m.weight != weight {", new: "} else if false && m.weight != weight {", caught: byImage},
 	{file: "image.go", old: "e.change(t, prefixesOf(gone), prefixesOf(come))", new: "e.change(t, nil, prefixesOf(come))", caught: byImage},
 	{file: "image.go", old: "e.change(t, prefixesOf(gone), prefixesOf(come))", new: "e.change(t, prefixesOf(gone), nil)", caught: byImage},
-	{file: "image.go", old: "t.direct = len(t.renewed) == 0 && len(t.reweighed) == 0 && t.delta.Empty()", new: "t.direct = true", caught: byTransition},
+	{file: "image.go", old: "t.direct = len(t.renewed) == 0 && len(t.reweighed) == 0 && t.delta.Empty()", new: "t.direct = true", caught: byMix},
+	{file: "image.go", old: "t.direct && !t.record.moves()", new: "t.direct", caught: byMix},
 	{file: "image.go", old: "s.shorten(b, 0)\n", new: "", caught: byImage},
 	{file: "image.go", old: "if t.table.Chains[name] = c; c == nil {\n\t\tdelete(t.table.Chains, name)\n\t} else {\n\t\tt.countSets(c, 1)", new: "if t.table.Chains[name] = c; c == nil {\n\t\tdelete(t.table.Chains, name)\n\t} else if old == nil {\n\t\tt.countSets(c, 1)", caught: byImage},
-	{file: "diff.go", old: "if from != \"\" {\n\t\tmade = before", new: "if false {\n\t\tmade = before", caught: byTransition},
-	{file: "diff.go", old: "turn := Element{Key: e.Key, Verdict: d.turn(e.Verdict, is)}", new: "turn := Element{Key: e.Key, Verdict: d.turn(is, is)}"},
+	{file: "diff.go", old: "if from != \"\" {\n\t\tmade = before", new: "if false {\n\t\tmade = before", caught: byMix},
+	{file: "diff.go", old: "turn := Element{Key: e.Key, Verdict: d.turn(e.Verdict, is)}", new: "turn := Element{Key: e.Key, Verdict: d.turn(is, is)}", caught: byMix},
 	{file: "members.go", old: "!widest.Overlaps(p)", new: "true"},
 	{file: "members.go", old: "if s != p && !(m.large && s.IsSingleIP()) {", new: "if s != p {", caught: byImage},
 	{file: "members.go", old: "case m.covered(p):\n\t\treturn\n", new: "", caught: byImage},
@@ -242,7 +246,7 @@ var mutants = []mutant{
 
 	// Lists.
 	{file: "list.go", old: "case s.blocks(l, guard):", new: "case false:"},
-	{file: "list.go", old: "for i := s.at(guard) + 1; i < len(s.guards); i++ {", new: "for i := len(s.guards); i < len(s.guards); i++ {"},
+	{file: "list.go", old: "for i := s.at(guard) + 1; i < len(s.guards); i++ {", new: "for i := len(s.guards); i < len(s.guards); i++ {", caught: byGuards},
 	{file: "list.go", old: "if s.kinds.block(l.outcome, l.protos()) {", new: "if false {"},
 	{file: "list.go", old: "b.plain(lines[i:])", new: "b.plain(lines[i+1:])"},
 	{file: "list.go", old: "!l.behindPort && l.services != nil || ", new: ""},
@@ -276,7 +280,7 @@ func (m *mutant) run(t *testing.T) {
 	binary := m.build(t, what)
 	tests := []string{m.caught}
 	if m.caught == "" {
-		tests = []string{"TestRulesAreEval", "TestTableIsEval", "TestVerdictsAreEvals"}
+		tests = []string{byRules, "TestTableIsEval", "TestVerdictsAreEvals"}
 	}
 	for _, test := range tests {
 		if m.caughtBy(t, binary, test) {
@@ -288,11 +292,14 @@ func (m *mutant) run(t *testing.T) {
 
 // caughtBy reports whether a test fails.
 func (m *mutant) caughtBy(t *testing.T, binary, test string) bool {
-	steps := "4000" // until a packet is where a fault shows
-	if test == byTransition {
+	steps, checks := "4000", "300" // until a packet is where a fault shows
+	switch test {
+	case byTransition:
 		steps = "800"
+	case byRules:
+		checks = "2000"
 	}
-	cmd := exec.Command(binary, "-test.run", "^"+test+"$", "-test.timeout", "10m", "-rapid.checks", "300", "-rapid.nofailfile",
+	cmd := exec.Command(binary, "-test.run", "^"+test+"$", "-test.timeout", "10m", "-rapid.checks", checks, "-rapid.nofailfile",
 		"-rapid.shrinktime", "0s")
 	cmd.Env = append(os.Environ(), "MARGAY_SEED=1", "MARGAY_STEPS="+steps, "MARGAY_MUTANTS=")
 	out, err := cmd.CombinedOutput()

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"margay/ruleset"
 )
 
@@ -15,6 +17,7 @@ var paths = []string{
 	"stage in order", "stage cut", "second segment", "segments used up", "lines with many services in order",
 	"class", "class shared", "map by service", "map by address and service", "map by address", "map by address behind conditions",
 	"second map of a list", "prefixes", "IPv6", "jump in a map", "addresses not copied", "copies bounded", "large set", "log chain", "one port",
+	"addresses of two lines",
 }
 
 // pathsOf counts the ways that the compiler took to an image.
@@ -70,6 +73,13 @@ func (g *group) paths(n map[string]int) {
 	default:
 		n["second map of a list"]++
 	}
+	for _, r := range g.runs {
+		for p, c := range r.cells.All() {
+			for _, wider := range r.cells.Supernets(p) {
+				n["addresses of two lines"] += oneIf(len(c.entries) > 0 && len(wider.entries) > 0 && c.entries[0].verdict != wider.entries[0].verdict)
+			}
+		}
+	}
 	for l, set := range g.maps {
 		n["IPv6"] += oneIf(l.family == ruleset.IPv6)
 		n["prefixes"] += oneIf(l.mask() != nil)
@@ -96,25 +106,44 @@ func addTo(sum, n map[string]int) {
 	}
 }
 
-// manyRules draws rules of which many are alike, as people write them: runs with the same action, most with ports, about
-// sets or networks.
+// fewPorts are those of rules and packets that are to meet.
+var fewPorts = []uint16{53, 80, 443}
+
+// plainRule draws a rule that more packets match.
+func (g generator) plainRule() ruleset.Rule {
+	r := g.rule()
+	if !g.one(4) {
+		r.ICMP, r.NotICMP, r.Source.Ports, r.Source.NotPorts = ruleset.ICMPMatch{}, ruleset.ICMPMatch{}, nil, nil
+	}
+	return r
+}
+
+// manyRules draws rules of which many are alike, as people write them: runs of one or two forms, with the same action or
+// not, most with ports, about sets or networks.
 func (g generator) manyRules(most int) []ruleset.Rule {
 	var out []ruleset.Rule
 	for len(out) < most && !g.one(8) {
-		one := g.rule()
-		one.ICMP, one.NotICMP, one.Source.Ports, one.Source.NotPorts = ruleset.ICMPMatch{}, ruleset.ICMPMatch{}, nil, nil
+		forms := []ruleset.Rule{g.plainRule()}
+		if g.one(2) {
+			forms = append(forms, g.plainRule())
+		}
+		mixed, ported := g.one(2), g.one(2)
 		for range 1 + g.IntN(most/2) {
+			one := pick(g, forms...)
 			r := one
+			if mixed {
+				r.Action = pick(g, ruleset.Allow, ruleset.Deny)
+			}
 			switch g.IntN(4) {
 			case 0:
-				r.Source = ruleset.Entity{Nets: netsOf(g.net().String())}
+				r.Source = ruleset.Entity{Nets: netsOf(pick(g, "10.1.0.0/16", "10.1.0.0/24", "10.1.0.1/32", "10.0.0.0/14", "fd01::/16", "fd01::/64", "fd01::1/128"))}
 			case 1:
 				r.Source = ruleset.Entity{Sets: []ruleset.SetID{pick[ruleset.SetID](g, "a", "b", "c")}}
 			case 2:
-				r.Destination.Nets = netsOf(g.net().String())
+				r.Destination = ruleset.Entity{Nets: netsOf(pick(g, "10.2.0.0/16", "fd02::/16"))}
 			}
-			if g.one(2) {
-				first := pick(g, ports...)
+			if ported {
+				first := pick(g, fewPorts...)
 				r.Protocol, r.NotProtocol = pick(g, ruleset.TCP, ruleset.UDP), 0
 				r.Destination.Ports = &ruleset.Ports{Ranges: []ruleset.PortRange{{First: first, Last: first}}}
 			}
@@ -125,6 +154,97 @@ func (g generator) manyRules(most int) []ruleset.Rule {
 		}
 	}
 	return out
+}
+
+// rulesAlone draws a Program with nothing but rules for what comes in by t0: every packet meets them.
+func (g generator) rulesAlone() *ruleset.Program {
+	p := ruleset.NewProgram()
+	p.Settings.Reject = g.one(3)
+	ep := hostEndpoint("e", "t0")
+	p.Endpoints[ep.ID] = ep
+	for i := range 1 + g.IntN(2) {
+		tier := ruleset.Tier{Name: fmt.Sprint("tier", i), EndPass: g.one(2)}
+		for j := range 1 + g.IntN(3) {
+			policy := policyOf(fmt.Sprint("p", i, j), g.manyRules(pick(g, 3, 10, 25))...)
+			p.Policies[policy.ID] = policy
+			tier.Policies = append(tier.Policies, policy.ID)
+		}
+		ep.Normal.Ingress = append(ep.Normal.Ingress, tier)
+	}
+	for _, id := range setIDs {
+		if id != "missing" {
+			p.Sets[id] = g.set(id)
+		}
+	}
+	p.Profiles["last"] = &ruleset.Profile{Ingress: []ruleset.Rule{{Action: pick(g, ruleset.Allow, ruleset.Deny)}}}
+	ep.Profiles = []string{"last"}
+	return p
+}
+
+// Rules of all kinds have the verdict of Eval, however they are laid out, and after changes.
+func TestRulesAreEval(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		g := newGenerator(rapid.Uint64().Draw(t, "seed"))
+		p := g.rulesAlone()
+		im := newImage(p, pick(g, testLimits...))
+		for range 2 {
+			for range 60 {
+				pkt := g.ruled()
+				m := im.table.machine(&pkt)
+				want := ruleset.Eval(p, &pkt)
+				if got := m.run(t); got != want.Allowed {
+					t.Fatalf("packet %+v: passed %v, want %+v\n%s", pkt, got, want, im.table)
+				}
+				if n, _ := reportsOf(p, &pkt); n != m.reports {
+					t.Fatalf("packet %+v: %d reports, want %d\n%s", pkt, m.reports, n, im.table)
+				}
+			}
+			d := g.changeRules(p)
+			p.Apply(d)
+			d.Sets = ownedSets(d.Sets)
+			im.apply(d)
+		}
+	})
+}
+
+// Rules with different conditions, each looked up by address, keep their order where they do different things.
+func TestGuardsKeepTheirOrder(t *testing.T) {
+	from := func(a ruleset.Action, i int, r ruleset.Rule) ruleset.Rule {
+		r.Action, r.Source.Nets = a, netsOf(netip.PrefixFrom(sourceOf(0, i), 32).String())
+		return r
+	}
+	udp, here := ruleset.Rule{Protocol: ruleset.UDP}, ruleset.Rule{}
+	here.Destination.Nets = netsOf("10.2.0.0/16")
+	p := programOf([]*ruleset.Endpoint{hostEndpoint("e", "t0")}, policyOf("p",
+		from(ruleset.Allow, 0, udp), from(ruleset.Allow, 1, udp), from(ruleset.Deny, 2, here), from(ruleset.Deny, 3, here),
+		from(ruleset.Allow, 2, udp), from(ruleset.Allow, 3, here)))
+	for _, lim := range testLimits {
+		for i := range 5 {
+			pkt := ruleset.Packet{In: "t0", Src: sourceOf(0, i), Dst: locals4[0], Protocol: ruleset.UDP}
+			want := ruleset.Eval(p, &pkt)
+			if got := newImage(p, lim).table.machine(&pkt).run(t); got != want.Allowed {
+				t.Errorf("from %s: passed %v, want %+v", pkt.Src, got, want)
+			}
+		}
+	}
+}
+
+// changeRules draws a change of a policy of rulesAlone, or of sets.
+func (g generator) changeRules(p *ruleset.Program) *ruleset.Delta {
+	d := &ruleset.Delta{Policies: map[ruleset.PolicyID]*ruleset.Policy{}, Sets: map[ruleset.SetID]*ruleset.SetDelta{}}
+	if ids := sortedPolicies(p); g.one(2) {
+		policy := *p.Policies[pick(g, ids...)]
+		fresh := g.manyRules(5)
+		at := g.IntN(len(policy.Ingress) + 1)
+		policy.Ingress = slices.Concat(policy.Ingress[:at], fresh, policy.Ingress[min(len(policy.Ingress), at+g.IntN(3)):])
+		d.Policies[policy.ID] = &policy
+		return d
+	}
+	for range 1 + g.IntN(3) {
+		id := pick[ruleset.SetID](g, "a", "b", "c", "n1")
+		d.Sets[id] = g.setDelta(p, id)
+	}
+	return d
 }
 
 // enlarge gives some policies of a Program many rules.
