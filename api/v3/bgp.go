@@ -2,7 +2,6 @@ package v3
 
 import (
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -227,8 +226,8 @@ func isPlainCommunity(s string) bool {
 const communityRemedy = "write aa:nn of numbers up to 65535, or aa:nn:mm of numbers up to 4294967295"
 
 var (
-	leadingZero        = regexp.MustCompile(`(^|:)0[0-9]`)
-	bgpInterfaceFormat = regexp.MustCompile(`^[a-zA-Z0-9_.*-]{1,15}$`)
+	leadingZero        = lazily(`(^|:)0[0-9]`)
+	bgpInterfaceFormat = lazily(`^[a-zA-Z0-9_.*-]{1,15}$`)
 )
 
 // bgpFormat returns the forms that texts of the kinds of BGP have, see formatOf.

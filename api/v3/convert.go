@@ -8,7 +8,6 @@ import (
 	"maps"
 	"math"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -368,7 +367,7 @@ func (c *converter) json(n *yaml.Node, at place) ([]byte, error) {
 }
 
 // decimal is an integer that YAML 1.1, YAML 1.2 and JSON read alike.
-var decimal = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
+var decimal = lazily(`^-?(0|[1-9][0-9]*)$`)
 
 // scalar converts a single value into a text, number or boolean.
 func (c *converter) scalar(n *yaml.Node, v reflect.Value, at place) {

@@ -5,16 +5,15 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 )
 
 // interfaceName is the name of a Linux interface (spec 1.10).
-var interfaceName = regexp.MustCompile(`^[a-zA-Z0-9_.-]{1,15}$`)
+var interfaceName = lazily(`^[a-zA-Z0-9_.-]{1,15}$`)
 
 // containerID is an identifier of a container run time.
-var containerID = regexp.MustCompile(`^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$`)
+var containerID = lazily(`^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$`)
 
 func validateHostEndpoint(c *check, h *HostEndpoint) {
 	spec := &h.Spec

@@ -3,7 +3,6 @@ package v3
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -38,13 +37,13 @@ const (
 )
 
 var (
-	dnsLabel     = regexp.MustCompile(`^` + labelFormat + `$`)
-	dnsSubdomain = regexp.MustCompile(`^` + subdomainFormat + `$`)
+	dnsLabel     = lazily(`^` + labelFormat + `$`)
+	dnsSubdomain = lazily(`^` + subdomainFormat + `$`)
 	// oneOrTwoLabels is the name of a global policy; namespaced ones may also be a Kubernetes or OpenStack policy (spec 1.3).
-	oneOrTwoLabels = regexp.MustCompile(`^` + labelFormat + `(\.` + labelFormat + `)?$`)
-	reservedPolicy = regexp.MustCompile(`^(knp|ossg)\.default\.` + subdomainFormat + `$`)
+	oneOrTwoLabels = lazily(`^` + labelFormat + `(\.` + labelFormat + `)?$`)
+	reservedPolicy = lazily(`^(knp|ossg)\.default\.` + subdomainFormat + `$`)
 	// labelNamePart is the name part of a label key, and a label's value if that is not empty.
-	labelNamePart = regexp.MustCompile(`^([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$`)
+	labelNamePart = lazily(`^([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$`)
 )
 
 // dropMeta removes the metadata that only Kubernetes has a use for.
@@ -105,7 +104,7 @@ func validateName(c *check, r Resource) {
 }
 
 // nameFormat returns the form that the name of a kind has, and the end of the message that says so.
-func nameFormat(kind Kind, name string) (*regexp.Regexp, string) {
+func nameFormat(kind Kind, name string) (*pattern, string) {
 	switch kind {
 	case KindTier:
 		return dnsLabel, " or '-' (regex: " + labelFormat + ")"
@@ -119,7 +118,7 @@ func nameFormat(kind Kind, name string) (*regexp.Regexp, string) {
 }
 
 // nameRemedy proposes the lower case form of a name, if that is all there is to do.
-func nameRemedy(name string, format *regexp.Regexp) string {
+func nameRemedy(name string, format *pattern) string {
 	if lower := strings.ToLower(strings.ReplaceAll(name, "_", "-")); format.MatchString(lower) {
 		return "write " + lower
 	}

@@ -3,7 +3,6 @@ package v3
 import (
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -103,8 +102,8 @@ type Port struct {
 
 // The forms of a port as text (spec 1.5). A name here is what decodes; Validate is stricter.
 var (
-	portRange = regexp.MustCompile(`^(\d+):(\d+)$`)
-	portName  = regexp.MustCompile(`^[a-zA-Z0-9_.-]{1,128}$`)
+	portRange = lazily(`^(\d+):(\d+)$`)
+	portName  = lazily(`^[a-zA-Z0-9_.-]{1,128}$`)
 )
 
 func isDigits(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }

@@ -3,7 +3,6 @@ package v3
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -206,7 +205,7 @@ func checkFamilies(c *check, path string, r *Rule) {
 }
 
 // endpointPortName is the name of a port in Kubernetes: also no double dash and at least one letter.
-var endpointPortName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
+var endpointPortName = lazily(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
 
 // isPortName reports whether an endpoint may declare a port of that name (spec 1.5).
 func isPortName(name string) bool {

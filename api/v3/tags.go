@@ -232,7 +232,7 @@ func (r Constraint) number() int64 {
 
 // A format is the form of a text: a pattern, or a function where no pattern can say it.
 type format struct {
-	pattern *regexp.Regexp
+	pattern *pattern
 	test    func(string) bool
 	reason  string
 }
@@ -248,18 +248,18 @@ func (f format) refuse(text string) string {
 // Patterns of texts. The ones of durations are what 3.32 means: it writes \\. where a full stop is meant in most of them,
 // and refuses 1.5s for that.
 var (
-	durationFormat  = regexp.MustCompile(`^([0-9]+(\.[0-9]+)?(ms|s|m|h))*$`)
-	timeoutFormat   = regexp.MustCompile(`^(([0-9]*(\.[0-9]*)?(ms|s|h|m|us)+)+|Auto)$`)
-	logPrefixFormat = regexp.MustCompile(`^[a-zA-Z0-9%: /_-]*$`)
-	logRateFormat   = regexp.MustCompile(`^[1-9]\d{0,3}/(second|minute|hour|day)$`)
-	httpPathFormat  = regexp.MustCompile(`^/[^?# ]*$`)
-	hostFormat      = regexp.MustCompile(`^[a-zA-Z0-9:._+-]{1,64}$`)
-	ifaceFormat     = regexp.MustCompile(`^[a-zA-Z0-9_.-]{1,15}$`)
-	ifaceStarFormat = regexp.MustCompile(`^(\*|[a-zA-Z0-9_.-]{1,15})$`)
-	ifaceFilter     = regexp.MustCompile(`^[a-zA-Z0-9:._+-]{1,15}$`)
-	featureFormat   = regexp.MustCompile(`^(\w+=(true|false)?,)*(\w+=(true|false)?)?$`)
-	keyValueFormat  = regexp.MustCompile(`^(\w+=[^=,]+,+)*(\w+=[^=,]+)?$`)
-	reporterFormat  = regexp.MustCompile(`^[a-zA-Z0-9_ -]+$`)
+	durationFormat  = lazily(`^([0-9]+(\.[0-9]+)?(ms|s|m|h))*$`)
+	timeoutFormat   = lazily(`^(([0-9]*(\.[0-9]*)?(ms|s|h|m|us)+)+|Auto)$`)
+	logPrefixFormat = lazily(`^[a-zA-Z0-9%: /_-]*$`)
+	logRateFormat   = lazily(`^[1-9]\d{0,3}/(second|minute|hour|day)$`)
+	httpPathFormat  = lazily(`^/[^?# ]*$`)
+	hostFormat      = lazily(`^[a-zA-Z0-9:._+-]{1,64}$`)
+	ifaceFormat     = lazily(`^[a-zA-Z0-9_.-]{1,15}$`)
+	ifaceStarFormat = lazily(`^(\*|[a-zA-Z0-9_.-]{1,15})$`)
+	ifaceFilter     = lazily(`^[a-zA-Z0-9:._+-]{1,15}$`)
+	featureFormat   = lazily(`^(\w+=(true|false)?,)*(\w+=(true|false)?)?$`)
+	keyValueFormat  = lazily(`^(\w+=[^=,]+,+)*(\w+=[^=,]+)?$`)
+	reporterFormat  = lazily(`^[a-zA-Z0-9_ -]+$`)
 )
 
 func formatOf(name string) format {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -147,7 +146,7 @@ func shiftLines(n *yaml.Node, by int) {
 	}
 }
 
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
+var yamlLine = lazily(`^yaml: (?:line (\d+): )?(.*)`)
 
 func yamlError(err error, c chunk, document int) *FieldError {
 	e := &FieldError{Document: document, Line: c.line + 1, Reason: err.Error()}
