@@ -46,7 +46,7 @@ func rootCommand(name string) *cobra.Command {
 	}
 	node := nodeCommand()
 	node.AddCommand(ctl.NewNodeCommands(env, host)...)
-	for _, cmd := range ctl.InGroup(ctl.GroupRun, standaloneCommand(), node, storeCommand(), typhaCommand(), demoCommand()) {
+	for _, cmd := range ctl.InGroup(ctl.GroupRun, standaloneCommand(), node, storeCommand(), typhaCommand(), kubeControllersCommand(), demoCommand()) {
 		root.AddCommand(ctl.WithoutGlobalFlags(cmd))
 	}
 	return root

@@ -52,15 +52,21 @@ const envStatusNamespace = "MARGAY_STATUS_NAMESPACE"
 
 func userAgent(part string) string { return "margay-" + part + "/" + version }
 
-// kubernetesFor connects a daemon to the API of Kubernetes: as the environment says, else as its pod's service account.
+// kubernetesFor connects a daemon to the API of Kubernetes.
 func kubernetesFor(ctx context.Context, part string, log *slog.Logger) (store.Store, error) {
+	return opened(kube.Open(ctx, kubernetesConfig(part, log)))
+}
+
+// kubernetesConfig says how a daemon reaches the API of Kubernetes: as the environment says, else as its pod's service
+// account.
+func kubernetesConfig(part string, log *slog.Logger) kube.Config {
 	get := func(name string) string { return cmp.Or(os.Getenv("CALICO_"+name), os.Getenv(name)) }
-	return opened(kube.Open(ctx, kube.Config{
+	return kube.Config{
 		Kubeconfig: get("KUBECONFIG"), Context: get("K8S_CURRENT_CONTEXT"), Server: get("K8S_API_ENDPOINT"),
 		CAFile: get("K8S_CA_FILE"), CertFile: get("K8S_CERT_FILE"), KeyFile: get("K8S_KEY_FILE"), Token: get("K8S_API_TOKEN"),
 		Group: os.Getenv("CALICO_API_GROUP"), StatusNamespace: os.Getenv(envStatusNamespace),
 		InterfacePrefix: os.Getenv("FELIX_INTERFACEPREFIX"), UserAgent: userAgent(part), Log: log,
-	}))
+	}
 }
 
 // opened returns no store beside an error.
