@@ -34,3 +34,17 @@ lint:                   ## gofmt, go vet, staticcheck (pinned in go.mod)
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
+
+# The API server of Kubernetes, built from its Go module; about ten minutes the first time.
+KUBE_VERSION = $(shell sed -n 's|^\tk8s.io/kubernetes \(v[0-9.]*\).*|\1|p; s|^require k8s.io/kubernetes \(v[0-9.]*\).*|\1|p' test/kubernetes/apiserver/go.mod)
+KUBE_LDFLAGS = -s -w -X k8s.io/component-base/version.gitVersion=$(KUBE_VERSION)
+KUBE_TEST    = KUBE_APISERVER=$(CURDIR)/bin/kube-apiserver $(GO) test -C test/kubernetes -count 1 -timeout 60m
+
+bin/kube-apiserver: test/kubernetes/apiserver/go.mod test/kubernetes/apiserver/go.sum
+	$(GO) build -C test/kubernetes/apiserver -trimpath -ldflags '$(KUBE_LDFLAGS)' -o $(CURDIR)/$@ k8s.io/kubernetes/cmd/kube-apiserver
+
+test-kubernetes: bin/kube-apiserver  ## the Kubernetes datastore, and agents on it, against a real API server
+	$(KUBE_TEST) ./...
+
+bench-kubernetes: bin/kube-apiserver ## from the API server's answer to the kernel
+	$(KUBE_TEST) -run '^$$' -bench . -benchtime 100x .

@@ -123,13 +123,9 @@ func installReal(t testing.TB, c *cluster.Cluster) {
 	}
 }
 
-// binary builds margay once.
+// binary builds margay once. TestMain removes it.
 var binary = sync.OnceValues(func() (string, error) {
-	to, err := os.MkdirTemp("", "margay-kubernetes-bin-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(to, "margay")
+	path := filepath.Join(temporary, "margay")
 	cmd := exec.Command("go", "build", "-C", "../..", "-trimpath", "-ldflags", "-s -w", "-o", path, "./cmd/margay")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -23,7 +24,15 @@ var shared struct {
 	c  *cluster.Cluster
 }
 
+// temporary is a directory that lasts as long as the process.
+var temporary string
+
 func TestMain(m *testing.M) {
+	var err error
+	if temporary, err = os.MkdirTemp("", "margay-kubernetes-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	code := m.Run()
 	if shared.c != nil {
 		if err := shared.c.Close(); err != nil {
@@ -31,13 +40,12 @@ func TestMain(m *testing.M) {
 			code = 1
 		}
 	}
-	if dir != "" {
-		os.RemoveAll(dir)
+	if err := os.RemoveAll(temporary); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
 	}
 	os.Exit(code)
 }
-
-var dir string // of the shared cluster
 
 // empty returns the shared cluster without objects that tests made; no other test has it meanwhile.
 func empty(t testing.TB) *cluster.Cluster {
@@ -45,10 +53,11 @@ func empty(t testing.TB) *cluster.Cluster {
 	shared.mu.Lock()
 	t.Cleanup(shared.mu.Unlock)
 	if shared.c == nil {
-		var err error
-		if dir, err = os.MkdirTemp("", "margay-kubernetes-"); err != nil {
+		dir := filepath.Join(temporary, "shared")
+		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
+		var err error
 		shared.c, err = cluster.Start(context.Background(), cluster.Config{Dir: dir, Args: []string{
 			// Objects of namespaces that are not there are no matter of the store.
 			"--disable-admission-plugins=ServiceAccount,NamespaceLifecycle",
