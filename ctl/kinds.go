@@ -216,7 +216,7 @@ func clusterInformationView() kindView {
 func kindHelp() string {
 	var b strings.Builder
 	for _, k := range kindViews() {
-		fmt.Fprintf(&b, "\n  %-20s  %s", k.kind, strings.Join(k.allNames()[1:], ", "))
+		fmt.Fprintf(&b, "\n  %-29s  %s", k.kind, strings.Join(k.allNames()[1:], ", "))
 	}
 	return b.String()
 }

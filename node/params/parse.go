@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	v3 "margay/api/v3"
@@ -19,12 +20,16 @@ var errRequired = errors.New("cannot be none")
 // Forms of texts.
 var (
 	hostnameForm  = regexp.MustCompile(`^[a-zA-Z0-9_.-]+$`)
-	hostForm      = regexp.MustCompile(`^[a-zA-Z0-9:._+-]{1,64}$`)
 	authorityForm = regexp.MustCompile(`^([^:/\[\]@]+|\[[0-9a-fA-F:.]+\]):\d+$`)
 	interfaceForm = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,15}$`)
-	prefixForm    = regexp.MustCompile(`^[ -~]{0,127}$`) // what the kernel takes (NF_LOG_PREFIXLEN)
 	patternForm   = regexp.MustCompile(`^/[^\s]+/$`)
 	rateForm      = regexp.MustCompile(`^([1-9]\d{0,3})/(second|minute|hour|day)$`)
+)
+
+// Forms that take long to compile, which every command of the CLI would pay for: they are compiled when they are asked.
+var (
+	hostForm   = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9:._+-]{1,64}$`) })
+	prefixForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[ -~]{0,127}$`) }) // NF_LOG_PREFIXLEN
 )
 
 // parse returns the value of a text, of the type that the fields of this kind have.
@@ -41,11 +46,11 @@ func parse(kind, arg, text string) (any, error) {
 	case "oneof":
 		return parseOption(strings.Split(arg, "|"), text)
 	case "prefix":
-		return matching(prefixForm, text, "must have at most 127 printable ASCII characters")
+		return matching(prefixForm(), text, "must have at most 127 printable ASCII characters")
 	case "hostname":
 		return matching(hostnameForm, text, "must have letters, digits, '_', '.' and '-' only")
 	case "host":
-		return matching(hostForm, text, "must be an address or a host name of at most 64 characters")
+		return matching(hostForm(), text, "must be an address or a host name of at most 64 characters")
 	case "authority":
 		return matching(authorityForm, text, "must be host:port")
 	case "endpoints":
