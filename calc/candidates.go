@@ -1,6 +1,8 @@
 package calc
 
 import (
+	"slices"
+
 	"margay/selector"
 )
 
@@ -69,8 +71,13 @@ func (c *Calc) eachCandidate(sets []*set, f func(*item, *set)) {
 		if !ok {
 			unbound = append(unbound, s)
 		}
+		inherited := c.inherited(s.term.sel)
 		for _, r := range requirements {
-			c.eachHolder(r, func(it *item) { f(it, s) })
+			c.eachHolder(r, func(it *item) {
+				if inherited == nil || it.inherits(inherited) {
+					f(it, s)
+				}
+			})
 		}
 	}
 	if len(unbound) == 0 {
@@ -81,6 +88,47 @@ func (c *Calc) eachCandidate(sets []*set, f func(*item, *set)) {
 			f(it, s)
 		}
 	}
+}
+
+// selectsHolders reports whether sel selects exactly the items that have a label of their own with some value.
+func (c *Calc) selectsHolders(sel *selector.Selector) bool {
+	list, ok := sel.Requirements()
+	if !ok || len(list) != 1 || !list[0].HasValue || c.givers[list[0].Label] != nil {
+		return false
+	}
+	switch r := list[0]; r.Label {
+	case labelNamespace, labelOrchestrator, labelServiceAccount: // forced on some
+		return false
+	default:
+		return sel.String() == selector.Equal(r.Label, r.Value).String()
+	}
+}
+
+// inherited returns requirements of which every item that sel selects meets one, and by its profiles; nil if there are none.
+// Profiles are few, so asking them is cheap, which an item's own labels are not when there are many items.
+func (c *Calc) inherited(sel *selector.Selector) []selector.Requirement {
+	list, ok := sel.Rarest(func(r selector.Requirement) int {
+		if c.holders[r.Label] == nil {
+			return 0
+		}
+		return 1
+	})
+	if !ok || slices.ContainsFunc(list, func(r selector.Requirement) bool { return c.holders[r.Label] != nil }) {
+		return nil
+	}
+	return list
+}
+
+// inherits reports whether profiles of the item meet one of some requirements.
+func (it *item) inherits(any []selector.Requirement) bool {
+	for _, p := range it.parents {
+		for _, r := range any {
+			if value, has := p.labels[r.Label]; has && (!r.HasValue || value == r.Value) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // eachHolder calls f with the items that meet a requirement, by a label of their own or of a profile.

@@ -19,7 +19,7 @@ type item struct {
 	ports    []namedPort    // in order, each once
 	node     string         // of an endpoint
 	local    bool           // an endpoint of this node
-	sets     []*set         // those that select the item, as of the last Flush
+	sets     []*set         // those that select the item, as of the last Flush, and some that are dead
 	touched  bool           // sets is to be made anew
 	warnings []string
 }

@@ -203,8 +203,8 @@ func (c *Calc) flushSets(d *ruleset.Delta) {
 	})
 }
 
+// dropUnusedSets leaves dead sets with the items that were in them: going through those would take as long as filling them did.
 func (c *Calc) dropUnusedSets(d *ruleset.Delta) {
-	var dropped []*set
 	drain(c.unusedSets, func(s *set) {
 		if s.users > 0 {
 			return
@@ -215,33 +215,29 @@ func (c *Calc) dropUnusedSets(d *ruleset.Delta) {
 			return
 		}
 		d.Sets[s.id] = nil
-		s.dead = true
 		if s.term != nil {
 			c.setIndex.remove(s.term)
-			dropped = append(dropped, s)
 		}
-	})
-	c.eachCandidate(dropped, func(it *item, s *set) {
-		if i := slices.Index(it.sets, s); i >= 0 {
-			it.sets = slices.Delete(it.sets, i, i+1)
-		}
+		*s = set{dead: true}
 	})
 }
 
 // fillNewSets matches new sets with all items, but for those that are matched with every set next.
 func (c *Calc) fillNewSets() {
 	var selecting []*set
+	sure := map[*set]bool{}
 	for s := range c.newSets {
 		if s.term != nil {
 			c.setIndex.add(s.term)
 			selecting = append(selecting, s)
+			sure[s] = c.selectsHolders(s.term.sel)
 		}
 	}
 	c.eachCandidate(selecting, func(it *item, s *set) {
-		if it.touched || len(it.addrs) == 0 || slices.Contains(it.sets, s) || !s.term.sel.Matches(&it.labels) {
+		if it.touched || len(it.addrs) == 0 || slices.Contains(it.sets, s) || !sure[s] && !s.term.sel.Matches(&it.labels) {
 			return
 		}
-		it.sets = append(it.sets, s)
+		it.sets = append(slices.DeleteFunc(it.sets, func(o *set) bool { return o.dead }), s)
 		s.give(it)
 	})
 }

@@ -188,10 +188,17 @@ func TestSharedSets(t *testing.T) {
 		t.Errorf("sets = %v", w.fake.Program().Sets)
 	}
 	for key, it := range w.calc.items {
+		dead := 0
 		for _, s := range it.sets {
-			if s.dead {
-				t.Errorf("%s lists set %s, which is gone", key, s.id)
+			if s.dead && s.owners != nil {
+				t.Errorf("%s keeps what set %s held, which is gone", key, s.id)
 			}
+			if s.dead {
+				dead++
+			}
+		}
+		if len(it.sets) > 1 && dead == len(it.sets) {
+			t.Errorf("%s collects sets that are gone: %d", key, dead)
 		}
 	}
 }
