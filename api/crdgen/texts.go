@@ -59,10 +59,14 @@ func (t texts) types(g *ast.GenDecl) {
 // reference is what tells developers where a rule comes from.
 var reference = regexp.MustCompile(` ?\((see )?spec [^)]*\)| See tags\.go for the tags\.`)
 
+// absent is what a field that is not there is to developers.
+var absent = regexp.MustCompile(`\bnil\b`)
+
 // add keeps a comment as one paragraph of plain text. What follows an empty line is for developers.
 func (t texts) add(name, comment string) {
 	first, _, _ := strings.Cut(strings.TrimSpace(comment), "\n\n")
 	text := reference.ReplaceAllString(strings.Join(strings.Fields(first), " "), "")
+	text = absent.ReplaceAllString(text, "absent")
 	if text != "" {
 		t[name] = strings.ToUpper(text[:1]) + text[1:]
 	}

@@ -39,13 +39,17 @@ type GlobalNetworkPolicy struct {
 	Spec              GlobalNetworkPolicySpec `json:"spec"`
 }
 
-// GlobalNetworkPolicySpec is described in spec 1.3.
+// GlobalNetworkPolicySpec says whom the policy is for and what it allows (spec 1.3).
 type GlobalNetworkPolicySpec struct {
-	PolicySpec        `json:",inline"`
-	NamespaceSelector string `json:"namespaceSelector,omitempty" schema:"maxlen=1024"` // over the labels of namespaces; if set, only workloads are selected
-	DoNotTrack        bool   `json:"doNotTrack,omitempty"`                             // before connection tracking, host endpoints only; replies need rules of their own
-	PreDNAT           bool   `json:"preDNAT,omitempty"`                                // before address translation, host endpoints only, ingress only
-	ApplyOnForward    bool   `json:"applyOnForward,omitempty"`                         // also to what the host forwards
+	PolicySpec `json:",inline"`
+	// Over the labels of namespaces; if set, only workloads are selected.
+	NamespaceSelector string `json:"namespaceSelector,omitempty" schema:"maxlen=1024"`
+	// Before connection tracking, host endpoints only; replies need rules of their own.
+	DoNotTrack bool `json:"doNotTrack,omitempty"`
+	// Before address translation, host endpoints only, ingress only.
+	PreDNAT bool `json:"preDNAT,omitempty"`
+	// Also to what the host forwards.
+	ApplyOnForward bool `json:"applyOnForward,omitempty"`
 }
 
 // NetworkPolicy selects workload endpoints of its namespace.
@@ -55,23 +59,34 @@ type NetworkPolicy struct {
 	Spec              PolicySpec `json:"spec"`
 }
 
-// PolicySpec holds what all policy kinds have in common. Order nil sorts last.
+// PolicySpec says whom the policy is for and what it allows. A policy without an order is the last of its tier.
 type PolicySpec struct {
-	Tier                   string   `json:"tier,omitempty" schema:"maxlen=253,format=name" default:"default"`                     // which must exist
-	Order                  *float64 `json:"order,omitempty"`                                                                      // of the policies of a tier, lower first
-	Ingress                []Rule   `json:"ingress,omitempty" schema:"maxitems=1024"`                                             // in order, the first that matches decides
-	Egress                 []Rule   `json:"egress,omitempty" schema:"maxitems=1024"`                                              // in order, the first that matches decides
-	Selector               string   `json:"selector,omitempty" schema:"maxlen=1024"`                                              // over the labels of endpoints; empty: all of them
-	Types                  []string `json:"types,omitempty" schema:"maxitems=2,distinct,enum=Ingress|Egress"`                     // the directions that the policy is about; what its rules do not match there is denied at the end of the tier
-	ServiceAccountSelector string   `json:"serviceAccountSelector,omitempty" schema:"maxlen=1024"`                                // over the labels of the workload's service account
-	PerformanceHints       []string `json:"performanceHints,omitempty" schema:"maxitems=1,distinct,enum=AssumeNeededOnEveryNode"` // without effect on what is allowed
+	// The tier that the policy is in. It must exist.
+	Tier string `json:"tier,omitempty" schema:"maxlen=253,format=name" default:"default"`
+	// Of the policies of a tier: lower first.
+	Order *float64 `json:"order,omitempty"`
+	// In order, the first that matches decides.
+	Ingress []Rule `json:"ingress,omitempty" schema:"maxitems=1024"`
+	// In order, the first that matches decides.
+	Egress []Rule `json:"egress,omitempty" schema:"maxitems=1024"`
+	// Over the labels of endpoints; empty: all of them.
+	Selector string `json:"selector,omitempty" schema:"maxlen=1024"`
+	// The directions that the policy is about; what its rules do not match there is denied at the end of the tier.
+	Types []string `json:"types,omitempty" schema:"maxitems=2,distinct,enum=Ingress|Egress"`
+	// Over the labels of the workload's service account.
+	ServiceAccountSelector string `json:"serviceAccountSelector,omitempty" schema:"maxlen=1024"`
+	// Without effect on what is allowed.
+	PerformanceHints []string `json:"performanceHints,omitempty" schema:"maxitems=1,distinct,enum=AssumeNeededOnEveryNode"`
 }
 
-// Rule is described in spec 1.4. Every field that is set must match.
+// Rule decides about the packets that every field of it matches (spec 1.4).
 type Rule struct {
-	Action      string        `json:"action" schema:"required,enum=Allow|Deny|Log|Pass"` // Log goes on with the next rule, Pass with the next tier
-	IPVersion   *int          `json:"ipVersion,omitempty" schema:"enum=4|6"`             // absent: both
-	Protocol    *Protocol     `json:"protocol,omitempty"`                                // TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite or a number
+	// Log goes on with the next rule, Pass with the next tier.
+	Action string `json:"action" schema:"required,enum=Allow|Deny|Log|Pass"`
+	// Absent: both.
+	IPVersion *int `json:"ipVersion,omitempty" schema:"enum=4|6"`
+	// TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite or a number.
+	Protocol    *Protocol     `json:"protocol,omitempty"`
 	ICMP        *ICMPFields   `json:"icmp,omitempty"`
 	NotProtocol *Protocol     `json:"notProtocol,omitempty"`
 	NotICMP     *ICMPFields   `json:"notICMP,omitempty"`
@@ -87,17 +102,22 @@ type ICMPFields struct {
 	Code *int `json:"code,omitempty" schema:"min=0,max=255"`
 }
 
-// EntityRule is described in spec 1.5. Fields are ANDed, entries of a list ORed.
+// EntityRule matches one end of a connection: by all fields that are set, and by any entry of a list (spec 1.5).
 type EntityRule struct {
-	Nets              []string             `json:"nets,omitzero" schema:"minitems=1,maxitems=256,distinct,maxlen=43,format=net"` // CIDRs without host bits; nil: any address; empty: none, which Validate refuses
-	Selector          string               `json:"selector,omitempty" schema:"maxlen=1024"`                                      // over the labels of endpoints and network sets
-	NamespaceSelector string               `json:"namespaceSelector,omitempty" schema:"maxlen=1024"`                             // over the labels of namespaces; global(): what has none
-	Services          *ServiceMatch        `json:"services,omitempty"`                                                           // excludes the other fields
-	Ports             []Port               `json:"ports,omitzero" schema:"minitems=1,maxitems=50"`                               // nil: any packet; empty: none, which Validate refuses
-	NotNets           []string             `json:"notNets,omitempty" schema:"maxitems=256,distinct,maxlen=43,format=notNet"`
-	NotSelector       string               `json:"notSelector,omitempty" schema:"maxlen=1024"`
-	NotPorts          []Port               `json:"notPorts,omitempty" schema:"maxitems=50"`
-	ServiceAccounts   *ServiceAccountMatch `json:"serviceAccounts,omitempty"`
+	// CIDRs without host bits. Absent means any address; an empty list, which no address matches, is refused.
+	Nets []string `json:"nets,omitzero" schema:"minitems=1,maxitems=256,distinct,maxlen=43,format=net"`
+	// Over the labels of endpoints and network sets.
+	Selector string `json:"selector,omitempty" schema:"maxlen=1024"`
+	// Over the labels of namespaces; global(): what has none.
+	NamespaceSelector string `json:"namespaceSelector,omitempty" schema:"maxlen=1024"`
+	// Excludes the other fields.
+	Services *ServiceMatch `json:"services,omitempty"`
+	// Numbers, ranges like 1000:2000 or names. Absent means any packet; an empty list, which none matches, is refused.
+	Ports           []Port               `json:"ports,omitzero" schema:"minitems=1,maxitems=50"`
+	NotNets         []string             `json:"notNets,omitempty" schema:"maxitems=256,distinct,maxlen=43,format=notNet"`
+	NotSelector     string               `json:"notSelector,omitempty" schema:"maxlen=1024"`
+	NotPorts        []Port               `json:"notPorts,omitempty" schema:"maxitems=50"`
+	ServiceAccounts *ServiceAccountMatch `json:"serviceAccounts,omitempty"`
 }
 
 // ServiceMatch names a Kubernetes Service.
@@ -114,7 +134,7 @@ type ServiceAccountMatch struct {
 
 // HTTPMatch is accepted on Allow rules of ingress.
 type HTTPMatch struct {
-	Methods []string   `json:"methods,omitempty" schema:"maxitems=20,distinct,maxlen=64"`
+	Methods []string   `json:"methods,omitempty" schema:"maxitems=20,distinct"`
 	Paths   []HTTPPath `json:"paths,omitempty" schema:"maxitems=20"`
 }
 
