@@ -44,7 +44,7 @@ func (c *cli) getCommand() *cobra.Command {
 	flags.BoolVarP(&f.allNamespaces, "all-namespaces-a", "a", false, "as -A")
 	_ = flags.MarkHidden("all-namespaces-a")
 	flags.BoolVarP(&f.watch, "watch", "w", false, "after what is there, print every change, until interrupted")
-	flags.BoolVar(&f.export, "export", false, "with a NAME: leave out what belongs to this datastore")
+	flags.BoolVar(&f.export, "export", false, "leave out what belongs to this datastore, such as resourceVersion (calicoctl: only with a NAME)")
 	return cmd
 }
 
@@ -79,6 +79,9 @@ func (c *cli) get(cmd *cobra.Command, f *getFlags, args []string) error {
 	}
 	if f.export {
 		export(results)
+		if !c.silent() {
+			exportLists(results)
+		}
 	}
 	if len(results) > 0 {
 		if err := out.print(c.env.Stdout, results); err != nil {
@@ -250,5 +253,22 @@ func export(results []any) {
 		r.SetCreationTimestamp(metav1.Time{})
 		r.SetDeletionTimestamp(nil)
 		r.SetDeletionGracePeriodSeconds(nil)
+	}
+}
+
+// exportLists does the same for lists, whose objects keep their namespaces: calicoctl prints lists as they are, which cannot
+// be applied again once something has changed.
+func exportLists(results []any) {
+	for _, result := range results {
+		l, ok := result.(*list)
+		if !ok {
+			continue
+		}
+		l.ResourceVersion = ""
+		for _, r := range l.Items {
+			r.SetUID("")
+			r.SetResourceVersion("")
+			r.SetCreationTimestamp(metav1.Time{})
+		}
 	}
 }
