@@ -102,6 +102,9 @@ func refuseFields(c *check, spec reflect.Value, apart string) {
 
 // storedStaged completes and checks a staged policy as it was read from the store.
 func storedStaged(c *check, r Resource, action *string, spec *PolicySpec) {
+	given := spec.Types
 	storedPolicy(c, r, spec)
-	completeStaged(action, spec)
+	if completeStaged(action, spec); *action == StagedDelete {
+		spec.Types = given
+	}
 }

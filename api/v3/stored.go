@@ -59,10 +59,21 @@ func DecodeStored(kind Kind, data []byte) (Resource, error) {
 // has those of the rule lists that are there, as Calico's admission policy has it (spec 1.3), and not both.
 func DecodeCustom(kind Kind, data []byte) (Resource, error) {
 	return decodeStored(kind, data, func(r Resource) {
-		if spec := policySpecOf(r); spec != nil && len(spec.Types) == 0 {
+		if spec := policySpecOf(r); spec != nil && len(spec.Types) == 0 && !isDeletion(r) {
 			spec.Types = typesByPresence(spec)
 		}
 	})
+}
+
+// isDeletion reports whether a staged policy stands for the deletion of another, which has no types.
+func isDeletion(r Resource) bool {
+	switch r := r.(type) {
+	case *StagedGlobalNetworkPolicy:
+		return r.Spec.StagedAction == StagedDelete
+	case *StagedNetworkPolicy:
+		return r.Spec.StagedAction == StagedDelete
+	}
+	return false
 }
 
 // typesByPresence is typesByRules by the lists that are there, be they empty.
