@@ -23,7 +23,8 @@ const (
 	writeTimeout = 30 * time.Second
 	firstBackoff = 100 * time.Millisecond
 	lastBackoff  = 30 * time.Second
-	freeTries    = 2 // attempts before the back-off begins
+	freeTries    = 2               // attempts before the back-off begins
+	settled      = 5 * time.Second // without a write an object counts as settled, and its attempts are forgotten
 )
 
 // A work names a unit of one controller.
@@ -50,8 +51,14 @@ type engine struct {
 
 	view     *view
 	pending  map[work]time.Time // when to plan
-	tries    map[work]int       // plans in a row that found something to do, or failed
+	tries    map[work]attempts
 	problems map[work]string
+}
+
+// attempts are how often a unit was planned and found to need something, since it last was settled.
+type attempts struct {
+	count int
+	last  time.Time
 }
 
 // A delivery is a batch of one side.
@@ -62,7 +69,7 @@ type delivery struct {
 
 // run works until the context ends.
 func (e *engine) run(ctx context.Context) {
-	e.view, e.pending, e.tries, e.problems = newView(), map[work]time.Time{}, map[work]int{}, map[work]string{}
+	e.reset()
 	defer e.metrics.idle(e.controllers)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -88,6 +95,11 @@ func (e *engine) run(ctx context.Context) {
 		})
 	}
 	e.loop(ctx, deliveries)
+}
+
+// reset forgets everything.
+func (e *engine) reset() {
+	e.view, e.pending, e.tries, e.problems = newView(), map[work]time.Time{}, map[work]attempts{}, map[work]string{}
 }
 
 // kinds returns what all controllers together want to know of a side.
@@ -143,46 +155,59 @@ func (e *engine) take(d delivery) {
 		return
 	}
 	for _, event := range d.batch.Events {
-		e.note(d.side, event)
+		e.note(d.side, event.Key, func() { r.deliver(event) })
+	}
+	for key, event := range r.own {
+		if e.stores[d.side].Reached(d.batch.Revision, event.Revision) {
+			e.note(d.side, key, func() { delete(r.own, key) })
+		}
 	}
 	if d.batch.InSync && !r.synced {
 		r.synced = true
-		e.log.Info("listed", "side", d.side.String(), "objects", len(r.objects), "unreadable", len(r.faults))
+		e.log.Info("listed", "side", d.side.String(), "objects", len(r.delivered))
 	}
 }
 
-// note takes one change and plans what it touches, soon.
-func (e *engine) note(s side, event store.Event) {
-	before := e.view[s].take(event)
+// note makes one change to what is known of an object and plans what it touches, soon.
+func (e *engine) note(s side, key v3.Key, change func()) {
+	before := e.view.get(s, key)
+	change()
+	after := e.view.get(s, key)
 	for i, c := range e.controllers {
-		for _, unit := range c.touched(s, event.Key, before, event.Resource) {
-			w := work{i, unit}
-			if at, waiting := e.pending[w]; e.tries[w] < freeTries || !waiting {
-				e.pending[w] = earlier(at, time.Now().Add(e.backoff(w)))
-			}
+		for _, unit := range c.touched(s, key, before, after) {
+			e.touch(work{i, unit}, s)
 		}
 	}
 }
 
-func earlier(at, now time.Time) time.Time {
-	if !at.IsZero() && at.Before(now) {
-		return at
+// touch plans a unit soon. A change in Kubernetes is a new wish; one in the datastore may be somebody who undoes what was
+// done, and will again.
+func (e *engine) touch(w work, s side) {
+	if s == source {
+		delete(e.tries, w)
 	}
-	return now
+	tries := e.tries[w]
+	at := time.Now()
+	if tries.count >= freeTries {
+		at = tries.last.Add(e.backoff(w))
+	}
+	if before, waiting := e.pending[w]; !waiting || at.Before(before) {
+		e.pending[w] = at
+	}
 }
 
 // touchAll plans everything anew.
 func (e *engine) touchAll() {
 	for _, s := range []side{source, target} {
-		for _, key := range slices.SortedFunc(maps.Keys(e.view[s].objects), compareKeys) {
-			e.note(s, store.Event{Key: key, Resource: e.view[s].objects[key]})
+		for _, key := range e.view[s].keys() {
+			e.note(s, key, func() {})
 		}
 	}
 }
 
 // backoff returns the pause before a unit is planned again.
 func (e *engine) backoff(w work) time.Duration {
-	tries := e.tries[w]
+	tries := e.tries[w].count
 	if tries < freeTries {
 		return 0
 	}
@@ -203,13 +228,14 @@ func (e *engine) round(ctx context.Context) {
 	for _, w := range e.due(started) {
 		delete(e.pending, w)
 		steps, err := e.controllers[w.controller].plan(e.view, w.unit)
-		e.problem(w, err)
 		if len(steps) == 0 && err == nil {
-			delete(e.tries, w)
+			delete(e.problems, w)
+			e.settle(w)
 			continue
 		}
-		e.tries[w]++
+		e.tries[w] = attempts{e.tries[w].count + 1, time.Now()}
 		if err != nil {
+			e.problem(w, err)
 			e.pending[w] = time.Now().Add(lastBackoff)
 		}
 		for _, s := range steps {
@@ -222,6 +248,19 @@ func (e *engine) round(ctx context.Context) {
 		e.write(ctx, writes)
 		pause(ctx, time.Until(started.Add(time.Duration(len(writes))*timePerWrite)))
 	}
+}
+
+// settle forgets the attempts of a unit that needs nothing, once that has been so for a while.
+func (e *engine) settle(w work) {
+	tries, ok := e.tries[w]
+	if !ok {
+		return
+	}
+	if at := tries.last.Add(settled); at.After(time.Now()) {
+		e.pending[w] = at
+		return
+	}
+	delete(e.tries, w)
 }
 
 // due returns the units whose time has come, some of them if they are many, longest due first.
@@ -240,10 +279,6 @@ func (e *engine) due(now time.Time) []work {
 
 // problem notes what keeps a unit from being as it should be, and tells it once.
 func (e *engine) problem(w work, err error) {
-	if err == nil {
-		delete(e.problems, w)
-		return
-	}
 	if e.problems[w] != err.Error() {
 		e.log.Warn("cannot bring in line", "controller", e.controllers[w.controller].name(), "object", w.unit.String(), "error", err)
 		e.problems[w] = err.Error()
@@ -301,7 +336,7 @@ func (e *engine) written(write store.Write, result store.Result) {
 	if write.Op != store.Delete {
 		event.Resource = result.Resource
 	}
-	e.note(target, event)
+	e.note(target, event.Key, func() { e.view[target].own[event.Key] = event })
 }
 
 // failed plans a unit anew later. That somebody else changed the object in the meantime is no problem.

@@ -85,7 +85,7 @@ func TestHostEndpoints(t *testing.T) {
 			continue
 		}
 		v := newView()
-		v[target].take(store.Event{Key: v3.KeyOf(node), Resource: node})
+		v[target].deliver(store.Event{Key: v3.KeyOf(node), Resource: node})
 		steps, err := c.plan(v, v3.KeyOf(node))
 		if err != nil {
 			t.Errorf("%s: %v", test.name, err)
@@ -176,7 +176,8 @@ func TestForeignHostEndpoints(t *testing.T) {
 			if r.GetResourceVersion() == "bad" {
 				e = store.Event{Key: e.Key, Fault: &store.Fault{}}
 			}
-			c.touched(target, e.Key, v[target].take(e), e.Resource)
+			v[target].deliver(e)
+			c.touched(target, e.Key, nil, e.Resource)
 		}
 		steps, err := c.plan(v, v3.Key{Kind: v3.KindNode, Name: "n1"})
 		var got []string

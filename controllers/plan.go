@@ -32,7 +32,7 @@ type step struct {
 // bring returns the steps that make the object of the target what it should be; nil: absent. It is for objects that
 // belong to the controllers as a whole, unreadable ones included.
 func bring(v *view, key v3.Key, want v3.Resource) []step {
-	have, fault := v.get(target, key), v[target].faults[key]
+	have, fault := v.get(target, key), v.fault(target, key)
 	revision := ""
 	switch {
 	case fault != nil:
