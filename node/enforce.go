@@ -97,7 +97,9 @@ func (l *loop) succeeded() {
 	l.programmed, l.resync = true, false
 	if first {
 		l.collectGarbage()
-		go debug.FreeOSMemory() // much of what the snapshot took is not needed any more
+	}
+	if first || l.changes > 0 {
+		l.rest.Reset(restDelay)
 	}
 	l.retry.reset()
 	l.metrics.resyncState.Set(resyncDone)
@@ -115,6 +117,16 @@ func (l *loop) collectGarbage() {
 	if l.programmed {
 		debug.SetGCPercent(l.settings.now.GoGCThreshold)
 	}
+}
+
+// tidy gives the memory back that changes took and nobody needs any more: after a burst of them, and not too often.
+func (l *loop) tidy() {
+	if wait := time.Until(l.lastTidy.Add(tidyInterval)); wait > 0 {
+		l.rest.Reset(wait)
+		return
+	}
+	l.lastTidy = time.Now()
+	go debug.FreeOSMemory()
 }
 
 func (l *loop) summariseSoon() {

@@ -24,6 +24,9 @@ const (
 	repairInterval = 200 * time.Millisecond
 	// summaryDelay passes after a change before counts and warnings follow: they take a look at everything.
 	summaryDelay = 200 * time.Millisecond
+	// restDelay passes without a change before memory is given back, which is not done more often than tidyInterval.
+	restDelay    = 3 * time.Second
+	tidyInterval = time.Minute
 	// repairLogInterval is the least time between two lines in the log about such repairs.
 	repairLogInterval = 10 * time.Second
 )
@@ -77,6 +80,8 @@ type loop struct {
 	hostPods   chan []v3.HostPod // of this node; only warnings know of them
 	summary    *time.Timer       // runs when counts and warnings are due
 	summaryDue bool
+	rest       *time.Timer // runs when memory is to be given back
+	lastTidy   time.Time
 
 	repairs      int // not yet logged
 	lastRepair   time.Time
@@ -115,8 +120,10 @@ func (m *mailbox[T]) get() T {
 func (l *loop) run(ctx context.Context) {
 	l.timer = time.NewTimer(0)
 	l.summary = time.NewTimer(summaryDelay)
+	l.rest = time.NewTimer(restDelay)
 	defer l.timer.Stop()
 	defer l.summary.Stop()
+	defer l.rest.Stop()
 	for {
 		l.health.idle()
 		select {
@@ -147,6 +154,9 @@ func (l *loop) run(ctx context.Context) {
 		case <-l.summary.C:
 			l.health.busy()
 			l.summarise()
+		case <-l.rest.C:
+			l.health.busy()
+			l.tidy()
 		}
 		l.drain()
 		l.enforce(ctx)
