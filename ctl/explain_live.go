@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -73,6 +74,25 @@ func askAgent(ctx context.Context, socket string) (*liveState, error) {
 	return &state, nil
 }
 
+// unnamed returns the addresses beyond the link of the interfaces that an endpoint for all interfaces stands for.
+func (s *liveState) unnamed() []netip.Addr {
+	named := map[string]bool{}
+	for _, ep := range s.Program.Endpoints {
+		for _, name := range ep.Interfaces {
+			named[name] = true
+		}
+	}
+	var addrs []netip.Addr
+	for _, name := range slices.Sorted(maps.Keys(s.Interfaces)) {
+		for _, a := range s.Interfaces[name] {
+			if !named[name] && !s.Program.IsWorkload(name) && a.IsGlobalUnicast() {
+				addrs = append(addrs, a)
+			}
+		}
+	}
+	return addrs
+}
+
 // world is the host that the agent tells of: its endpoints, with the addresses of their interfaces.
 func (s *liveState) world() *world {
 	w := newWorld(nil)
@@ -81,6 +101,9 @@ func (s *liveState) world() *world {
 		p := place{id: ep.ID, node: s.Node}
 		for _, name := range ep.Interfaces {
 			p.iface = name
+			if name == ruleset.AllInterfaces {
+				p.addrs = append(p.addrs, s.unnamed()...)
+			}
 			p.addrs = append(p.addrs, s.Interfaces[name]...)
 		}
 		w.places = append(w.places, p)

@@ -44,11 +44,13 @@ func TestExplainLive(t *testing.T) {
 	walk := ruleset.Walk{Ingress: []ruleset.Tier{{Name: "default", Policies: []ruleset.PolicyID{policy}}}}
 	p.Settings.WorkloadPrefixes = []string{"cali"}
 	p.Endpoints[h] = &ruleset.Endpoint{ID: h, Interfaces: []string{"eth0"}, Normal: walk}
+	all := ruleset.EndpointID{Kind: "HostEndpoint", Name: "rest"}
+	p.Endpoints[all] = &ruleset.Endpoint{ID: all, Interfaces: []string{"*"}, Normal: walk}
 	p.Workloads[w] = &ruleset.Workload{ID: w, Interface: "cali1", Addrs: []netip.Addr{netip.MustParseAddr("10.1.0.1")}, Normal: walk}
 	p.Policies[policy] = &ruleset.Policy{ID: policy, Ingress: []ruleset.Rule{{Action: ruleset.Allow, Source: ruleset.Entity{Sets: []ruleset.SetID{"s"}}}}}
 	p.Sets["s"] = ruleset.NewSet(ruleset.Addrs, `a == "b"`, ruleset.Member{Prefix: netip.MustParsePrefix("10.0.0.9/32")})
 	text, err := json.Marshal(liveState{Node: "n0", Program: p, Warnings: []string{"x: y"}, Detail: "store: cannot be followed",
-		Interfaces: map[string][]netip.Addr{"eth0": {netip.MustParseAddr("10.0.0.1")}}})
+		Interfaces: map[string][]netip.Addr{"eth0": {netip.MustParseAddr("10.0.0.1")}, "eth1": {netip.MustParseAddr("10.2.0.1")}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,6 +72,7 @@ func TestExplainLive(t *testing.T) {
 		{"10.0.0.8", "10.0.0.1", []string{"DENIED\n", "by the end of tier default", `if 10.0.0.8 were selected by a == "b"`}},
 		{"10.0.0.8", "ns/w", []string{"DENIED\n", "ingress of WorkloadEndpoint(ns/w)", "comes in by eth0, leaves by cali1"}},
 		{"h", "w", []string{"ALLOWED\n", "a host always reaches its own workloads"}},
+		{"10.0.0.8", "rest", []string{"DENIED\n", "at the ingress of HostEndpoint(rest)", "10.2.0.1"}},
 		{"10.0.0.8", "10.0.0.7", []string{"neither 10.0.0.8 nor 10.0.0.7 is the address of an endpoint"}},
 	} {
 		out := run(socket, tt.from, tt.to)
