@@ -45,6 +45,16 @@ spec:
   - {action: Allow, protocol: TCP, source: {selector: role == "friend"}, destination: {ports: [8080]}}
   - {action: Deny, protocol: TCP, destination: {ports: [8080]}}
   - {action: Allow}
+---
+apiVersion: projectcalico.org/v3
+kind: StagedGlobalNetworkPolicy
+metadata: {name: friends-only}
+spec:
+  selector: host == "a"
+  order: 1
+  types: [Ingress]
+  ingress:
+  - {action: Allow, protocol: TCP, source: {nets: [192.0.2.0/24]}, destination: {ports: [8080]}}
 `
 
 // TestExplain asks a host with traffic everything that one asks at night: what decides, from the store, from the agent and from
@@ -73,6 +83,7 @@ func TestExplain(t *testing.T) {
 		for text, part := range map[string]string{
 			"DENIED\n": denied, "by rule 1 of GlobalNetworkPolicy(friends-only), tier default: Deny TCP to port 8080\n": denied,
 			`if 10.100.0.66 were selected by role == "friend"`: denied,
+			"  With the staged policies in force: DENIED\n":    allowed, "  The staged policies would not change that.\n": denied,
 			"ALLOWED\n": allowed, `by rule 0 of GlobalNetworkPolicy(friends-only), tier default: Allow TCP from role == "friend" to port 8080`: allowed,
 		} {
 			if !strings.Contains(part, text) {
@@ -108,10 +119,15 @@ func (w *world) checkCounters() {
 		Endpoint, Direction, Policy, Action string
 		Rule                                *int
 		Packets                             uint64
+		Staged                              bool
 	}
 	w.must(json.Unmarshal([]byte(w.command(w.host, "node", "show", "-o", "json")), &rows))
 	packets := map[string]uint64{}
+	pending := uint64(0)
 	for _, r := range rows {
+		if r.Staged && r.Endpoint == "HostEndpoint(host-a.eth0)" && r.Direction == "ingress" && r.Action == "Deny" {
+			pending += r.Packets
+		}
 		if r.Policy == "GlobalNetworkPolicy(friends-only)" && r.Endpoint == "HostEndpoint(host-a.eth0)" && r.Direction == "ingress" {
 			packets[fmt.Sprint(*r.Rule, r.Action)] = r.Packets
 		}
@@ -119,10 +135,15 @@ func (w *world) checkCounters() {
 	if packets["0Allow"] != 3 || packets["1Deny"] == 0 {
 		w.Errorf("node show: %v", packets)
 	}
+	if sent := packets["0Allow"] + packets["1Deny"]; pending < sent {
+		w.Errorf("node show: %d packets to port 8080, of which the staged policy would have denied %d", sent, pending)
+	}
 	code, body := get(w.host, "http://127.0.0.1:9091/metrics")
 	for _, line := range []string{
 		`margay_policy_packets_total{action="Allow",direction="ingress",kind="GlobalNetworkPolicy",name="friends-only",namespace="",stage="normal",tier="default"} 3`,
 		`margay_policy_packets_total{action="Deny",direction="ingress",kind="GlobalNetworkPolicy",name="friends-only",namespace="",stage="normal",tier="default"} `,
+		`margay_staged_default_packets_total{action="Deny",cause="end of tier",direction="ingress",stage="normal",tier="default"} `,
+		`margay_staged_policy_packets_total{action="Allow",direction="ingress",kind="StagedGlobalNetworkPolicy",name="friends-only",namespace="",stage="normal",tier="default"} 0`,
 	} {
 		if !strings.Contains(body, line) {
 			w.Errorf("metrics (%d): no line %s", code, line)
