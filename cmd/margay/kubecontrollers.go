@@ -65,7 +65,7 @@ func checkStatusCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", controllers.DefaultStatusFile, "file to read with status information")
 	cmd.Flags().BoolVarP(&ready, "ready", "r", false, "check readiness")
-	cmd.Flags().BoolVarP(&live, "live", "l", false, "check liveness, which the status file does not tell from readiness")
+	cmd.Flags().BoolVar(&live, "live", false, "check liveness, which the status file does not tell from readiness")
 	cmd.MarkFlagsOneRequired("ready", "live")
 	return cmd
 }
