@@ -3,6 +3,7 @@ package ruleset
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -26,6 +27,48 @@ func evalIsDumb(t *rapid.T) {
 			t.Fatalf("packet %+v: Eval = %+v, traced %+v", *pkt, got, traced)
 		}
 	}
+}
+
+// TestPendingIsPreview: in the normal stage, Pending tells the rules of staged policies that Preview walks to, and the end of a
+// tier that has one.
+func TestPendingIsPreview(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := drawProgram(t)
+		for _, ep := range p.Endpoints {
+			ep.Forward, ep.PreDNAT, ep.Untracked = Walk{}, Walk{}, Walk{}
+		}
+		clear(p.Workloads)
+		q := Preview(p)
+		for range 8 {
+			pkt := drawPacket(t)
+			var got, want []Counter
+			Pending(p, pkt, func(c Counter) { got = append(got, c) })
+			staged := map[string]bool{}
+			for id, policy := range p.Policies {
+				if policy.Staged && !policy.Deletes && !policy.Superseded {
+					staged[id.Name] = true
+				}
+			}
+			Trace(q, pkt, func(s Step) {
+				c := Counter{Endpoint: s.Endpoint, Stage: s.Stage, Direction: s.Direction, Tier: s.Tier, Staged: true}
+				switch {
+				case s.Kind == AtRule && s.Matched && s.Action.Decides() && s.Profile == "" && staged[s.Policy.Name]:
+					c.Reason, c.Policy, c.Rule, c.Action = PolicyRule, s.Policy, s.Rule, s.Action
+					want = append(want, c)
+				case s.Kind == AtDecision && s.Verdict.Reason == EndOfTier:
+					for _, tier := range q.TiersAt(s.Endpoint, s.Stage, s.Direction) {
+						if c.Tier = s.Verdict.Tier; tier.Name == c.Tier && slices.ContainsFunc(tier.Policies, func(id PolicyID) bool { return staged[id.Name] }) {
+							c.Reason, c.Action = EndOfTier, Deny
+							want = append(want, c)
+						}
+					}
+				}
+			})
+			if !slices.Equal(got, want) {
+				t.Fatalf("packet %+v: Pending tells %+v, Preview walks to %+v", *pkt, got, want)
+			}
+		}
+	})
 }
 
 // The pools are small so that random packets meet random rules.
