@@ -127,6 +127,27 @@ func TestEventsTravel(t *testing.T) {
 	}
 }
 
+// TestKindsOfKubernetesTravel: what only the Kubernetes store makes gets through as well, such as the endpoints of services.
+func TestKindsOfKubernetesTravel(t *testing.T) {
+	info, ok := v3.Lookup(v3.KindServiceEndpoints)
+	if !ok {
+		t.Fatal("the kind is not known")
+	}
+	r := info.New().(*v3.ServiceEndpoints)
+	r.Namespace, r.Name, r.ResourceVersion = "ns", "web-x7", "7"
+	r.Spec = v3.ServiceEndpointsSpec{Service: "web", Endpoints: []v3.ServiceEndpoint{{Addr: "10.0.0.1", Protocol: 6, Port: 80}, {Addr: "fd00::1"}}}
+	records, err := decodeRecords(appendRecord(nil, recordOf(store.Event{Key: v3.KeyOf(r), Resource: r, Revision: "7"})))
+	if err != nil || len(records) != 1 {
+		t.Fatal(records, err)
+	}
+	if got := records[0].event(); got.Fault != nil || got.Key != v3.KeyOf(r) || string(mustJSON(got.Resource)) != string(mustJSON(r)) {
+		t.Errorf("%+v %s, want %s", got, mustJSON(got.Resource), mustJSON(r))
+	}
+	if !slices.Contains(v3.AgentKinds(), v3.KindServiceEndpoints) {
+		t.Error("typha does not follow them")
+	}
+}
+
 // TestTooLarge: a value that fits into no frame is a fault, and does not stop the others.
 func TestTooLarge(t *testing.T) {
 	large := set("large")

@@ -443,7 +443,7 @@ func TestRequests(t *testing.T) {
 		t.Errorf("what does not exist: %v", err)
 	}
 	node.SetName("other")
-	pool := v3.Key{Kind: v3.KindIPPool, Name: "x"}
+	peer := v3.Key{Kind: v3.KindBGPPeer, Name: "x"} // which no agent follows
 	for name, err := range map[string]error{
 		"another node":     second(c.Create(ctx, node)),
 		"a policy":         second(c.Create(ctx, set("x"))),
@@ -455,8 +455,8 @@ func TestRequests(t *testing.T) {
 		"write all":        c.WriteAll(ctx, store.Commit, []store.Write{{Resource: set("x")}})[0].Err,
 		"statuses":         second(c.Statuses(ctx)),
 		"last change":      second(c.LastChange(ctx)),
-		"other kinds":      second(c.List(ctx, "", v3.KindIPPool)),
-		"get other kinds":  second(c.Get(ctx, pool)),
+		"other kinds":      second(c.List(ctx, "", v3.KindBGPPeer)),
+		"get other kinds":  second(c.Get(ctx, peer)),
 	} {
 		if !errors.Is(err, store.ErrNotSupported) {
 			t.Errorf("%s: %v", name, err)
