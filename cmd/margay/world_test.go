@@ -153,7 +153,12 @@ func (w *world) health(path string) (code int, body string) {
 	return get(w.host, "http://127.0.0.1:9099/"+path)
 }
 
-func get(from *lab.Host, url string) (code int, body string) {
+// A browser is a host or a pod.
+type browser interface {
+	HTTPClient(timeout time.Duration) *http.Client
+}
+
+func get(from browser, url string) (code int, body string) {
 	resp, err := from.HTTPClient(time.Second).Get(url)
 	if err != nil {
 		return 0, err.Error()
@@ -310,7 +315,7 @@ type process struct {
 }
 
 // start runs margay. Its log is shown if the test fails.
-func (w *world) start(on *lab.Host, env []string, args ...string) *process {
+func (w *world) start(on interface{ Start(*exec.Cmd) error }, env []string, args ...string) *process {
 	w.Helper()
 	program, err := w.binary, error(nil)
 	if program == "" {
