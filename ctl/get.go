@@ -217,7 +217,7 @@ func (s *session) find(ctx context.Context, keys []v3.Key) (results []any, errs 
 		}
 		results = append(results, &list{
 			TypeMeta: metav1.TypeMeta{Kind: string(key.Kind) + "List", APIVersion: v3.APIVersion},
-			ListMeta: metav1.ListMeta{ResourceVersion: string(found.Revision)},
+			ListMeta: metav1.ListMeta{ResourceVersion: found.Revision.Short()},
 			Items:    append([]v3.Resource{}, found.Items...),
 		})
 	}

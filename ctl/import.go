@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -58,6 +59,9 @@ func (c *cli) importFile(ctx context.Context, f storeFlags, filename string) err
 	defer s.close()
 	if err := s.checkEmpty(ctx); err != nil {
 		return fmt.Errorf("datastore already has Calico resources: %w (delete them, or import into another datastore)", err)
+	}
+	if err := c.tryResources(ctx, s, file.docs); err != nil {
+		return fmt.Errorf("failed to import v3 resources, nothing was imported: %w", err)
 	}
 	if err := s.initialise(ctx); err != nil {
 		return err
@@ -125,6 +129,9 @@ func (s *session) checkEmpty(ctx context.Context) error {
 		return err
 	}
 	for _, r := range found.Items {
+		if s.cfg.Type == TypeKubernetes && ofKubernetes(v3.KeyOf(r)) {
+			continue
+		}
 		if !slices.ContainsFunc(initial, func(i v3.Resource) bool { return v3.KeyOf(i) == v3.KeyOf(r) }) {
 			return fmt.Errorf("found existing Calico %s", v3.KeyOf(r))
 		}
@@ -140,6 +147,25 @@ func (s *session) checkEmpty(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// tryResources lets the datastore check everything first: half an import could not be repeated, as the datastore would not be
+// empty any more.
+func (c *cli) tryResources(ctx context.Context, s *session, docs []v3.Document) error {
+	o := outcome{kind: kindOf(docs), total: len(docs), dryRun: dryRunServer}
+	w := &writer{session: s, cli: c, verb: verbApply, mode: store.DryRun, changes: changesOf(docs, verbApply)}
+	w.run(ctx)
+	w.count(&o)
+	if len(o.errs) == 0 {
+		return nil
+	}
+	return o.errors(verbApply)
+}
+
+// ofKubernetes reports whether an object is there because Kubernetes has it: a node, or a policy of its own.
+func ofKubernetes(key v3.Key) bool {
+	return key.Kind == v3.KindNode || strings.HasPrefix(key.Name, v3.PrefixKubernetesPolicy) ||
+		key.Kind == v3.KindGlobalNetworkPolicy && strings.HasPrefix(key.Name, "kcnp.")
 }
 
 func (c *cli) importResources(ctx context.Context, s *session, docs []v3.Document) error {

@@ -207,7 +207,7 @@ func (e *exporter) read(ctx context.Context) error {
 	for _, kind := range exportedKinds() {
 		e.lists = append(e.lists, &list{
 			TypeMeta: metav1.TypeMeta{Kind: string(kind) + "List", APIVersion: v3.APIVersion},
-			ListMeta: metav1.ListMeta{ResourceVersion: string(found.Revision)},
+			ListMeta: metav1.ListMeta{ResourceVersion: found.Revision.Short()},
 			Items:    append([]v3.Resource{}, byKind[kind]...),
 		})
 	}
