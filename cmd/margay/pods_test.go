@@ -39,13 +39,17 @@ func (w *world) pod(role, iface, bridge string, addrs ...string) *lab.Pod {
 	p, err := w.host.Pod(role, c)
 	w.must(err)
 	w.serves(&p.Machine)
-	w.awaitEnforced(w.apply(fmt.Sprintf(`
+	w.awaitEnforced(w.apply(podEndpoint(role, addrs...)))
+	return p
+}
+
+func podEndpoint(role string, addrs ...string) string {
+	return fmt.Sprintf(`
 apiVersion: projectcalico.org/v3
 kind: WorkloadEndpoint
 metadata: {name: %s-k8s-%s-eth0, namespace: ns, labels: {role: %s}}
 spec: {node: %s, orchestrator: k8s, pod: %s, endpoint: eth0, interfaceName: cali%s, ipNetworks: ["%s"], profiles: [kns.ns]}
-`, strings.ReplaceAll(hostName, "-", "--"), role, role, hostName, role, role, strings.Join(addrs, `", "`))))
-	return p
+`, strings.ReplaceAll(hostName, "-", "--"), role, role, hostName, role, role, strings.Join(addrs, `", "`))
 }
 
 // serves has a machine accept connections on port 8080 until the test ends.
@@ -116,6 +120,35 @@ func TestPodsOfAnyCNI(t *testing.T) {
 	w.remove(v3.Key{Kind: v3.KindWorkloadEndpoint, Namespace: "ns", Name: "host--a-k8s-server-eth0"})
 	w.reaches(&client.Machine, "10.65.0.1:8080", true)
 	w.reaches(&stranger.Machine, "10.65.0.1:8080", true)
+}
+
+// TestPodsClosedUntilKnown: with the prefix of the CNI's names, a pod that runs before it is known is closed; without, it is open.
+func TestPodsClosedUntilKnown(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		prefix string
+		open   bool
+	}{{"eni", false}, {"cali", true}} {
+		t.Run(c.prefix, func(t *testing.T) {
+			w := newWorld(t)
+			w.apply(`
+apiVersion: projectcalico.org/v3
+kind: FelixConfiguration
+metadata: {name: default}
+spec: {interfacePrefix: ` + c.prefix + `}
+`)
+			w.startAgent()
+			w.awaitReady()
+			w.apply(podRules)
+			known := w.pod("known", "eni1", "", "10.65.0.1")
+			early, err := w.host.Pod("early", lab.Cable{Interface: "eni2", Addrs: []netip.Addr{netip.MustParseAddr("10.65.0.2")}})
+			w.must(err)
+			w.serves(&early.Machine)
+			w.reaches(&known.Machine, "10.65.0.2:8080", c.open)
+			w.awaitEnforced(w.apply(podEndpoint("late", "10.65.0.2")))
+			w.reaches(&known.Machine, "10.65.0.2:8080", true)
+		})
+	}
 }
 
 // TestPodsOnBridge: what is not enforced takes readiness away, and says so.
