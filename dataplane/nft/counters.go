@@ -41,7 +41,7 @@ type Meter struct {
 	sums    *sums
 }
 
-// An identity tells what counts apart: a rule by its handle, or an element by map and key.
+// An identity tells what counts apart: a rule by its handle, or an element by the handle of its map and its key.
 type identity struct {
 	handle  uint64
 	element string
@@ -135,6 +135,28 @@ type view struct {
 	order  []string
 	chains map[string]*viewChain
 	maps   map[string][]viewRule // those with elements that count; an element is seen as a rule
+	said   map[string]*said      // by comment
+}
+
+// said is what the comment of a rule or element says.
+type said struct {
+	comment string
+	// Of a policy's or profile's rule:
+	byRule bool
+	id     ruleset.PolicyID
+	index  int
+	action ruleset.Action
+}
+
+// comment returns what the bytes of a comment say. Many rules and elements share one.
+func (v *view) comment(b []byte) *said {
+	if s := v.said[string(b)]; s != nil {
+		return s
+	}
+	s := &said{comment: string(b)}
+	s.id, s.index, s.action, s.byRule = readRemark(s.comment)
+	v.said[s.comment] = s
+	return s
 }
 
 type viewChain struct {
@@ -146,7 +168,7 @@ type viewChain struct {
 // A viewRule is a rule as far as counting goes.
 type viewRule struct {
 	identity
-	comment string
+	*said
 	counts  bool
 	packets uint64
 	bytes   uint64
@@ -158,8 +180,11 @@ type viewRule struct {
 
 const noVerdict = 1 << 30
 
-// nftaTableHandle is an attribute that package unix does not know (Linux 4.16).
-const nftaTableHandle = 4
+// Attributes that package unix does not know (Linux 4.16).
+const (
+	nftaTableHandle = 4
+	nftaSetHandle   = 16
+)
 
 // A countedRule is a rule with what it counts.
 type countedRule struct {
@@ -188,7 +213,7 @@ func readView(ctx context.Context, o Options) (*view, error) {
 }
 
 func (c *conn) view() (*view, error) {
-	v := &view{chains: map[string]*viewChain{}, maps: map[string][]viewRule{}}
+	v := &view{chains: map[string]*viewChain{}, maps: map[string][]viewRule{}, said: map[string]*said{}}
 	data := attrString(nil, unix.NFTA_TABLE_NAME, TableName)
 	err := c.request(message{typ: nftType(unix.NFT_MSG_GETTABLE), flags: unix.NLM_F_ACK, data: data}, func(m *message) {
 		v.handle = long(find(m.payload(), nftaTableHandle))
@@ -232,7 +257,7 @@ func (v *view) addChain(a []attribute) {
 
 // addRule reads the attributes of a rule. There are many: it makes no lists.
 func (v *view) addRule(b []byte) {
-	r := viewRule{verdict: noVerdict}
+	r := viewRule{verdict: noVerdict, said: v.comment(nil)}
 	var chain *viewChain
 	var name []byte
 	for typ, data := range attributes(b) {
@@ -248,7 +273,7 @@ func (v *view) addRule(b []byte) {
 			r.handle = long(data)
 		case unix.NFTA_RULE_USERDATA:
 			if len(data) >= 2 {
-				r.comment = string(untilZero(data[2:]))
+				r.said = v.comment(untilZero(data[2:]))
 			}
 		case unix.NFTA_RULE_EXPRESSIONS:
 			for _, e := range attributes(data) {
@@ -267,44 +292,39 @@ func (v *view) addRule(b []byte) {
 
 // countedMaps reads the maps with elements that count.
 func (c *conn) countedMaps(v *view) error {
+	handles := map[string]uint64{}
 	data := attrString(nil, unix.NFTA_SET_TABLE, TableName)
 	err := c.request(message{typ: nftType(unix.NFT_MSG_GETSET), flags: unix.NLM_F_DUMP, data: data}, func(m *message) {
 		if a := m.payload(); find(a, nftaSetExpr) != nil {
-			v.maps[text(find(a, unix.NFTA_SET_NAME))] = nil
+			handles[text(find(a, unix.NFTA_SET_NAME))] = long(find(a, nftaSetHandle))
 		}
 	})
-	for name := range v.maps {
+	for name, handle := range handles {
 		if err != nil {
 			return err
 		}
 		data := attrString(attrString(nil, unix.NFTA_SET_ELEM_LIST_TABLE, TableName), unix.NFTA_SET_ELEM_LIST_SET, name)
 		err = c.request(message{typ: nftType(unix.NFT_MSG_GETSETELEM), flags: unix.NLM_F_DUMP, data: data}, func(m *message) {
 			for _, e := range attributes(find(m.payload(), unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
-				v.maps[name] = append(v.maps[name], readCountedElement(name, e))
+				v.maps[name] = append(v.maps[name], v.countedElement(handle, e))
 			}
 		})
 		slices.SortFunc(v.maps[name], func(a, b viewRule) int {
-			return cmp.Or(compareRemarks(a.comment, b.comment), strings.Compare(a.element, b.element))
+			return cmp.Or(a.id.Compare(b.id), cmp.Compare(a.index, b.index), strings.Compare(a.element, b.element))
 		})
 	}
 	return err
 }
 
-// compareRemarks orders comments by what they are about.
-func compareRemarks(a, b string) int {
-	idA, indexA, _, _ := readRemark(a)
-	idB, indexB, _, _ := readRemark(b)
-	return cmp.Or(idA.Compare(idB), cmp.Compare(indexA, indexB))
-}
-
-func readCountedElement(table string, b []byte) viewRule {
-	r := viewRule{verdict: noVerdict}
+func (v *view) countedElement(table uint64, b []byte) viewRule {
+	r := viewRule{verdict: noVerdict, said: v.comment(nil)}
+	r.handle = table
 	for typ, data := range attributes(b) {
 		switch typ {
 		case unix.NFTA_SET_ELEM_KEY:
-			r.element = table + string(data)
+			r.element = string(data)
 		case unix.NFTA_SET_ELEM_USERDATA:
-			r.comment = string(untilZero(data[min(2, len(data)):]))
+			r.said = v.comment(untilZero(data[min(2, len(data)):]))
 		case unix.NFTA_SET_ELEM_EXPR:
 			r.read(data)
 		case unix.NFTA_SET_ELEM_DATA:
@@ -489,10 +509,10 @@ func readPlace(comment string) (at ruleset.Counter, ok bool) {
 // subject returns what a rule counts that stands at a place.
 func (r *viewRule) subject(at ruleset.Counter) ruleset.Counter {
 	s := at
-	s.Action = r.action()
-	if id, index, action, ok := readRemark(r.comment); ok {
-		s.Reason, s.Policy, s.Rule, s.Action = ruleset.PolicyRule, id, index, action
-		if id.Kind == profileID("").Kind {
+	s.Action = r.does()
+	if r.byRule {
+		s.Reason, s.Policy, s.Rule, s.Action = ruleset.PolicyRule, r.id, r.index, r.said.action
+		if r.id.Kind == profileID("").Kind {
 			s.Reason, s.Tier = ruleset.ProfileRule, ""
 		}
 		return s
@@ -547,8 +567,8 @@ func readCause(comment string) (ruleset.Reason, bool) {
 	return ruleset.NoProfile, false
 }
 
-// action returns what a rule without a remark does.
-func (r *viewRule) action() ruleset.Action {
+// does returns what a rule without a remark does.
+func (r *viewRule) does() ruleset.Action {
 	switch {
 	case r.logs && r.verdict == noVerdict:
 		return ruleset.Log

@@ -193,10 +193,10 @@ func testMeter(t *testing.T, lim limits) {
 // Whatever the chains and comments are, reading them ends and gives every counted rule once.
 func TestViewOfLoops(t *testing.T) {
 	v := &view{chains: map[string]*viewChain{
-		"a": {rules: []viewRule{{counts: true, target: "b"}}, parents: []string{"b"}},
-		"b": {rules: []viewRule{{counts: true, target: "a"}, {counts: true, target: "c"}}, parents: []string{"a"}},
-		"c": {comment: "shared tier x", rules: []viewRule{{counts: true}}, parents: []string{"b", "d"}},
-		"d": {comment: "HostEndpoint(h) forward egress tier y", rules: []viewRule{{target: "c"}}},
+		"a": {rules: []viewRule{{said: &said{}, counts: true, target: "b"}}, parents: []string{"b"}},
+		"b": {rules: []viewRule{{said: &said{}, counts: true, target: "a"}, {said: &said{}, counts: true, target: "c"}}, parents: []string{"a"}},
+		"c": {comment: "shared tier x", rules: []viewRule{{said: &said{}, counts: true}}, parents: []string{"b", "d"}},
+		"d": {comment: "HostEndpoint(h) forward egress tier y", rules: []viewRule{{said: &said{}, target: "c"}}},
 	}}
 	v.order = slices.Sorted(maps.Keys(v.chains))
 	if got := v.counted(); len(got) != 4 {

@@ -364,6 +364,14 @@ func (g generator) setDelta(p *ruleset.Program, id ruleset.SetID) *ruleset.SetDe
 	return &ruleset.SetDelta{Add: list(g, 4, member), Remove: list(g, 4, member)}
 }
 
+// discovery draws a type of ICMPv6 for neighbour or listener discovery, or one that is beside them.
+func (g generator) discovery() uint8 {
+	if g.one(5) {
+		return pick[uint8](g, 142, 143, 143, 144)
+	}
+	return uint8(129 + g.IntN(9))
+}
+
 // packet draws a packet that can be sent: as wire.emit takes it.
 func (g generator) packet() ruleset.Packet {
 	p := ruleset.Packet{Protocol: g.proto()}
@@ -390,7 +398,7 @@ func (g generator) packet() ruleset.Packet {
 	if p.Protocol == ruleset.ICMP || p.Protocol == ruleset.ICMPv6 {
 		p.ICMPType, p.ICMPCode = pick[uint8](g, 0, 8, 8, 13, 128, 128, 129, 3, 1), pick[uint8](g, 0, 0, 1)
 		if g.one(3) {
-			p.ICMPType = uint8(129 + g.IntN(9)) // neighbour discovery, and what is beside it
+			p.ICMPType = g.discovery() // neighbour discovery, and what is beside it
 		}
 	}
 	if !four && p.In != "" && g.one(6) { // to all nodes of the link
@@ -399,7 +407,7 @@ func (g generator) packet() ruleset.Packet {
 		case 0:
 			p.Src = netip.IPv6Unspecified()
 		case 1, 2, 3:
-			p.Protocol, p.ICMPType = ruleset.ICMPv6, uint8(129+g.IntN(9))
+			p.Protocol, p.ICMPType = ruleset.ICMPv6, g.discovery()
 		}
 	}
 	return p

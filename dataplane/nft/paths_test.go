@@ -134,18 +134,23 @@ func (g generator) manyRules(most int) []ruleset.Rule {
 			if mixed {
 				r.Action = pick(g, ruleset.Allow, ruleset.Deny)
 			}
-			switch g.IntN(4) {
+			switch g.IntN(5) {
 			case 0:
 				r.Source = ruleset.Entity{Nets: netsOf(pick(g, "10.1.0.0/16", "10.1.0.0/24", "10.1.0.1/32", "10.0.0.0/14", "fd01::/16", "fd01::/64", "fd01::1/128"))}
 			case 1:
 				r.Source = ruleset.Entity{Sets: []ruleset.SetID{pick[ruleset.SetID](g, "a", "b", "c")}}
 			case 2:
+				r.Source = ruleset.Entity{}
+			case 3:
 				r.Destination = ruleset.Entity{Nets: netsOf(pick(g, "10.2.0.0/16", "fd02::/16"))}
 			}
 			if ported {
-				first := pick(g, fewPorts...)
-				r.Protocol, r.NotProtocol = pick(g, ruleset.TCP, ruleset.UDP), 0
-				r.Destination.Ports = &ruleset.Ports{Ranges: []ruleset.PortRange{{First: first, Last: first}}}
+				r.Protocol, r.NotProtocol, r.Destination.NotPorts = pick(g, ruleset.TCP, ruleset.UDP), 0, nil
+				r.Destination.Ports = &ruleset.Ports{}
+				for range pick(g, 1, 1, 2, 3) {
+					port := pick(g, fewPorts...)
+					r.Destination.Ports.Ranges = append(r.Destination.Ports.Ranges, ruleset.PortRange{First: port, Last: port})
+				}
 			}
 			if r.Action == ruleset.Log && g.one(2) {
 				r.Action = one.Action
@@ -181,14 +186,16 @@ func (g generator) rulesAlone() *ruleset.Program {
 	return p
 }
 
-// Rules of all kinds have the verdict of Eval, however they are laid out, and after changes.
+// Rules of all kinds have the verdict of Eval, however they are laid out, and after changes, which lead to the table that
+// Compile makes.
 func TestRulesAreEval(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		g := newGenerator(rapid.Uint64().Draw(t, "seed"))
 		p := g.rulesAlone()
-		im := newImage(p, pick(g, testLimits...))
-		for range 2 {
-			for range 60 {
+		lim := pick(g, testLimits...)
+		im := newImage(p, lim)
+		for range 3 {
+			for range 40 {
 				pkt := g.ruled()
 				m := im.table.machine(&pkt)
 				want := ruleset.Eval(p, &pkt)
@@ -203,6 +210,9 @@ func TestRulesAreEval(t *testing.T) {
 			p.Apply(d)
 			d.Sets = ownedSets(d.Sets)
 			im.apply(d)
+			if d := same(im.table, newImage(p, lim).table); d != "" {
+				t.Fatalf("image: %s", d)
+			}
 		}
 	})
 }
