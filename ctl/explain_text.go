@@ -72,8 +72,11 @@ func (e *explanation) answer(p *printer) {
 		}
 		p.line(2, "on node %s%s", h.Node, h.Verdict.place())
 		p.line(4, "by %s", h.Verdict.By)
-		if h.NearMiss != nil {
+		switch {
+		case h.NearMiss != nil:
 			p.line(4, "%s", h.NearMiss.Text)
+		case h.Verdict.Tier != "":
+			p.line(4, "no single change of a label, of the port or of the order of policies would turn that round")
 		}
 	}
 	if e.Pending == nil {

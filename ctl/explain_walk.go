@@ -351,6 +351,12 @@ func implicitText(p *ruleset.Program, r ruleset.Reason) string {
 		return "the tunnel check: workloads may not send VXLAN or IPIP (allowVXLANPacketsFromWorkloads, allowIPIPPacketsFromWorkloads)"
 	case ruleset.PodDiscovery:
 		return "default: IPv6 neighbour discovery of a workload"
+	case ruleset.HostDiscovery:
+		return "default: IPv6 neighbour discovery, without which the host has no IPv6"
+	case ruleset.HostTunnel:
+		return "default: a tunnel between hosts of the cluster (vxlanEnabled, ipipEnabled, wireguardEnabled)"
+	case ruleset.StrangeTunnel:
+		return "the tunnel check: it is in a tunnel between hosts of the cluster, and comes from no Node's address (externalNodesList adds others)"
 	case ruleset.ToOwnWorkload:
 		return "default: a host always reaches its own workloads"
 	case ruleset.EndpointToHost:

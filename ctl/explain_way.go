@@ -100,8 +100,9 @@ func (w *world) candidates(flag, text string, given []netip.Addr) ([]end, error)
 			out = append(out, end{given: text, addr: a, place: p, node: p.node})
 		}
 	}
-	if len(p.addrs) == 0 {
-		for _, a := range given {
+	for _, a := range given {
+		// A host endpoint need not list what its interface has.
+		if len(p.addrs) == 0 || !p.workload() && !slices.ContainsFunc(p.addrs, func(own netip.Addr) bool { return own.Is4() == a.Is4() }) {
 			out = append(out, end{given: text, addr: a, place: p, node: p.node})
 		}
 	}
