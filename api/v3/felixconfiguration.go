@@ -254,7 +254,7 @@ type HealthTimeoutOverride struct {
 // ProtoPort is a failsafe port. Protocol "" is TCP. Net, a CIDR or an address, limits the remote end; without it every
 // address of both families is meant.
 type ProtoPort struct {
-	Protocol string `json:"protocol,omitempty"`
+	Protocol string `json:"protocol,omitempty" check:"fold=TCP|UDP|SCTP"`
 	Port     uint16 `json:"port"`
 	Net      string `json:"net,omitempty"`
 }

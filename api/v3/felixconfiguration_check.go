@@ -25,8 +25,8 @@ func defaultFelixConfiguration(s *FelixConfigurationSpec) {
 	s.BPFConnectTimeLoadBalancing, s.BPFHostNetworkedNATWithoutCTLB = &balancing, &translation
 }
 
-// validateFelixConfiguration checks the tags of the fields and what concerns several fields. Failsafe ports are written
-// without a check, as in 3.32: the warning says what the agent will not understand.
+// validateFelixConfiguration checks the tags of the fields and what concerns several fields. Ports and nets of
+// failsafe ports are written without a check, as in 3.32: the warning says what the agent will not understand.
 func validateFelixConfiguration(c *check, f *FelixConfiguration) {
 	s := &f.Spec
 	checkTags(c, "spec", s)

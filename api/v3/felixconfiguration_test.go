@@ -79,7 +79,8 @@ func TestFelixConfigurationRules(t *testing.T) {
 		{"default", `istioDSCPMark: ef`, ""},
 		{"default", `istioDSCPMark: 64`, "spec.istioDSCPMark"},
 		{"default", `istioDSCPMark: CS7`, "spec.istioDSCPMark"},
-		{"default", `failsafeInboundHostPorts: [{protocol: jolly, port: 0, net: x}]`, ""}, // as in 3.32; there is a warning
+		{"default", `failsafeInboundHostPorts: [{protocol: tcp, port: 0, net: x}]`, ""}, // as in 3.32; there is a warning
+		{"default", `failsafeInboundHostPorts: [{protocol: SCTP, port: 1}, {protocol: ICMP, port: 1}]`, "spec.failsafeInboundHostPorts[1].protocol"},
 		{"default", `nodeSelector: ""`, "spec.nodeSelector"},
 		{"node.a", `nodeSelector: all()`, "spec.nodeSelector"},
 		{"scoped", `nodeSelector: all()`, ""},
