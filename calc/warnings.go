@@ -29,7 +29,7 @@ func (c *Calc) Warnings() []Warning {
 			list = append(list, Warning{key, text})
 		}
 	}
-	workloads := false
+	workloads, s := false, c.newSurvey()
 	for key, it := range c.items {
 		warn(key, it.warnings...)
 		workloads = workloads || key.Kind == v3.KindWorkloadEndpoint
@@ -37,9 +37,9 @@ func (c *Calc) Warnings() []Warning {
 	for _, p := range c.policies {
 		key := v3.Key{Kind: v3.Kind(p.id.Kind), Namespace: p.id.Namespace, Name: p.id.Name}
 		if len(p.endpoints) > 0 {
-			warn(key, c.policyWarnings(p)...)
+			warn(key, c.policyWarnings(s, p)...)
 		}
-		warn(key, c.hostNetworked(p)...)
+		warn(key, c.hostNetworked(s, p)...)
 		if workloads && p.catchesHosts() {
 			warn(key, "spec.selector is empty or all(), so the policy applies to host endpoints as well as to workloads (add namespaceSelector: all() for workloads only, or select a label that only host endpoints have)")
 		}
@@ -75,7 +75,7 @@ func (c *Calc) unknownWorkloads() []string {
 }
 
 // policyWarnings returns the warnings of a policy that selects a local endpoint.
-func (c *Calc) policyWarnings(p *policy) []string {
+func (c *Calc) policyWarnings(s *survey, p *policy) []string {
 	list := slices.Concat(p.faults, p.warnings)
 	add := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
 	if c.tiers[p.tier()] == nil {
@@ -85,9 +85,9 @@ func (c *Calc) policyWarnings(p *policy) []string {
 		add("service %s is not known: a rule that names it matches nothing", key)
 	}
 	if matchesAbsence(p.spec.Selector) {
-		add("spec.selector %q also matches what does not have the label at all (add && has(...) where that is not meant)", p.spec.Selector)
+		list = append(list, absenceWarning(p.spec.Selector))
 	}
-	list = slices.Concat(list, c.ownNamespace(p), c.masqueraded(p))
+	list = slices.Concat(list, c.ownNamespace(p), c.masqueraded(s, p))
 	host, wild, workload := p.kindsOfEndpoints()
 	if host != nil {
 		list = append(list, p.hostWarnings()...)
@@ -133,7 +133,7 @@ func (p *policy) kindsOfEndpoints() (host, wild, workload *endpoint) {
 func (p *policy) hostWarnings() []string {
 	var list []string
 	if p.namespaceSelector != "" {
-		list = append(list, "spec.namespaceSelector matches host endpoints, which have no namespace and so none of its labels (add && has(projectcalico.org/namespace) to spec.selector to leave them out)")
+		list = append(list, hostNamespaceWarning)
 	}
 	if p.untracked && !(p.applies(ruleset.Ingress) && p.applies(ruleset.Egress)) {
 		list = append(list, "spec.doNotTrack: replies are not known as such, so what the policy allows in one direction has no way back (allow the other direction as well, at both ends)")
@@ -174,6 +174,12 @@ func selectsAll(text string) bool {
 	sel, err := selector.Parse(text)
 	return err == nil && sel.IsAll()
 }
+
+func absenceWarning(text string) string {
+	return fmt.Sprintf("spec.selector %q also matches what does not have the label at all (add && has(...) where that is not meant)", text)
+}
+
+const hostNamespaceWarning = "spec.namespaceSelector matches host endpoints, which have no namespace and so none of its labels (add && has(projectcalico.org/namespace) to spec.selector to leave them out)"
 
 // matchesAbsence reports whether a selector compares a label with != or not in and holds for what has no label at all.
 func matchesAbsence(text string) bool {

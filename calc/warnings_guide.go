@@ -2,7 +2,6 @@ package calc
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -95,14 +94,14 @@ func (m *LabelMatch) Reach(namespace string) *selector.Selector {
 	return selector.And(positive, negative)
 }
 
-// eachMatch calls f once with every item that a selector matches, if that needs a label.
-func (c *Calc) eachMatch(sel *selector.Selector, f func(*item)) {
+// eachMatch calls f once with every item that a selector matches, if that needs a label, until f returns false.
+func (c *Calc) eachMatch(sel *selector.Selector, f func(*item) bool) {
 	requirements, _ := sel.Rarest(c.countHolders)
-	seen := map[*item]bool{}
+	seen, more := map[*item]bool{}, true
 	for _, r := range requirements {
 		c.eachHolder(r, func(it *item) {
-			if !seen[it] && sel.Matches(&it.labels) {
-				f(it)
+			if more && !seen[it] && sel.Matches(&it.labels) {
+				more = f(it)
 			}
 			seen[it] = true
 		})
@@ -197,13 +196,19 @@ func (c *Calc) ownNamespace(p *policy) []string {
 	if p.id.Kind != string(v3.KindNetworkPolicy) && p.id.Kind != string(v3.KindStagedNetworkPolicy) {
 		return nil
 	}
-	return OwnNamespace(p.spec, p.id.Namespace, func(sel *selector.Selector) (inside bool, elsewhere []string) {
-		c.eachMatch(sel, func(it *item) {
-			if namespace, _ := it.Get(labelNamespace); namespace == p.id.Namespace {
-				inside = true
-			} else {
+	return OwnNamespace(p.spec, p.id.Namespace, func(m *LabelMatch) (inside bool, elsewhere []string) {
+		c.eachMatch(selector.And(m.Sel, selector.Equal(labelNamespace, p.id.Namespace)), func(*item) bool {
+			inside = true
+			return false
+		})
+		if inside && !m.Negative {
+			return true, nil // as most are, so that this is quick
+		}
+		c.eachMatch(m.Sel, func(it *item) bool {
+			if namespace, _ := it.Get(labelNamespace); namespace != p.id.Namespace {
 				elsewhere = append(elsewhere, it.key.String())
 			}
+			return true
 		})
 		return inside, elsewhere
 	})
@@ -212,12 +217,12 @@ func (c *Calc) ownNamespace(p *policy) []string {
 // OwnNamespace returns a warning of the first selector of a NetworkPolicy that covers the policy's own namespace where more
 // is meant (spec 2.4), none if there is none. having says what has the labels, in the namespace and elsewhere: that a
 // selector covers its own namespace is as it should be if something there has them, and no matter while nothing has.
-func OwnNamespace(spec *v3.PolicySpec, namespace string, having func(*selector.Selector) (inside bool, elsewhere []string)) []string {
+func OwnNamespace(spec *v3.PolicySpec, namespace string, having func(*LabelMatch) (inside bool, elsewhere []string)) []string {
 	for _, m := range LabelMatches(spec) {
 		if m.Entity.NamespaceSelector != "" || m.Negative && m.Entity.Selector != "" {
 			continue
 		}
-		inside, elsewhere := having(m.Sel)
+		inside, elsewhere := having(&m)
 		if !m.Negative && (inside || len(elsewhere) == 0) {
 			continue
 		}
@@ -235,7 +240,7 @@ func OwnNamespace(spec *v3.PolicySpec, namespace string, having func(*selector.S
 
 // hostNetworked warns of the labels of pods that have no endpoint: those that the policy is for, on this node, and those that
 // its rules mean, anywhere.
-func (c *Calc) hostNetworked(p *policy) []string {
+func (c *Calc) hostNetworked(s *survey, p *policy) []string {
 	if len(c.hostPods) == 0 || p.spec == nil {
 		return nil
 	}
@@ -250,7 +255,7 @@ func (c *Calc) hostNetworked(p *policy) []string {
 	}
 	for _, m := range LabelMatches(p.spec) {
 		sel := m.Reach(p.id.Namespace)
-		if pods := c.podsWhere(sel, func(pod v3.HostPod) bool { return !c.knowsHost(sel, pod.Node) }); len(pods) > 0 {
+		if pods := c.podsWhere(sel, func(pod v3.HostPod) bool { return !s.knows(c.match(s, sel), pod.Node) }); len(pods) > 0 {
 			list = append(list, fmt.Sprintf("%s: pod %s has the label, but is on the network of its host and has no endpoint, so the rule does not know it (give the label to the host endpoint of its node, which then counts for all that is on the node, or to a global network set with the node's address)", m.Path, someOf(pods)))
 		}
 	}
@@ -267,33 +272,75 @@ func (c *Calc) podsWhere(sel *selector.Selector, meant func(v3.HostPod) bool) []
 	return names
 }
 
-// knowsHost reports whether a selector covers the addresses of a node: by its host endpoint, or a network set. Of a node
-// without host endpoint the addresses are not known; then any network set that the selector matches may hold them.
-func (c *Calc) knowsHost(sel *selector.Selector, node string) bool {
-	var addrs []netip.Prefix
+// A survey is what warnings of one time share: what selectors match, found once for all rules that have them.
+type survey struct {
+	hosts   map[string][]netip.Prefix // addresses of the host endpoints of each node
+	matched map[string]*matched       // by the selector's id
+}
+
+// matched is what a selector matches.
+type matched struct {
+	workloads []*item // of other nodes
+	known     map[string]bool
+	sets      []netip.Prefix
+	// masked names the workloads that are hidden by masquerading, and the pools that do it, once looked at.
+	masked *[2]string
+}
+
+func (c *Calc) newSurvey() *survey {
+	s := &survey{hosts: map[string][]netip.Prefix{}, matched: map[string]*matched{}}
 	for key, it := range c.items {
-		if key.Kind == v3.KindHostEndpoint && it.node == node {
-			addrs = append(addrs, it.addrs...)
+		if key.Kind == v3.KindHostEndpoint {
+			s.hosts[it.node] = append(s.hosts[it.node], it.addrs...)
 		}
 	}
-	known := false
-	c.eachMatch(sel, func(it *item) {
-		if it.key.Kind == v3.KindWorkloadEndpoint {
-			return
+	return s
+}
+
+func (c *Calc) match(s *survey, sel *selector.Selector) *matched {
+	if m := s.matched[sel.ID()]; m != nil {
+		return m
+	}
+	m := &matched{known: map[string]bool{}}
+	c.eachMatch(sel, func(it *item) bool {
+		switch it.key.Kind {
+		case v3.KindHostEndpoint:
+			m.known[it.node] = m.known[it.node] || len(it.addrs) > 0
+		case v3.KindWorkloadEndpoint:
+			if !it.local {
+				m.workloads = append(m.workloads, it)
+			}
+		default:
+			m.sets = append(m.sets, it.addrs...)
 		}
-		known = known || len(addrs) == 0 && it.key.Kind != v3.KindHostEndpoint
-		for _, has := range it.addrs {
-			known = known || slices.ContainsFunc(addrs, has.Overlaps)
-		}
+		return true
 	})
+	s.matched[sel.ID()] = m
+	return m
+}
+
+// maxListed is how long a list of networks may be for a warning to look for an address in it.
+const maxListed = 1000
+
+// knows reports whether what is matched covers the addresses of a node: by its host endpoint, or a network set. Of a node
+// without host endpoint the addresses are not known; then any network set may hold them.
+func (s *survey) knows(m *matched, node string) bool {
+	known, done := m.known[node]
+	if !done {
+		own := s.hosts[node]
+		holds := func(p netip.Prefix) bool { return slices.ContainsFunc(own, p.Overlaps) }
+		// Of a list so long nobody knows what is not in it.
+		known = len(m.sets) > maxListed || len(m.sets) > 0 && (len(own) == 0 || slices.ContainsFunc(m.sets, holds))
+		m.known[node] = known
+	}
 	return known
 }
 
 // masqueraded warns of workloads that rules for host endpoints mean by their labels, and that reach other hosts under the
 // address of their own node: an IPPool with natOutgoing excepts the addresses of pools only, unless
 // natOutgoingExclusions says more.
-func (c *Calc) masqueraded(p *policy) []string {
-	if host, _, _ := p.kindsOfEndpoints(); host == nil || !p.applies(ruleset.Ingress) || c.sparesHosts {
+func (c *Calc) masqueraded(s *survey, p *policy) []string {
+	if host, _, _ := p.kindsOfEndpoints(); host == nil || !p.applies(ruleset.Ingress) || c.sparesHosts || len(c.natPools) == 0 {
 		return nil
 	}
 	var list []string
@@ -301,31 +348,40 @@ func (c *Calc) masqueraded(p *policy) []string {
 		if !m.Ingress || !m.Source {
 			continue
 		}
-		sel := m.Reach(p.id.Namespace)
-		var workloads, pools []string
-		c.eachMatch(sel, func(it *item) {
-			if it.key.Kind != v3.KindWorkloadEndpoint || it.local {
-				return
-			}
-			if pool := c.masqueradingPool(it.addrs); pool != "" && !c.knowsHost(sel, it.node) {
-				workloads, pools = append(workloads, it.key.String()), append(pools, pool)
-			}
-		})
-		if len(workloads) > 0 {
-			list = append(list, fmt.Sprintf("%s: %s has the label, but IPPool %s has natOutgoing, so that it comes from the address of its node, which the rule does not know (set natOutgoingExclusions: IPPoolsAndHostIPs in FelixConfiguration default, or give the label to the host endpoints of the nodes)", m.Path, someOf(workloads), someOf(pools)))
+		if masked := c.masked(s, c.match(s, m.Reach(p.id.Namespace))); masked[0] != "" {
+			list = append(list, fmt.Sprintf("%s: %s has the label, but IPPool %s has natOutgoing, so that it comes from the address of its node, which the rule does not know (set natOutgoingExclusions: IPPoolsAndHostIPs in FelixConfiguration default, or give the label to the host endpoints of the nodes)", m.Path, masked[0], masked[1]))
 		}
 	}
 	return list
 }
 
-// masqueradingPool returns the first pool by name with natOutgoing that holds one of the addresses; "" if none does.
-func (c *Calc) masqueradingPool(addrs []netip.Prefix) string {
-	for _, name := range slices.Sorted(maps.Keys(c.natPools)) {
-		if slices.ContainsFunc(addrs, c.natPools[name].Overlaps) {
-			return name
+// masked looks which of the workloads come from addresses that the same selector does not match.
+func (c *Calc) masked(s *survey, m *matched) [2]string {
+	if m.masked != nil {
+		return *m.masked
+	}
+	var workloads, pools []string
+	for _, it := range m.workloads {
+		if pool := c.masqueradingPool(it.addrs); pool != "" && !s.knows(m, it.node) {
+			workloads = append(workloads, it.key.String())
+			if !slices.Contains(pools, pool) {
+				pools = append(pools, pool)
+			}
 		}
 	}
-	return ""
+	m.masked = &[2]string{someOf(workloads), someOf(pools)}
+	return *m.masked
+}
+
+// masqueradingPool returns the first pool by name with natOutgoing that holds one of the addresses; "" if none does.
+func (c *Calc) masqueradingPool(addrs []netip.Prefix) string {
+	first := ""
+	for name, cidr := range c.natPools {
+		if (first == "" || name < first) && slices.ContainsFunc(addrs, cidr.Overlaps) {
+			first = name
+		}
+	}
+	return first
 }
 
 // updatePool takes note of an IPPool, of which only masquerading matters here.

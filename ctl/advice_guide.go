@@ -190,8 +190,8 @@ func policySpec(r v3.Resource) *v3.PolicySpec {
 func (v *vicinity) policyWarnings(before *landscape, r v3.Resource) []string {
 	list := slices.Concat(v.onlyDeny(r, v3.TypeIngress), v.onlyDeny(r, v3.TypeEgress))
 	if p, ok := r.(*v3.NetworkPolicy); ok {
-		list = append(list, calc.OwnNamespace(&p.Spec, p.Namespace, func(sel *selector.Selector) (bool, []string) {
-			return v.having(sel, p.Namespace)
+		list = append(list, calc.OwnNamespace(&p.Spec, p.Namespace, func(m *calc.LabelMatch) (bool, []string) {
+			return v.having(m.Sel, p.Namespace)
 		})...)
 	}
 	if p, ok := r.(*v3.GlobalNetworkPolicy); ok {
