@@ -133,10 +133,12 @@ func must(t *testing.T, err error) {
 }
 
 // ask connects and returns what the other side calls us.
-func ask(h *Host, address string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+func ask(from interface {
+	Dial(ctx context.Context, network, address string) (net.Conn, error)
+}, address string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	conn, err := h.Dial(ctx, "tcp", address)
+	conn, err := from.Dial(ctx, "tcp", address)
 	if err != nil {
 		return "", err
 	}

@@ -1,14 +1,12 @@
 package lab
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,19 +44,6 @@ func serve(t *testing.T, m *Machine, port int) {
 	}()
 }
 
-// called returns what the other side calls us.
-func called(m *Machine, address string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	conn, err := m.Dial(ctx, "tcp", address)
-	if err != nil {
-		return "", err
-	}
-	defer conn.Close()
-	text, err := io.ReadAll(conn)
-	return string(text), err
-}
-
 // TestPods: pods of both kinds reach each other, their hosts and pods of other hosts, and are reached, by both families.
 func TestPods(t *testing.T) {
 	l := newLab(t)
@@ -90,7 +75,7 @@ func TestPods(t *testing.T) {
 		{&bridged.Machine, "10.66.0.1:80", "10.66.0.2"}, {&b.Machine, "10.66.0.2:80", "10.66.0.1"},
 		{&bridged.Machine, "10.65.0.1:80", "10.66.0.2"}, {&routed.Machine, "[fd66::3]:80", "fd65::1"},
 	} {
-		if got, err := called(c.from, c.to); err != nil || got != c.want {
+		if got, err := ask(c.from, c.to); err != nil || got != c.want {
 			t.Errorf("%s to %s: %q, %v; want %q", c.from.Name(), c.to, got, err, c.want)
 		}
 	}
@@ -103,11 +88,11 @@ func TestPodRemoved(t *testing.T) {
 	for range 2 {
 		p := newPod(t, host, Cable{Interface: "cali1", Addrs: addrs("10.65.0.1")})
 		serve(t, &p.Machine, 80)
-		if _, err := called(&host.Machine, "10.65.0.1:80"); err != nil {
+		if _, err := ask(&host.Machine, "10.65.0.1:80"); err != nil {
 			t.Error(err)
 		}
 		must(t, p.Remove())
-		if _, err := called(&host.Machine, "10.65.0.1:80"); !errors.Is(err, unix.ENETUNREACH) {
+		if _, err := ask(&host.Machine, "10.65.0.1:80"); !errors.Is(err, unix.ENETUNREACH) {
 			t.Errorf("it is gone: %v", err)
 		}
 	}
