@@ -221,6 +221,7 @@ type supervisor struct {
 
 	term   term // the zero value: somebody else leads
 	engine part
+	forget part // of history
 	checks part
 	server part
 	retry  time.Duration // before the status is written again; 0: it is written
@@ -321,6 +322,7 @@ func (s *supervisor) begin(t term) {
 	s.health.tell("leader", "leading")
 	s.term = t
 	s.work()
+	s.keepForgetting()
 }
 
 func (s *supervisor) end() {
@@ -328,6 +330,7 @@ func (s *supervisor) end() {
 		return
 	}
 	s.engine.halt()
+	s.forget.halt()
 	close(s.term.done)
 	s.term, s.retry = term{}, 0
 	s.log.Info("no longer leading")
@@ -364,6 +367,9 @@ func (s *supervisor) configure(ctx context.Context) {
 	if !reflect.DeepEqual(before.Controllers, now.Controllers) {
 		s.work()
 	}
+	if before.EtcdV3CompactionPeriod == nil || *before.EtcdV3CompactionPeriod != *now.EtcdV3CompactionPeriod {
+		s.keepForgetting()
+	}
 }
 
 // work starts the engine anew, if there is a term and a configuration.
@@ -377,6 +383,18 @@ func (s *supervisor) work() {
 	}
 	s.log.Info("working", "controllers", names(e.controllers))
 	s.engine.start(s.term.ctx, e.run)
+}
+
+// keepForgetting has the datastore's history compacted, if there is a term and a period.
+func (s *supervisor) keepForgetting() {
+	s.forget.halt()
+	history, ok := s.stores[target].(compacter)
+	if s.term.ctx == nil || !s.known || !ok {
+		return
+	}
+	if period := s.run.EtcdV3CompactionPeriod.Duration; period > 0 {
+		s.forget.start(s.term.ctx, func(ctx context.Context) { s.compact(ctx, history, period) })
+	}
 }
 
 // build returns the controllers that the configuration asks for.

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -25,6 +26,7 @@ import (
 	v3 "margay/api/v3"
 	"margay/store"
 	"margay/store/embed"
+	"margay/store/etcd"
 )
 
 // An instance is a running Run.
@@ -72,6 +74,14 @@ func (i *instance) stop() { i.cancel(); <-i.done }
 type kept struct{ store.Store }
 
 func (kept) Close() error { return nil }
+
+// Compact does what the store does, if it does.
+func (k kept) Compact(ctx context.Context, before store.Revision) error {
+	if c, ok := k.Store.(compacter); ok {
+		return c.Compact(ctx, before)
+	}
+	return nil
+}
 
 // get returns status and body of an URL of the instance, by the port that it asked for.
 func (i *instance) get(port, path string) (int, string, error) {
@@ -287,7 +297,7 @@ func TestTwoInstances(t *testing.T) {
 // TestRunEmbedded has an etcd on either side, and is ended and begun again.
 func TestRunEmbedded(t *testing.T) {
 	t.Parallel()
-	open := func() store.Store {
+	open := func() *etcd.Store {
 		server, err := embed.Start(t.Context(), embed.Config{Dir: filepath.Join(t.TempDir(), "store"), Listen: []string{}})
 		if err != nil {
 			t.Fatal(err)
@@ -313,7 +323,11 @@ func TestRunEmbedded(t *testing.T) {
 	create(to, `{kind: Node, metadata: {name: n1}}`)
 	create(to, `{kind: Node, metadata: {name: n2}, spec: {orchRefs: [{nodeName: gone, orchestrator: k8s}]}}`)
 	create(to, `{kind: HostEndpoint, metadata: {name: n2.eth0}, spec: {node: n2, interfaceName: eth0}}`)
-	i := run(t, from, to, Options{Environ: []string{"AUTO_HOST_ENDPOINTS=enabled"}})
+	first, err := to.List(t.Context(), "", v3.KindNode)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := run(t, from, to, Options{Environ: []string{"AUTO_HOST_ENDPOINTS=enabled", "COMPACTION_PERIOD=100ms"}})
 	check := func(text string, want bool) {
 		t.Helper()
 		key := v3.KeyOf(resource(t, text))
@@ -333,6 +347,18 @@ func TestRunEmbedded(t *testing.T) {
 		check(text, true)
 	}
 	check(`{kind: HostEndpoint, metadata: {name: n2.eth0}}`, false)
+	eventually(t, "the history is compacted", func() error {
+		w := to.Watch(t.Context(), first.Revision, v3.KindNode)
+		defer w.Close()
+		_, err := w.Next(t.Context())
+		for err == nil && w.Revision() == first.Revision { // it is established
+			_, err = w.Next(t.Context())
+		}
+		if !errors.Is(err, store.ErrCompacted) {
+			return fmt.Errorf("watch from the beginning: %v", err)
+		}
+		return nil
+	})
 	i.stop()
 	if _, err := from.Delete(t.Context(), v3.KeyOf(resource(t, knp)), ""); err != nil {
 		t.Fatal(err)
