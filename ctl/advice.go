@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	v3 "margay/api/v3"
+	"margay/calc"
 	"margay/ruleset"
 	"margay/selector"
 	"margay/store"
@@ -37,7 +38,7 @@ func (c *cli) warn(docs []v3.Document, see func(v3.Resource) v3.Resource) {
 	for i := range docs {
 		doc := &docs[i]
 		key := v3.KeyOf(doc.Object)
-		for _, text := range v3.Warnings(see(doc.Object)) {
+		for _, text := range slices.Concat(v3.Warnings(see(doc.Object)), calc.ManifestTraps(doc.Object)) {
 			c.warning("%s: %s", key, text)
 		}
 		if first := seen[key]; first != nil {
