@@ -179,6 +179,7 @@ func run(t *testing.T, out *strings.Builder, spoil bool) (Figures, error) {
 }
 
 func TestRun(t *testing.T) {
+	t.Parallel()
 	var out strings.Builder
 	f, err := run(t, &out, false)
 	if err != nil || len(f.Opened) != 5 || len(f.Closed) != 5 {
