@@ -35,6 +35,8 @@ lint:                   ## gofmt, go vet, staticcheck (pinned in go.mod)
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
+.PHONY: test-kubernetes bench-kubernetes demo-kubernetes
+
 # The API server of Kubernetes, built from its Go module; about ten minutes the first time.
 KUBE_VERSION = $(shell sed -n 's|^\tk8s.io/kubernetes \(v[0-9.]*\).*|\1|p; s|^require k8s.io/kubernetes \(v[0-9.]*\).*|\1|p' test/kubernetes/apiserver/go.mod)
 KUBE_LDFLAGS = -s -w -X k8s.io/component-base/version.gitVersion=$(KUBE_VERSION)
@@ -48,3 +50,6 @@ test-kubernetes: bin/kube-apiserver  ## the Kubernetes datastore, and agents on 
 
 bench-kubernetes: bin/kube-apiserver ## from the API server's answer to the kernel
 	$(KUBE_TEST) -run '^$$' -bench . -benchtime 100x .
+
+demo-kubernetes: build bin/kube-apiserver ## the rest of the guide: pods' labels, typha and kube-controllers
+	KUBE_APISERVER=$(CURDIR)/bin/kube-apiserver $(GO) run -C test/kubernetes ./demo -root $(CURDIR) -margay $(CURDIR)/bin/margay
