@@ -1,5 +1,5 @@
 // Package store declares where resources are kept: one interface with revisions, implemented over etcd (store/etcd), an
-// etcd embedded in the process (store/embed) and, later, the Kubernetes API. storetest is the test suite that every
+// etcd embedded in the process (store/embed) and the Kubernetes API (store/kube). storetest is the test suite that every
 // implementation passes.
 package store
 
@@ -89,7 +89,8 @@ func (e *UnsupportedError) Unwrap() error { return ErrNotSupported }
 type Store interface {
 	// Get returns one resource, ErrNotFound if there is none, or a *Fault if the stored value does not decode.
 	Get(ctx context.Context, key v3.Key) (v3.Resource, error)
-	// List returns all resources of the kinds, of one namespace if namespace is not "", as of one revision.
+	// List returns all resources of the kinds, of one namespace if namespace is not "", as of one revision. Where every kind
+	// counts its own, it is one in each kind.
 	List(ctx context.Context, namespace string, kinds ...v3.Kind) (*List, error)
 	// Watch delivers the changes of the kinds after revision from, in order and without gap.
 	Watch(ctx context.Context, from Revision, kinds ...v3.Kind) Watcher
@@ -108,7 +109,8 @@ type Store interface {
 	// Inspect is Get, and returns as well which fields of the stored value this program does not know.
 	Inspect(ctx context.Context, key v3.Key) (v3.Resource, v3.Unknown, error)
 	// WriteAll does several writes in the order given, each with the result that Create, Update or Delete alone would have,
-	// but in as few requests as it can. A write that is refused does not keep the later ones from being done. Once the
+	// but in as few requests as it can. A write that is refused does not keep the later ones from being done.
+	// A store that takes one write with a request may do neighbours of one kind and operation at the same time. Once the
 	// store does not answer, all that are left have that error, or ErrNotTried if they were not sent: of a write that was
 	// sent and not answered it is not known whether it was done.
 	WriteAll(ctx context.Context, mode Mode, writes []Write) []Result
