@@ -2,7 +2,6 @@ package kube
 
 import (
 	"encoding/json"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -142,7 +141,7 @@ func (s *Store) clusterPolicy(raw []byte) (item, error) {
 	}
 	p, dropped, err := convert.ClusterPolicy(cnp)
 	if err != nil {
-		key := v3.Key{Kind: v3.KindGlobalNetworkPolicy, Name: convert.ClusterPolicyName(strings.ToLower(cnp.Spec.Tier), cnp.Name)}
+		key := v3.Key{Kind: v3.KindGlobalNetworkPolicy, Name: convert.ClusterPolicyName(cnp.TierName(), cnp.Name)}
 		return item{key: key, fault: &store.Fault{Key: key, Revision: store.Revision(cnp.ResourceVersion), Value: raw, Err: err}}, nil
 	}
 	s.tellDropped("ClusterNetworkPolicy", cnp.ObjectMeta, dropped)
@@ -162,8 +161,6 @@ func serviceEndpoints(slice *discoveryv1.EndpointSlice) *v3.ServiceEndpoints {
 	r.Name, r.Namespace, r.ResourceVersion, r.UID = slice.Name, slice.Namespace, slice.ResourceVersion, convert.UID(slice.UID)
 	r.CreationTimestamp = slice.CreationTimestamp
 	r.Spec.Service = convert.ServiceOf(slice)
-	for _, e := range convert.ServiceEndpoints(slice) {
-		r.Spec.Endpoints = append(r.Spec.Endpoints, v3.ServiceEndpoint{Addr: e.Addr.String(), Protocol: e.Protocol, Port: e.Port})
-	}
+	r.Spec.Endpoints = convert.ServiceEndpoints(slice)
 	return r
 }

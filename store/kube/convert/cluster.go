@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -92,6 +93,17 @@ func DecodeClusterNetworkPolicy(data []byte) (*ClusterNetworkPolicy, error) {
 	return p, nil
 }
 
+// TierName returns the name of the tier that the policy is in; of one that is not known, its own name in lower case.
+func (p *ClusterNetworkPolicy) TierName() string {
+	switch p.Spec.Tier {
+	case "Admin":
+		return v3.TierKubeAdmin
+	case "Baseline":
+		return v3.TierKubeBaseline
+	}
+	return strings.ToLower(p.Spec.Tier)
+}
+
 // ClusterPolicyName returns the name of the GlobalNetworkPolicy that a ClusterNetworkPolicy becomes.
 func ClusterPolicyName(tier, name string) string { return prefixClusterPolicy + tier + "." + name }
 
@@ -102,13 +114,8 @@ func ClusterPolicy(cnp *ClusterNetworkPolicy) (*v3.GlobalNetworkPolicy, []string
 	spec := &cnp.Spec
 	order := float64(spec.Priority)
 	p := &v3.GlobalNetworkPolicy{TypeMeta: typeMeta(v3.KindGlobalNetworkPolicy)}
-	p.Spec.Order = &order
-	switch spec.Tier {
-	case "Admin":
-		p.Spec.Tier = v3.TierKubeAdmin
-	case "Baseline":
-		p.Spec.Tier = v3.TierKubeBaseline
-	default:
+	p.Spec.Tier, p.Spec.Order = cnp.TierName(), &order
+	if p.Spec.Tier != v3.TierKubeAdmin && p.Spec.Tier != v3.TierKubeBaseline {
 		return nil, nil, &Error{"spec.tier", spec.Tier, errors.New("it is neither Admin nor Baseline")}
 	}
 	switch subject := spec.Subject; {

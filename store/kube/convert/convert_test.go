@@ -244,9 +244,9 @@ func TestServiceEndpoints(t *testing.T) {
 	a := slice(`{metadata: {name: a, namespace: n, labels: {kubernetes.io/service-name: svc}}, addressType: IPv4, endpoints: [{addresses: [10.0.0.2, 10.0.0.1, name]}], ports: [{port: 80}, {port: 53, protocol: UDP}, {}]}`)
 	b := slice(`{metadata: {name: b}, addressType: IPv6, endpoints: [{addresses: ['fd00::1'], conditions: {ready: false}}], ports: []}`)
 	got := ServiceEndpoints(a, b, a)
-	addr := netip.MustParseAddr
-	want := []ServiceEndpoint{
-		{addr("10.0.0.1"), 6, 80}, {addr("10.0.0.1"), 17, 53}, {addr("10.0.0.2"), 6, 80}, {addr("10.0.0.2"), 17, 53}, {addr("fd00::1"), 0, 0},
+	want := []v3.ServiceEndpoint{
+		{Addr: "10.0.0.1", Protocol: 6, Port: 80}, {Addr: "10.0.0.1", Protocol: 17, Port: 53}, {Addr: "10.0.0.2", Protocol: 6, Port: 80},
+		{Addr: "10.0.0.2", Protocol: 17, Port: 53}, {Addr: "fd00::1"},
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("endpoints %v, want %v", got, want)
@@ -374,6 +374,9 @@ spec: {tier: Baseline, priority: 1000, subject: {pods: {namespaceSelector: {matc
 		spec.order = 1000
 		spec.namespaceSelector = a == 'b'
 		spec.selector = projectcalico.org/orchestrator == 'k8s' && c == 'd'`)
+	if name := (&ClusterNetworkPolicy{Spec: ClusterPolicySpec{Tier: "Other"}}).TierName(); name != "other" {
+		t.Errorf("an unknown tier is %s", name)
+	}
 	for _, spec := range []string{`{tier: Other, subject: {namespaces: {}}}`, `{tier: Admin, subject: {}}`} {
 		if p, _, err := ClusterPolicy(parse[ClusterNetworkPolicy](t, "metadata: {name: x}\nspec: "+strings.Replace(spec, "{", "{priority: 0, ", 1))); err == nil || p != nil {
 			t.Errorf("%s: %v, %v", spec, p, err)
