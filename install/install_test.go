@@ -81,7 +81,9 @@ func load(t *testing.T, dir string) []object {
 	decode(t, filepath.Join(dir, "kustomization.yaml"), &k)
 	named := []string{"kustomization.yaml"}
 	for _, p := range k.Patches {
-		named = append(named, p.Path)
+		if p.Path != "" {
+			named = append(named, p.Path)
+		}
 	}
 	var all []object
 	for _, name := range k.Resources {
