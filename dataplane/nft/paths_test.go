@@ -161,7 +161,7 @@ func (g generator) manyRules(most int) []ruleset.Rule {
 	return out
 }
 
-// rulesAlone draws a Program with nothing but rules for what comes in by t0: every packet meets them.
+// rulesAlone draws a Program with nothing but rules for what comes in by t0, in two stages: every packet meets them.
 func (g generator) rulesAlone() *ruleset.Program {
 	p := ruleset.NewProgram()
 	p.Settings.Reject = g.one(3)
@@ -176,6 +176,7 @@ func (g generator) rulesAlone() *ruleset.Program {
 		}
 		ep.Normal.Ingress = append(ep.Normal.Ingress, tier)
 	}
+	ep.Forward.Ingress = ep.Normal.Ingress
 	for _, id := range setIDs {
 		if id != "missing" {
 			p.Sets[id] = g.set(id)
