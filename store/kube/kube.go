@@ -91,6 +91,8 @@ type Store struct {
 	client *client
 	cfg    Config
 	log    *slog.Logger
+	ctx    context.Context // ends when the store is closed
+	close  context.CancelFunc
 
 	mu      sync.Mutex
 	catalog *catalog // what the server serves; nil: not asked yet
@@ -127,10 +129,12 @@ func Open(_ context.Context, cfg Config) (*Store, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Store{
+	s := &Store{
 		client: &client{http: hc, base: base, timeout: cmp.Or(cfg.RequestTimeout, defaultRequestTimeout), limit: limiter(cfg)},
 		cfg:    cfg, log: log, written: vector{}, reports: map[string]report{}, told: map[string]bool{},
-	}, nil
+	}
+	s.ctx, s.close = context.WithCancel(context.Background())
+	return s, nil
 }
 
 // limiter returns what holds back requests, nil without a limit.
@@ -171,8 +175,9 @@ func (cfg Config) rest() (*rest.Config, error) {
 	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides).ClientConfig()
 }
 
-// Close releases connections. Watchers end with an error once they notice.
+// Close releases connections. Watchers end with an error.
 func (s *Store) Close() error {
+	s.close()
 	s.client.closed.Store(true)
 	s.client.http.CloseIdleConnections()
 	if t, ok := s.client.http.Transport.(*http.Transport); ok {

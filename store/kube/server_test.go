@@ -160,6 +160,32 @@ func TestFrozenServer(t *testing.T) {
 	}
 }
 
+// TestClosedStore: a watch ends with its store.
+func TestClosedStore(t *testing.T) {
+	ended := make(chan struct{})
+	silent := func(w http.ResponseWriter, r *http.Request) {
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+		close(ended)
+	}
+	s := answers{"/apis/projectcalico.org/v3": group("tiers"), "/apis/projectcalico.org/v3/tiers": silent}.open(t, Config{})
+	w := s.Watch(t.Context(), "5", v3.KindTier)
+	defer w.Close()
+	if events, err := w.Next(t.Context()); len(events) > 0 || err != nil {
+		t.Fatalf("the watch is established: %v, %v", events, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Next(t.Context()); !errors.Is(err, errClosed) {
+		t.Errorf("next: %v", err)
+	}
+	if _, err := s.Get(t.Context(), v3.Key{Kind: v3.KindTier, Name: "t"}); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("get: %v", err)
+	}
+	<-ended
+}
+
 // TestWatchNews: bookmarks move the revision, errors that are no end do not end the watch, 410 does.
 func TestWatchNews(t *testing.T) {
 	var streams atomic.Int32

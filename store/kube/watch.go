@@ -45,7 +45,7 @@ type watchEvent struct {
 // Watch implements store.Store.
 func (s *Store) Watch(_ context.Context, from store.Revision, kinds ...v3.Kind) store.Watcher {
 	w := &watcher{store: s, kinds: kinds, from: from, state: vector{}, down: map[*source]error{}, news: make(chan news, waiting)}
-	w.ctx, w.cancel = context.WithCancel(context.Background())
+	w.ctx, w.cancel = context.WithCancel(s.ctx)
 	return w
 }
 
@@ -129,6 +129,8 @@ func (w *watcher) Next(ctx context.Context) ([]store.Event, error) {
 				w.take(n)
 			case <-ctx.Done():
 				return nil, ctx.Err()
+			case <-w.ctx.Done():
+				w.over = fmt.Errorf("watch resources: %w", errClosed)
 			}
 		}
 	}

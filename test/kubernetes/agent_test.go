@@ -296,6 +296,7 @@ func TestAgent(t *testing.T) {
 		eventually(t, "without the label the port is closed", func() bool { return !w.scrapes(w.pod) })
 	}
 	checkCLI(t, w)
+	applyTwice(t, w)
 
 	// The API server goes and comes: the rules stay, and nothing is lost.
 	label(t, w, "true")
@@ -309,6 +310,20 @@ func TestAgent(t *testing.T) {
 	}
 	label(t, w, nil)
 	eventually(t, "after the restart the label counts", func() bool { return !w.scrapes(w.pod) })
+}
+
+// applyTwice applies policies of every sort to the definitions that are installed. What the API server fills in must be what
+// the CLI fills in: the same again changes nothing.
+func applyTwice(t *testing.T, w *world) {
+	t.Helper()
+	if out, err := w.margay(manifests, "apply", "-f", "-"); err != nil {
+		t.Fatalf("apply: %v\n%s", err, out)
+	}
+	out, err := w.margay(manifests, "apply", "-f", "-")
+	if err != nil || strings.Contains(out, "created ") || strings.Contains(out, "configured ") || strings.Contains(out, "updated ") {
+		t.Errorf("apply again: %v\n%s", err, out)
+	}
+	t.Logf("apply again:\n%s", out)
 }
 
 func label(t testing.TB, w *world, value any) {
