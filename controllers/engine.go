@@ -224,6 +224,8 @@ type planned struct {
 // round plans what is due and does it.
 func (e *engine) round(ctx context.Context) {
 	started := time.Now()
+	asking, cancel := context.WithTimeout(ctx, writeTimeout) // for all questions of the round together
+	defer cancel()
 	var writes []planned
 	for _, w := range e.due(started) {
 		delete(e.pending, w)
@@ -239,7 +241,7 @@ func (e *engine) round(ctx context.Context) {
 			e.pending[w] = time.Now().Add(lastBackoff)
 		}
 		for _, s := range steps {
-			if e.confirmed(ctx, w, s) {
+			if e.confirmed(asking, w, s) {
 				writes = append(writes, planned{w, s})
 			}
 		}
@@ -290,8 +292,6 @@ func (e *engine) confirmed(ctx context.Context, w work, s step) bool {
 	if s.gone == (v3.Key{}) {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
-	defer cancel()
 	_, err := e.stores[source].Get(ctx, s.gone)
 	if errors.Is(err, store.ErrNotFound) {
 		return true

@@ -511,9 +511,8 @@ func (h *history) finish() {
 		}
 	}
 	defer func() { h.stop() }()
-	var got map[v3.Key]string
 	eventually(h.t, "both engines agree", func() error {
-		got = h.to.contents()
+		got := h.to.contents()
 		want, err := h.fromScratch()
 		if err != nil {
 			return err
@@ -521,10 +520,10 @@ func (h *history) finish() {
 		if diff := cmp.Diff(want, got); diff != "" {
 			return fmt.Errorf("from scratch -, in the end +:\n%s", diff)
 		}
-		return nil
+		return h.checkNodes()
 	})
-	h.checkNodes()
 	h.stop()
+	got := h.to.contents()
 	again := newMemoryStore()
 	for key, text := range got {
 		if text != "unreadable" {
@@ -590,29 +589,27 @@ func (h *history) fromScratch() (map[v3.Key]string, error) {
 
 // checkNodes: a Node has the labels of Kubernetes and of people, and no others; without one of Kubernetes it is gone, if
 // it ever was Kubernetes'.
-func (h *history) checkNodes() {
-	eventually(h.t, "Nodes", func() error {
-		for _, name := range []string{"n1", "n2", "n3"} {
-			key := v3.Key{Kind: v3.KindNode, Name: name}
-			have, kube := get[v3.Node](h.to, key), get[v3.Node](h.from, key)
-			if have == nil {
-				continue
-			}
-			if kube == nil {
-				if kubernetesName(have) != "" {
-					return fmt.Errorf("%s is there without one of Kubernetes", key)
-				}
-				continue
-			}
-			want := maps.Clone(kube.Labels)
-			if want == nil {
-				want = map[string]string{}
-			}
-			maps.Copy(want, h.own[name])
-			if !maps.Equal(want, have.Labels) || have.Spec.Addresses[0] != kube.Spec.Addresses[0] {
-				return fmt.Errorf("%s has %v at %v, want %v", key, have.Labels, have.Spec.Addresses, want)
-			}
+func (h *history) checkNodes() error {
+	for _, name := range []string{"n1", "n2", "n3"} {
+		key := v3.Key{Kind: v3.KindNode, Name: name}
+		have, kube := get[v3.Node](h.to, key), get[v3.Node](h.from, key)
+		if have == nil {
+			continue
 		}
-		return nil
-	})
+		if kube == nil {
+			if kubernetesName(have) != "" {
+				return fmt.Errorf("%s is there without one of Kubernetes", key)
+			}
+			continue
+		}
+		want := maps.Clone(kube.Labels)
+		if want == nil {
+			want = map[string]string{}
+		}
+		maps.Copy(want, h.own[name])
+		if !maps.Equal(want, have.Labels) || len(have.Spec.Addresses) != 1 || have.Spec.Addresses[0] != kube.Spec.Addresses[0] {
+			return fmt.Errorf("%s has %v at %v, want %v", key, have.Labels, have.Spec.Addresses, want)
+		}
+	}
+	return nil
 }
