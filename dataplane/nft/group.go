@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/gaissmai/bart"
-
 	"margay/ruleset"
 )
 
@@ -123,7 +121,7 @@ func (g *group) update(b *stageBuilder, lists map[string][]*line, keys map[strin
 			if len(lists[key]) == 0 {
 				continue
 			}
-			r = &run{group: g, key: key, entries: map[entryKey]*entry{}}
+			r = &run{group: g, key: key}
 			g.runs[key] = r
 		}
 		if r.update(b, lists[key]); len(lists[key]) == 0 {
@@ -135,7 +133,7 @@ func (g *group) update(b *stageBuilder, lists map[string][]*line, keys map[strin
 // dissolve gives up what the group holds elsewhere. Its maps go with the rules that name them.
 func (g *group) dissolve() {
 	for _, r := range g.runs {
-		for _, e := range r.entries {
+		for _, e := range r.entries.all() {
 			e.delist()
 		}
 	}
@@ -147,8 +145,8 @@ type run struct {
 	key     string
 	exits   exits
 	slots   []*slot
-	entries map[entryKey]*entry
-	cells   bart.Table[*cell]
+	entries entryList
+	cells   cells
 }
 
 // A slot is the place of a line in a run.
@@ -219,10 +217,10 @@ func (r *run) update(b *stageBuilder, lines []*line) {
 }
 
 func (r *run) entry(p *peer) *entry {
-	e := r.entries[keyOf(p)]
+	e := r.entries.get(keyOf(p))
 	if e == nil {
 		e = &entry{run: r, peer: p}
-		r.entries[keyOf(p)] = e
+		r.entries.add(e)
 	}
 	return e
 }
@@ -234,7 +232,7 @@ func (r *run) follow(b *stageBuilder, changed map[*entry]struct{}) {
 		prefixes := e.peer.prefixes()
 		switch {
 		case len(e.slots) == 0:
-			if delete(r.entries, keyOf(e.peer)); e.entered {
+			if r.entries.remove(e); e.entered {
 				r.leave(e, prefixes, touched)
 				e.delist()
 			}

@@ -104,15 +104,33 @@ func newLine(v variant, o outcome, other side, most int) *line {
 	if services, ok := v.services(most); ok {
 		l.services = services
 		inner.protos = allProtocols
-		inner.tests = slices.DeleteFunc(slices.Clone(v.tests), staticPort)
+		inner.tests = leaving(v.tests, staticPort)
 	}
 	l.inner, l.guard = []variant{inner}, inner
 	if at, ok := inner.peer(other); ok && o != report {
 		l.peer = peerOf(&inner.tests[at], inner.family)
-		l.guard.tests = slices.Delete(slices.Clone(inner.tests), at, at+1)
+		l.guard.tests = slices.Concat(inner.tests[:at], inner.tests[at+1:])
 		l.guardName = l.guard.name()
 	}
 	return l
+}
+
+// leaving returns the tests that are not dropped, in no more memory than they need: there are very many.
+func leaving(tests []test, drop func(test) bool) []test {
+	n := 0
+	for _, t := range tests {
+		n += oneIf(!drop(t))
+	}
+	if n == 0 {
+		return nil
+	}
+	kept := make([]test, 0, n)
+	for _, t := range tests {
+		if !drop(t) {
+			kept = append(kept, t)
+		}
+	}
+	return kept
 }
 
 // peer returns the place of the only test of the address of a side, if a map can stand for it.
