@@ -17,7 +17,7 @@ import (
 // The traps that Calico's own guide walks into (spec 0.1), as far as one sees them only in the light of other objects. The
 // agents warn of the same by what is in force on their hosts (package calc).
 //
-//	G1  a policy takes another one's name                               lost, in advice.go
+//	G1  a policy takes another one's name                               lost, in advice_lost.go
 //	G2  only Deny rules: the end of the tier denies the rest            onlyDeny
 //	G3  a selector in a NetworkPolicy covers one namespace              ownNamespace
 //	G4  the only policy of a host endpoint is about one direction       oneSided
@@ -36,6 +36,7 @@ type vicinity struct {
 	nodes     []*v3.Node
 	statuses  []store.NodeStatus
 	hostPods  []v3.HostPod
+	half      []halfGoverned
 }
 
 // maxNamespaces is of how many namespaces a command reads what is in them.
@@ -62,10 +63,19 @@ func (a *adviser) guide(ctx context.Context, c *cli, w *writer, after *landscape
 	}
 	v := &vicinity{landscape: after}
 	v.read(ctx, w.session, policies, len(created) > 0)
+	v.half = v.onlyHalf(a.before)
+	var texts []string
+	keys := map[string][]string{}
 	for _, change := range policies {
-		for _, text := range v.policyWarnings(a.before, change.result) {
-			c.warning("%s: %s", change.key, text)
+		for _, text := range v.policyWarnings(change.result) {
+			if keys[text] == nil {
+				texts = append(texts, text)
+			}
+			keys[text] = append(keys[text], change.key.String())
 		}
+	}
+	for _, text := range texts { // a thousand policies may have the same one
+		c.warning("%s: %s", some(keys[text]), text)
 	}
 	for _, text := range v.uncovered(created) {
 		c.warning("%s", text)
@@ -187,7 +197,7 @@ func policySpec(r v3.Resource) *v3.PolicySpec {
 	return &r.(*v3.GlobalNetworkPolicy).Spec.PolicySpec
 }
 
-func (v *vicinity) policyWarnings(before *landscape, r v3.Resource) []string {
+func (v *vicinity) policyWarnings(r v3.Resource) []string {
 	list := slices.Concat(v.onlyDeny(r, v3.TypeIngress), v.onlyDeny(r, v3.TypeEgress))
 	if p, ok := r.(*v3.NetworkPolicy); ok {
 		list = append(list, calc.OwnNamespace(&p.Spec, p.Namespace, func(m *calc.LabelMatch) (bool, []string) {
@@ -195,7 +205,7 @@ func (v *vicinity) policyWarnings(before *landscape, r v3.Resource) []string {
 		})...)
 	}
 	if p, ok := r.(*v3.GlobalNetworkPolicy); ok {
-		list = append(list, v.oneSided(before, p)...)
+		list = append(list, v.oneSided(p)...)
 		list = append(list, v.masqueraded(p)...)
 	}
 	return append(list, v.hostNetworked(r)...)
@@ -354,22 +364,17 @@ const kubelet = 10250
 
 // oneSided warns of the first policy for host endpoints if it says nothing of the other direction: all of that stays denied
 // (guide defect G4). What host endpoints lose by coming without a policy is told when they come (see bare).
-func (v *vicinity) oneSided(before *landscape, p *v3.GlobalNetworkPolicy) []string {
+func (v *vicinity) oneSided(p *v3.GlobalNetworkPolicy) []string {
+	if p.Spec.DoNotTrack || p.Spec.PreDNAT {
+		return nil
+	}
 	names := map[string][]string{}
-	for _, name := range slices.Sorted(maps.Keys(v.endpoints)) {
-		h := v.endpoints[name]
-		in, out := v.governed(h, v3.TypeIngress), v.governed(h, v3.TypeEgress)
-		was := before.endpoints[name]
-		if in == out || was == nil || before.governed(was, v3.TypeIngress) || before.governed(was, v3.TypeEgress) ||
-			!v.selects(p, h, v3.TypeIngress) && !v.selects(p, h, v3.TypeEgress) {
+	for _, half := range v.half {
+		if !v.matches(p, half.endpoint) {
 			continue
 		}
-		silent := v3.TypeIngress
-		if in {
-			silent = v3.TypeEgress
-		}
-		text := v.denied(h, []string{silent})
-		if in && !slices.ContainsFunc(p.Spec.Ingress, admitsKubelet) {
+		name, text := half.endpoint.Name, half.text
+		if half.silent == v3.TypeEgress && !slices.ContainsFunc(p.Spec.Ingress, admitsKubelet) {
 			text += fmt.Sprintf("; of what comes in only what its rules allow passes, and the failsafe ports: not the kubelet's tcp %d, for one", kubelet)
 		}
 		names[text] = append(names[text], name)
@@ -379,6 +384,35 @@ func (v *vicinity) oneSided(before *landscape, p *v3.GlobalNetworkPolicy) []stri
 		list = append(list, "HostEndpoint "+some(names[text])+": "+text)
 	}
 	return list
+}
+
+// A halfGoverned endpoint has policies for one direction; text says what that means for the other, silent one.
+type halfGoverned struct {
+	endpoint     *v3.HostEndpoint
+	silent, text string
+}
+
+// onlyHalf returns the host endpoints that had no policy and now have some for one direction, by name.
+func (v *vicinity) onlyHalf(before *landscape) []halfGoverned {
+	var out []halfGoverned
+	for _, name := range slices.Sorted(maps.Keys(v.endpoints)) {
+		h := v.endpoints[name]
+		was := before.endpoints[name]
+		if was == nil || before.governed(was, v3.TypeIngress) || before.governed(was, v3.TypeEgress) {
+			continue
+		}
+		ingress, egress := v.governed(h, v3.TypeIngress), v.governed(h, v3.TypeEgress)
+		if ingress == egress {
+			continue
+		}
+		half := halfGoverned{endpoint: h, silent: v3.TypeIngress}
+		if ingress {
+			half.silent = v3.TypeEgress
+		}
+		half.text = v.denied(h, []string{half.silent})
+		out = append(out, half)
+	}
+	return out
 }
 
 // admitsKubelet reports whether a rule may let connections to the kubelet pass.

@@ -204,3 +204,16 @@ func TestHostPods(t *testing.T) {
 		})
 	}
 }
+
+// TestShared has many policies of which the same is to be said: it is said once.
+func TestShared(t *testing.T) {
+	i := newIncumbent(t)
+	i.run("apiVersion: projectcalico.org/v3\n"+hepLines, "apply", "-f", "-")
+	_, notes := i.run(policies(30), "apply", "-f", "-", "--changes=false")
+	const want = "Warning: GlobalNetworkPolicy(policy-1), GlobalNetworkPolicy(policy-11), GlobalNetworkPolicy(policy-21): HostEndpoint m.eth0: no egress policy applies: "
+	if strings.Count(notes, "\n") != 1 || !strings.HasPrefix(notes, want) {
+		t.Errorf("said is\n%s", notes)
+	}
+}
+
+const hepLines = "kind: HostEndpoint\nmetadata: {name: m.eth0, labels: {role: host-1}}\nspec: {node: m, interfaceName: eth0, expectedIPs: [10.0.0.1]}\n"

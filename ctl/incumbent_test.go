@@ -104,7 +104,7 @@ func (i *incumbent) run(stdin string, args ...string) (stdout, stderr string) {
 	var out, errs bytes.Buffer
 	root := NewCommand(Env{
 		Name: "margay", Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &errs, Getenv: func(string) string { return "" },
-		ConfigFile: filepath.Join(i.dir, "none"), Socket: filepath.Join(i.dir, "s"),
+		ConfigFile: filepath.Join(i.dir, "none"), Socket: filepath.Join(i.dir, "s"), Settings: nodeSettings,
 		OpenStore: func(context.Context, StoreConfig) (store.Store, error) { return unclosed{i.store}, nil },
 	})
 	root.SetArgs(args)
