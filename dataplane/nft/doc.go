@@ -4,7 +4,7 @@
 // to the kernel over netlink, every change in one transaction, and reads back what the kernel holds. No program is called
 // and nothing outside the table is touched.
 //
-//	Program --flatten--> stages of lines --rules--> Table --Diff--> []Change --encode--> one netlink batch
+//	Program --flatten--> stages of lines --cut--> chains and maps = Table --Diff--> []Change --encode--> netlink batches
 //	                                                  ^
 //	                              kernel --dump-------+
 //
@@ -42,6 +42,20 @@
 // reports. Base chains are there only if something needs them; their policy is accept because a host without an endpoint
 // is not filtered.
 //
+// # What a stage becomes
+//
+// A stage of few rules is laid out as it was written. A longer one is cut, so that a packet asks the same number of things
+// however many rules there are (see stageBuilder, group, list):
+//
+//	ip saddr . meta l4proto . th dport vmap @.../ports/ip/saddr/32     rules for an address and a port, hashed
+//	ip saddr & 255.255.255.0 . ... vmap @.../ports/ip/saddr/24         the same for networks, a map for each length
+//	meta l4proto . th dport vmap @.../ports                            -> .../tcp/80: what else there is for the port
+//	...                                                                rules for every port; many of a kind are maps, too
+//
+// Elements of maps say in their comments which rule they stand for, and count for it. Where rules do not commute, where a
+// rule passes to the next tier, and beyond limits (see limits) rules stay rules, in order: the table stays bounded, and a
+// packet asks them all.
+//
 // The priority puts Margay before filters at the usual priority 0, so that what they accept was allowed here too and what
 // they log is not what was denied here, and after connection tracking (-200), mangling (-150) and destination NAT (-100),
 // so that policy sees the address and port of the process that answers. In postrouting it comes before source NAT (100).
@@ -74,6 +88,8 @@
 //   - New sets of intervals come in a transaction of their own, before the one with the rules that name them.
 //   - An element of a dispatch map leads to the chain of its interface and never changes its target. Which endpoint an
 //     interface belongs to, and what the endpoint allows, are rules.
+//   - What an element of another verdict map says changes with the rules: see differ.elements. When nothing but members of
+//     sets changes, elements change at once, unless an address comes to be found in another map than before: see moves.
 //   - An interface becomes an endpoint: a packet that began with the old rules may find the new element and jump into a
 //     chain that is still empty for it. It falls out and goes on with the old rules after the map, which do not name the
 //     interface yet. It gets the old verdict.
