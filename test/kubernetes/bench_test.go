@@ -1,7 +1,6 @@
 package kubernetes_test
 
 import (
-	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -96,5 +95,5 @@ func BenchmarkLabelToKernel(b *testing.B) {
 	b.ReportMetric(ms(took, 99), "p99-ms")
 	b.ReportMetric(ms(whole, 50), "p50-from-request-ms")
 	b.ReportMetric(20, "p50-ms-target")
-	b.Log(fmt.Sprintf("%d changes, %d other pods", len(took), others))
+	b.Logf("%d changes, %d other pods", len(took), others)
 }
