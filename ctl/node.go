@@ -152,6 +152,7 @@ func writeOwnStatus(w io.Writer, n nodeReport, last store.Revision, now time.Tim
 	}{
 		{"Stored objects that it cannot use, of which the last good version stays in force:", n.Faults},
 		{"Parameters that are set and have no effect:", n.Unused},
+		{"Warnings about the policy that is in force:", n.Warnings},
 	} {
 		if len(part.lines) > 0 {
 			fmt.Fprintf(w, "\n%s\n  %s\n", part.title, strings.Join(part.lines, "\n  "))

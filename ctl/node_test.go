@@ -96,7 +96,8 @@ func TestNodeStatus(t *testing.T) {
 	running := Host{Root: files(t, map[string]string{"proc/17/cmdline": "margay\x00node\x00", "proc/1/cmdline": ""})}
 	idle := Host{Root: files(t, map[string]string{"proc/17/cmdline": "margay\x00node\x00status\x00"})}
 	report := store.NodeStatus{Node: "node1", Enforced: "7", Ready: true, Detail: "all is well", Version: "v0.1.0", Time: "x",
-		Faults: []string{"GlobalNetworkPolicy(x): bad"}, Unused: []string{"environment FELIX_BPFENABLED: this agent does not use it"}}
+		Faults: []string{"GlobalNetworkPolicy(x): bad"}, Unused: []string{"environment FELIX_BPFENABLED: this agent does not use it"},
+		Warnings: []string{"GlobalNetworkPolicy(y): nothing opens it"}}
 	for _, c := range []struct {
 		name string
 		host Host
@@ -124,6 +125,9 @@ Stored objects that it cannot use, of which the last good version stays in force
 
 Parameters that are set and have no effect:
   environment FELIX_BPFENABLED: this agent does not use it
+
+Warnings about the policy that is in force:
+  GlobalNetworkPolicy(y): nothing opens it
 
 The BGP backend process (BIRD) is not running.
 
