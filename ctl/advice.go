@@ -34,17 +34,44 @@ type landscape struct {
 // warn prints what is to be said of manifests: traps of their kinds, and two manifests for one object. see returns an
 // object as it is without what is no trap.
 func (c *cli) warn(docs []v3.Document, see func(v3.Resource) v3.Resource) {
+	var traps shared
 	seen := map[v3.Key]*v3.Document{}
 	for i := range docs {
 		doc := &docs[i]
-		key := v3.KeyOf(doc.Object)
 		for _, text := range slices.Concat(v3.Warnings(see(doc.Object)), calc.ManifestTraps(doc.Object)) {
-			c.warning("%s: %s", key, text)
+			traps.add(v3.KeyOf(doc.Object), text)
 		}
+	}
+	traps.print(c)
+	for i := range docs {
+		doc := &docs[i]
+		key := v3.KeyOf(doc.Object)
 		if first := seen[key]; first != nil {
 			c.warning("%s: %s replaces %s (give it a name of its own if both are wanted)", key, placeOf(doc), placeOf(first))
 		}
 		seen[key] = doc
+	}
+}
+
+// A shared collects warnings of which many objects may have the same one, in the order in which they come up.
+type shared struct {
+	texts []string
+	keys  map[string][]string
+}
+
+func (s *shared) add(key v3.Key, text string) {
+	if s.keys == nil {
+		s.keys = map[string][]string{}
+	}
+	if s.keys[text] == nil {
+		s.texts = append(s.texts, text)
+	}
+	s.keys[text] = append(s.keys[text], key.String())
+}
+
+func (s *shared) print(c *cli) {
+	for _, text := range s.texts {
+		c.warning("%s: %s", some(s.keys[text]), text)
 	}
 }
 

@@ -64,19 +64,13 @@ func (a *adviser) guide(ctx context.Context, c *cli, w *writer, after *landscape
 	v := &vicinity{landscape: after}
 	v.read(ctx, w.session, policies, len(created) > 0)
 	v.half = v.onlyHalf(a.before)
-	var texts []string
-	keys := map[string][]string{}
+	var traps shared
 	for _, change := range policies {
 		for _, text := range v.policyWarnings(change.result) {
-			if keys[text] == nil {
-				texts = append(texts, text)
-			}
-			keys[text] = append(keys[text], change.key.String())
+			traps.add(change.key, text)
 		}
 	}
-	for _, text := range texts { // a thousand policies may have the same one
-		c.warning("%s: %s", some(keys[text]), text)
-	}
+	traps.print(c)
 	for _, text := range v.uncovered(created) {
 		c.warning("%s", text)
 	}
