@@ -136,7 +136,7 @@ func checkMix(t fataler, states []*Table, pkt ruleset.Packet) {
 
 // ruled draws a packet that meets the rules of rulesAlone, on its way to this host or on.
 func (g generator) ruled() ruleset.Packet {
-	p := ruleset.Packet{In: "t0", Out: pick(g, "", "", "x0"), Protocol: g.proto(), SrcPort: pick(g, ports...), DstPort: pick(g, pick(g, fewPorts, ports)...),
+	p := ruleset.Packet{In: "t0", Out: pick(g, "", "", "x0"), Protocol: g.proto(), SrcPort: pick(g, pick(g, fewPorts, ports)...), DstPort: pick(g, pick(g, fewPorts, ports)...),
 		Src: pick(g, pick(g, peers4, peers4, locals4, virtual4)...), Dst: pick(g, pick(g, locals4, locals4, peers4)...)}
 	if g.one(3) {
 		p.Src, p.Dst = pick(g, pick(g, peers6, peers6, locals6)...), pick(g, pick(g, locals6, locals6, peers6)...)

@@ -131,6 +131,11 @@ func (g generator) manyRules(most int) []ruleset.Rule {
 		for range 1 + g.IntN(most/2) {
 			one := pick(g, forms...)
 			r := one
+			if g.one(6) {
+				r = ruleset.Rule{Action: r.Action, Source: ruleset.Entity{Ports: &ruleset.Ports{Named: []ruleset.SetID{"n1"}}}}
+				out = append(out, r)
+				continue
+			}
 			if mixed {
 				r.Action = pick(g, ruleset.Allow, ruleset.Deny)
 			}
@@ -180,6 +185,11 @@ func (g generator) rulesAlone() *ruleset.Program {
 	for _, id := range setIDs {
 		if id != "missing" {
 			p.Sets[id] = g.set(id)
+		}
+	}
+	for _, a := range slices.Concat(peers4, peers6) { // named ports that packets meet
+		for _, port := range fewPorts {
+			p.Sets["n1"].Add(ruleset.Member{Prefix: netip.PrefixFrom(a, a.BitLen()), Protocol: ruleset.TCP, Port: port})
 		}
 	}
 	p.Profiles["last"] = &ruleset.Profile{Ingress: []ruleset.Rule{{Action: pick(g, ruleset.Allow, ruleset.Deny)}}}
