@@ -25,7 +25,7 @@ const (
 	// summaryDelay passes after a change before counts and warnings follow: they take a look at everything.
 	summaryDelay = 200 * time.Millisecond
 	// restDelay passes without a change before memory is given back, which is not done more often than tidyInterval.
-	restDelay    = 3 * time.Second
+	restDelay    = 500 * time.Millisecond
 	tidyInterval = time.Minute
 	// repairLogInterval is the least time between two lines in the log about such repairs.
 	repairLogInterval = 10 * time.Second
