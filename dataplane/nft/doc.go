@@ -77,6 +77,15 @@
 // chains into each other and refuses a table that leads deeper (EMLINK): tiers of Normal are called one after the other, but
 // those of Forward, and of PreDNAT and Untracked for packets that are passed on, lead to each other, see stages.
 //
+// # Staged policies
+//
+// Where an endpoint has staged policies, the tiers up to the last of them are walked once more, before those that decide, in
+// chains .../staged/tier/NAME: as if staged policies were enforced, with every end leading to the rules that decide. Only
+// rules of staged policies, and the ends of tiers with them, have a comment and are read as counters; no line that counts is
+// overtaken by another. In the normal stage of host endpoints these chains are cut as others are; elsewhere they are lists,
+// and left out where so many stages lead to each other that the kernel would not follow. Without staged policies there is
+// nothing of this in the table.
+//
 // # Why a packet in flight is safe
 //
 // A transaction switches rules at one instant, and a packet keeps the generation of rules that it began with. The
