@@ -30,7 +30,6 @@ const (
 	byAllowed    = "TestAllowedStaysAllowed"
 	byMix        = "TestNoLookUpMeetsAMix"
 	byBounds     = "TestTableIsBounded"
-	byCost       = "TestPacketsAreAskedTheSame"
 	byListing    = "TestListing"
 	byCounters   = "TestCounters"
 )
@@ -209,7 +208,7 @@ var mutants = []mutant{
 	{file: "cut.go", old: "a.admitsSet(n, m.weight) != a.admitsSet(is, m.weight)", new: "false", caught: byRules},
 	{file: "cut.go", old: "a.places > lim.classes && a.widest > 1", new: "false", caught: byBounds},
 	{file: "cut.go", old: "weight <= a.lim.members && (uses <= 2", new: "weight <= a.lim.members && (true || uses <= 2", caught: byBounds},
-	{file: "cut.go", old: "if l.peer != nil && l.guard.bare() &&", new: "if l.peer == nil && l.guard.bare() &&", caught: byCost},
+	{file: "cut.go", old: "if l.peer != nil && l.guard.bare() &&", new: "if l.peer == nil && l.guard.bare() &&", caught: byRules},
 
 	// What is looked up by address.
 	{file: "group.go", old: "e.rank() < first.rank()", new: "e.rank() > first.rank()"},
