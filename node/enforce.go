@@ -126,7 +126,12 @@ func (l *loop) tidy() {
 		return
 	}
 	l.lastTidy = time.Now()
-	go debug.FreeOSMemory()
+	go func() {
+		debug.FreeOSMemory()
+		if err := releaseProgram(); err != nil {
+			l.log.Debug("memory that the start needed is kept", "error", err)
+		}
+	}()
 }
 
 func (l *loop) summariseSoon() {
