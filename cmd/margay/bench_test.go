@@ -76,11 +76,20 @@ func (w *world) metric(name string) float64 {
 	return sum
 }
 
-// memory returns what is resident of the process, in MiB.
-func (p *process) memory(b *testing.B) float64 {
+// reportMemory shows what is resident of the process: all of it, what is the process's own, and pages of files, which is the
+// program itself.
+func (p *process) reportMemory(b *testing.B, target float64) {
+	b.Helper()
+	report(b, "MiB", p.resident(b, "VmRSS:"), target)
+	b.ReportMetric(p.resident(b, "RssAnon:"), "anon-MiB")
+	b.ReportMetric(p.resident(b, "RssFile:"), "file-MiB")
+}
+
+// resident returns a line of the process's status, in MiB.
+func (p *process) resident(b *testing.B, name string) float64 {
 	b.Helper()
 	for line := range strings.Lines(p.file(b, "status")) {
-		if kib, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if kib, ok := strings.CutPrefix(line, name); ok {
 			n, err := strconv.Atoi(strings.Fields(kib)[0])
 			if err != nil {
 				b.Fatal(err)
@@ -88,7 +97,7 @@ func (p *process) memory(b *testing.B) float64 {
 			return float64(n) / 1024
 		}
 	}
-	b.Fatal("no VmRSS")
+	b.Fatalf("no %s", name)
 	return 0
 }
 

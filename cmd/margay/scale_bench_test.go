@@ -289,7 +289,7 @@ func (w *world) measureIdle(b *testing.B, memory float64) {
 		busy = w.agent.cpu(b) - before
 	}
 	b.ReportMetric(0, "ns/op")
-	report(b, "MiB", w.agent.memory(b), memory)
+	w.agent.reportMemory(b, memory)
 	report(b, "cpu-%", 100*busy.Seconds()/idleTime.Seconds(), 0.1)
 	b.ReportMetric(w.metric("felix_nft_chains"), "chains")
 	b.ReportMetric(w.metric("felix_nft_rules"), "rules")
