@@ -72,8 +72,11 @@ type Workload struct {
 	// Interface is the host's end, which no Endpoint has; "*" is no such name. Empty: nothing is known of it, so nothing
 	// reaches or leaves the workload by an interface whose name begins with one of Settings.WorkloadPrefixes.
 	Interface string
-	// Bridge is the bridge of this host that Interface is a port of; "": none.
+	// Bridge is the bridge of this host that Interface is a port of; "": none. With a bridge and no Interface, several ports
+	// claim the addresses: they are nobody's.
 	Bridge string
+	// Filtered: what passes between ports of Bridge passes the hooks of IP. Otherwise nothing passes between this and others.
+	Filtered bool
 	// Addrs are the workload's own addresses, which it may send from.
 	Addrs []netip.Addr
 	// Spoofable are further sources that it may send from, if Settings.AllowSpoofing.

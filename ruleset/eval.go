@@ -19,6 +19,9 @@ type evaluation struct {
 	step     func(Step)
 	pending  func(Counter) // see Pending
 
+	// The workloads that it comes from and goes to; nil: none that is known.
+	from, to *Workload
+
 	// accepted: a rule of Untracked or PreDNAT allowed the packet, so that the policy of the host endpoint that it is
 	// at is not asked again. Workloads are, and so is Forward egress of the endpoint that it leaves by.
 	accepted  bool
@@ -35,7 +38,7 @@ type evaluation struct {
 // run goes from station to station until one decides for good: it then returns false.
 func (e *evaluation) run() Verdict {
 	e.verdict = Verdict{Allowed: true, Reason: NoEndpoint}
-	_ = e.workloadsKnown() && e.ownSource() && e.beforeTracking() && e.newFlow() && e.ownTunnel() && e.beforeDNAT() && e.policy()
+	_ = e.workloadsKnown() && e.ownSource() && e.ports() && e.beforeTracking() && e.newFlow() && e.addressesKnown() && e.ownTunnel() && e.beforeDNAT() && e.policy()
 	e.verdict.NotTracked = e.verdict.Allowed && e.untracked
 	return e.verdict
 }
@@ -43,11 +46,12 @@ func (e *evaluation) run() Verdict {
 // workloadsKnown: nothing passes by a workload's interface that is not known. A process may send to one.
 func (e *evaluation) workloadsKnown() bool {
 	p, in, out := e.program, e.packet.In, e.packet.Out
-	if p.Settings.IsWorkload(in) && p.workload(in) == nil {
+	e.from, e.to = p.behind(in, e.packet.Src), p.behind(out, e.packet.Dst)
+	if e.from == nil && p.IsWorkload(in) {
 		e.visit(Normal, Egress, EndpointID{})
 		return e.deny(UnknownInterface)
 	}
-	if in != "" && p.Settings.IsWorkload(out) && p.workload(out) == nil {
+	if in != "" && e.to == nil && p.IsWorkload(out) {
 		e.visit(Normal, Ingress, EndpointID{})
 		return e.deny(UnknownInterface)
 	}
@@ -56,14 +60,10 @@ func (e *evaluation) workloadsKnown() bool {
 
 // ownSource: a workload sends from its own addresses. That holds for every packet of a flow.
 func (e *evaluation) ownSource() bool {
-	if !e.program.IsWorkload(e.packet.In) {
+	if e.from == nil || e.from.Bridge != "" || e.program.maySend(e.from, &e.original) {
 		return true
 	}
-	w := e.program.workload(e.packet.In)
-	if e.program.maySend(w, &e.original) {
-		return true
-	}
-	e.visit(Normal, Egress, w.ID)
+	e.visit(Normal, Egress, e.from.ID)
 	return e.deny(SpoofedSource)
 }
 
@@ -140,19 +140,22 @@ func (e *evaluation) beforeDNAT() bool {
 func (e *evaluation) policy() bool {
 	in, out := e.packet.In, e.packet.Out
 	switch {
-	case in == "" && e.program.IsWorkload(out):
+	case in == "" && (e.program.IsWorkload(out) || e.program.claims(out, e.packet.Dst)):
 		e.visit(Normal, Ingress, EndpointID{})
 		return e.allow(ToOwnWorkload)
 	case in == "":
 		return e.normal(Egress, out)
-	case out == "" && e.program.IsWorkload(in):
-		return e.toHost(in)
+	case out == "" && e.from != nil:
+		return e.toHost()
 	case out == "":
 		return e.normal(Ingress, in)
+	case in == out && isDiscovery(&e.packet) && e.program.hasBridge(in):
+		e.visit(Normal, Ingress, EndpointID{})
+		return e.allow(PodDiscovery)
 	case e.pending != nil: // all must let it pass; counting is easier in this order, see Pending
-		return e.forward(Ingress, in) && e.forward(Egress, out) && e.workload(Egress, in) && e.workload(Ingress, out)
+		return e.forward(Ingress, in) && e.forward(Egress, out) && e.workload(Egress, e.from) && e.workload(Ingress, e.to)
 	}
-	return e.forward(Ingress, in) && e.workload(Egress, in) && e.workload(Ingress, out) && e.forward(Egress, out)
+	return e.forward(Ingress, in) && e.workload(Egress, e.from) && e.workload(Ingress, e.to) && e.forward(Egress, out)
 }
 
 // normal is the Normal stage of a host endpoint.
@@ -194,12 +197,11 @@ func (e *evaluation) forward(dir Direction, iface string) bool {
 	return e.pass(NoPolicy)
 }
 
-// workload walks the policies of the workload behind an interface, if it is a workload's.
-func (e *evaluation) workload(dir Direction, iface string) bool {
-	if !e.program.IsWorkload(iface) {
+// workload walks the policies of the workload at an end of the packet's way, if there is one.
+func (e *evaluation) workload(dir Direction, w *Workload) bool {
+	if w == nil {
 		return true
 	}
-	w := e.program.workload(iface)
 	e.visit(Normal, dir, w.ID)
 	switch {
 	case e.invalid():
@@ -211,13 +213,12 @@ func (e *evaluation) workload(dir Direction, iface string) bool {
 }
 
 // toHost is what a workload sends to its own host. Policy of host endpoints does not apply.
-func (e *evaluation) toHost(iface string) bool {
-	w := e.program.workload(iface)
+func (e *evaluation) toHost() bool {
 	if isPodDiscovery(&e.packet) {
-		e.visit(Normal, Egress, w.ID)
+		e.visit(Normal, Egress, e.from.ID)
 		return e.allow(PodDiscovery)
 	}
-	if !e.workload(Egress, iface) {
+	if !e.workload(Egress, e.from) {
 		return false
 	}
 	if e.program.Settings.EndpointToHost == HostDrop {

@@ -31,10 +31,10 @@ func (p *Program) hostEndpoint(iface string, s Stage) *Endpoint {
 	return all
 }
 
-// workload returns the workload behind an interface, nil if there is none.
+// workload returns the workload behind an interface, nil if there is none. Ports of bridges are no way of packets.
 func (p *Program) workload(iface string) *Workload {
 	for _, w := range p.Workloads {
-		if w.Interface == iface {
+		if w.Interface == iface && w.Bridge == "" {
 			return w
 		}
 	}
@@ -43,7 +43,7 @@ func (p *Program) workload(iface string) *Workload {
 
 // IsWorkload reports whether an interface is a workload's: by its name, or because a workload has it.
 func (p *Program) IsWorkload(iface string) bool {
-	return p.Settings.IsWorkload(iface) || iface != "" && p.workload(iface) != nil
+	return p.Settings.IsWorkload(iface) || iface != "" && (p.workload(iface) != nil || p.isPort(iface))
 }
 
 // IsWorkload reports whether an interface is a workload's, by its name. An empty prefix is no prefix of anything: it would

@@ -22,7 +22,10 @@ const (
 // What a host sends to itself takes the way twice: out by an interface, then in by it.
 type Packet struct {
 	// In is the interface that the packet came in by, Out the one that it leaves by. "" is a process of this host.
-	In, Out  string
+	In, Out string
+	// InPort and OutPort are the ports of In and Out, where these are bridges. "": none, or it is not asked about.
+	InPort, OutPort string
+
 	State    ConnState // as connection tracking has it, if a rule of the Untracked stage does not keep it away
 	Src, Dst netip.Addr
 	Protocol uint8
@@ -75,6 +78,8 @@ const (
 	HostDiscovery                  // ICMPv6 without which a host has no IPv6 at all
 	HostTunnel                     // a tunnel to or from another host of the cluster
 	StrangeTunnel                  // a tunnel from somebody who is no host of the cluster
+	ForeignAddress                 // the destination is not that of the workload behind the port of a bridge, or behind another
+	UnfilteredBridge               // from port to port of a bridge whose packets the hooks of IP do not see
 )
 
 // String returns the reason for people.
@@ -82,7 +87,7 @@ func (r Reason) String() string {
 	return [...]string{"no profile", "no endpoint", "established", "invalid", "failsafe", "policy rule", "end of tier",
 		"profile rule", "profile missing", "no policy", "unknown workload interface", "spoofed source", "tunnel from a workload",
 		"neighbour discovery of a workload", "host to own workload", "endpoint to host action", "neighbour discovery",
-		"tunnel between hosts", "tunnel from no host"}[r]
+		"tunnel between hosts", "tunnel from no host", "address not behind this port", "bridge without filter"}[r]
 }
 
 // A Verdict is the answer for one packet and what decided it: what denied it, or the last that had a say on its way. The
