@@ -25,6 +25,7 @@ import (
 	"sync"
 	"time"
 
+	_ "early.margay/registry" // before etcd's packages, whose metrics nothing serves
 	"go.etcd.io/bbolt"
 	bbolterrors "go.etcd.io/bbolt/errors"
 	"go.etcd.io/etcd/server/v3/etcdserver"
