@@ -123,8 +123,8 @@ func installReal(t testing.TB, c *cluster.Cluster) {
 	}
 }
 
-// binary builds margay once. TestMain removes it.
-var binary = sync.OnceValues(func() (string, error) {
+// built builds margay once. TestMain removes it.
+var built = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(temporary, "margay")
 	cmd := exec.Command("go", "build", "-C", "../..", "-trimpath", "-ldflags", "-s -w", "-o", path, "./cmd/margay")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -142,9 +142,9 @@ type process struct {
 }
 
 // start runs margay. Its log is shown if the test fails.
-func (w *world) start(on *lab.Host, env []string, args ...string) *process {
+func (w *world) start(on *lab.Machine, env []string, args ...string) *process {
 	w.Helper()
-	program, err := binary()
+	program, err := built()
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -189,15 +189,25 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
-// startAgent starts the agent of the node and waits until it is ready.
+// kubernetesEnv says where the API server is.
+func (w *world) kubernetesEnv() []string {
+	return []string{"DATASTORE_TYPE=kubernetes", "KUBECONFIG=" + w.cluster.Kubeconfig()}
+}
+
+// startAgent starts the agent of the node on the API server and waits until it is ready.
 func (w *world) startAgent(env ...string) {
 	w.Helper()
-	w.agent = w.start(w.node, append([]string{
-		"DATASTORE_TYPE=kubernetes", "KUBECONFIG=" + w.cluster.Kubeconfig(), "FELIX_FELIXHOSTNAME=node-1",
-		"FELIX_PROMETHEUSMETRICSENABLED=true", "FELIX_HEALTHENABLED=true",
-	}, env...), "node", "--state-dir", filepath.Join(w.dir, "state"))
-	client := w.node.HTTPClient(2 * time.Second)
-	eventually(w, "the agent is ready", func() bool {
+	w.agent = w.startAgentOn(&w.node.Machine, "node-1", append(w.kubernetesEnv(), env...)...)
+}
+
+// startAgentOn starts an agent and waits until it is ready.
+func (w *world) startAgentOn(on *lab.Machine, name string, env ...string) *process {
+	w.Helper()
+	p := w.start(on, append([]string{
+		"FELIX_FELIXHOSTNAME=" + name, "FELIX_PROMETHEUSMETRICSENABLED=true", "FELIX_HEALTHENABLED=true",
+	}, env...), "node", "--state-dir", filepath.Join(w.dir, "state-"+name))
+	client := on.HTTPClient(2 * time.Second)
+	eventually(w, "the agent of "+name+" is ready", func() bool {
 		resp, err := client.Get("http://127.0.0.1:9099/readiness")
 		if err != nil {
 			return false
@@ -206,6 +216,7 @@ func (w *world) startAgent(env ...string) {
 		resp.Body.Close()
 		return resp.StatusCode < 300
 	})
+	return p
 }
 
 // scrapes reports whether the node's metrics can be read from a host.
@@ -222,7 +233,7 @@ func (w *world) scrapes(from *lab.Host) bool {
 // margay runs the CLI on the master and returns what it prints.
 func (w *world) margay(stdin string, args ...string) (string, error) {
 	w.Helper()
-	program, err := binary()
+	program, err := built()
 	if err != nil {
 		w.Fatal(err)
 	}

@@ -20,7 +20,7 @@ import (
 // startControllers starts kube-controllers on a host.
 func (w *world) startControllers(on *lab.Host, env ...string) *process {
 	w.Helper()
-	return w.start(on, append([]string{"KUBECONFIG=" + w.cluster.Kubeconfig(), "AUTO_HOST_ENDPOINTS=enabled"}, env...),
+	return w.start(&on.Machine, append([]string{"KUBECONFIG=" + w.cluster.Kubeconfig(), "AUTO_HOST_ENDPOINTS=enabled"}, env...),
 		"kube-controllers", "--health-port", "9440", "--status-file", "")
 }
 
@@ -95,7 +95,7 @@ func TestControllers(t *testing.T) {
 func TestControllersEtcd(t *testing.T) {
 	w := newWorld(t)
 	socket := filepath.Join(w.dir, "store.sock")
-	w.start(w.other, nil, "store", "--dir", filepath.Join(w.dir, "datastore"), "--socket", socket, "--listen", otherAddr+":2379")
+	w.start(&w.other.Machine, nil, "store", "--dir", filepath.Join(w.dir, "datastore"), "--socket", socket, "--listen", otherAddr+":2379")
 	var to store.Store
 	eventually(t, "the datastore", func() bool {
 		var err error

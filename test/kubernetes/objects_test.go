@@ -26,11 +26,15 @@ type podSpec struct {
 	namespace, name, node, ip string
 	labels                    object
 	hostNetwork               bool
+	ports                     []any // nil: http, 8080
 }
 
 func makePod(c *cluster.Cluster, p podSpec) error {
+	if p.ports == nil {
+		p.ports = []any{object{"name": "http", "containerPort": 8080}}
+	}
 	spec := object{"nodeName": p.node, "hostNetwork": p.hostNetwork, "serviceAccountName": "default",
-		"containers": []any{object{"name": "c", "image": "i", "ports": []any{object{"name": "http", "containerPort": 8080}}}}}
+		"containers": []any{object{"name": "c", "image": "i", "ports": p.ports}}}
 	body := object{"apiVersion": "v1", "kind": "Pod", "metadata": object{"name": p.name, "namespace": p.namespace, "labels": p.labels}, "spec": spec}
 	if err := ask(c, http.MethodPost, "/api/v1/namespaces/"+p.namespace+"/pods", body); err != nil {
 		return err
