@@ -21,7 +21,13 @@ import (
 // versions, several ports, addresses in a map) count together. A packet that several neighbouring rules with the same action
 // match may be counted by any of them, see stageBuilder. Without a table the result is empty.
 func Counters(ctx context.Context, o Options) ([]ruleset.Counter, error) {
-	v, err := readView(ctx, o)
+	var v *view
+	err := consistently(ctx, o, func(c *conn) (err error) {
+		if v, err = c.frame(); err == nil {
+			err = c.elements(v)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -30,59 +36,6 @@ func Counters(ctx context.Context, o Options) ([]ruleset.Counter, error) {
 		sums.add(r.subject, r.packets, r.bytes)
 	}
 	return sums.list(), nil
-}
-
-// A Meter adds up what rules count, also when they are replaced, which Counters does not. What a rule counted between the
-// last reading and its replacement is lost. Methods are for one goroutine.
-type Meter struct {
-	options Options
-	table   uint64 // handle of the table that last is about
-	last    map[identity]tally
-	sums    *sums
-}
-
-// An identity tells what counts apart: a rule by its handle, or an element by the handle of its map and its key.
-type identity struct {
-	handle  uint64
-	element string
-}
-
-type tally struct{ packets, bytes uint64 }
-
-// NewMeter returns a Meter that begins with what the kernel has counted.
-func NewMeter(o Options) *Meter {
-	return &Meter{options: o, last: map[identity]tally{}, sums: newSums()}
-}
-
-// maxGone bounds how many counters of what is not programmed any more are kept.
-const maxGone = 10_000
-
-// Read returns the counters, each of which never decreases. What is not programmed any more stays as it was, unless there
-// is too much of that: then all of it is forgotten.
-func (m *Meter) Read(ctx context.Context) ([]ruleset.Counter, error) {
-	v, err := readView(ctx, m.options)
-	if err != nil {
-		return nil, err
-	}
-	if v.handle != m.table {
-		m.table = v.handle
-		clear(m.last) // another table: handles begin anew
-	}
-	now := make(map[identity]tally, len(m.last))
-	rules := v.counted()
-	if len(m.sums.all) > len(rules)+maxGone {
-		m.sums = m.sums.only(rules)
-	}
-	for _, r := range rules {
-		was := m.last[r.identity]
-		if r.packets < was.packets || r.bytes < was.bytes {
-			was = tally{} // somebody reset the counter
-		}
-		m.sums.add(r.subject, r.packets-was.packets, r.bytes-was.bytes)
-		now[r.identity] = tally{r.packets, r.bytes}
-	}
-	m.last = now
-	return m.sums.list(), nil
 }
 
 // sums adds counts up by subject, in the order in which subjects came.
@@ -94,30 +47,20 @@ type sums struct {
 func newSums() *sums { return &sums{index: map[ruleset.Counter]int{}} }
 
 func (s *sums) add(subject ruleset.Counter, packets, bytes uint64) {
+	i := s.at(subject)
+	s.all[i].Packets += packets
+	s.all[i].Bytes += bytes
+}
+
+// at returns the place of a subject in all.
+func (s *sums) at(subject ruleset.Counter) int {
 	i, ok := s.index[subject]
 	if !ok {
 		i = len(s.all)
 		s.index[subject] = i
 		s.all = append(s.all, subject)
 	}
-	s.all[i].Packets += packets
-	s.all[i].Bytes += bytes
-}
-
-// only returns the sums of what some rules count.
-func (s *sums) only(rules []countedRule) *sums {
-	kept := newSums()
-	for _, r := range rules {
-		if _, done := kept.index[r.subject]; done {
-			continue
-		}
-		var had ruleset.Counter
-		if i, ok := s.index[r.subject]; ok {
-			had = s.all[i]
-		}
-		kept.add(r.subject, had.Packets, had.Bytes)
-	}
-	return kept
+	return i
 }
 
 func (s *sums) list() []ruleset.Counter {
@@ -165,6 +108,12 @@ type viewChain struct {
 	parents []string
 }
 
+// An identity tells what counts apart: a rule by its handle, or an element by the handle of its map and its key.
+type identity struct {
+	handle  uint64
+	element string
+}
+
 // A viewRule is a rule as far as counting goes.
 type viewRule struct {
 	identity
@@ -192,27 +141,28 @@ type countedRule struct {
 	subject ruleset.Counter
 }
 
-// readView reads chains and rules, again when they change meanwhile.
-func readView(ctx context.Context, o Options) (*view, error) {
+// consistently has read read, again when what it reads changes meanwhile.
+func consistently(ctx context.Context, o Options, read func(*conn) error) error {
 	c, err := dial(o.NetNS)
 	if err != nil {
-		return nil, fmt.Errorf("read counters: %w", err)
+		return fmt.Errorf("read counters: %w", err)
 	}
 	defer c.close()
 	for try := 1; ; try++ {
-		v, err := c.view()
+		err := read(c)
 		switch {
 		case err == nil:
-			return v, nil
+			return nil
 		case ctx.Err() != nil:
-			return nil, ctx.Err()
+			return ctx.Err()
 		case !errors.Is(err, errInterrupted) || try == dumpTries:
-			return nil, fmt.Errorf("read counters: %w", err)
+			return fmt.Errorf("read counters: %w", err)
 		}
 	}
 }
 
-func (c *conn) view() (*view, error) {
+// frame reads chains and rules.
+func (c *conn) frame() (*view, error) {
 	v := &view{chains: map[string]*viewChain{}, maps: map[string][]viewRule{}, said: map[string]*said{}}
 	data := attrString(nil, unix.NFTA_TABLE_NAME, TableName)
 	err := c.request(message{typ: nftType(unix.NFT_MSG_GETTABLE), flags: unix.NLM_F_ACK, data: data}, func(m *message) {
@@ -236,13 +186,15 @@ func (c *conn) view() (*view, error) {
 			v.addRule(m.data[sizeofNfgenmsg:])
 		}
 	})
-	if err == nil {
-		err = c.countedMaps(v)
-	}
+	return v, whileReading(err)
+}
+
+// whileReading is for errors of reading what was there a moment ago.
+func whileReading(err error) error {
 	if errors.Is(err, unix.ENOENT) {
-		err = errInterrupted // the table was there a moment ago
+		return errInterrupted
 	}
-	return v, err
+	return err
 }
 
 func (v *view) addChain(a []attribute) {
@@ -290,8 +242,26 @@ func (v *view) addRule(b []byte) {
 	}
 }
 
-// countedMaps reads the maps with elements that count.
-func (c *conn) countedMaps(v *view) error {
+// elements reads the elements that count.
+func (c *conn) elements(v *view) error {
+	handles, err := c.countedMaps(v)
+	for name, handle := range handles {
+		if err != nil {
+			return err
+		}
+		err = c.eachElement(name, func(e []byte) { v.maps[name] = append(v.maps[name], v.countedElement(handle, e)) })
+		slices.SortFunc(v.maps[name], func(a, b viewRule) int {
+			return cmp.Or(a.id.Compare(b.id), cmp.Compare(a.index, b.index), strings.Compare(a.element, b.element))
+		})
+	}
+	return err
+}
+
+// countedMaps returns the handles of the maps with elements that count, by name.
+func (c *conn) countedMaps(v *view) (map[string]uint64, error) {
+	if v.handle == 0 {
+		return nil, nil
+	}
 	handles := map[string]uint64{}
 	data := attrString(nil, unix.NFTA_SET_TABLE, TableName)
 	err := c.request(message{typ: nftType(unix.NFT_MSG_GETSET), flags: unix.NLM_F_DUMP, data: data}, func(m *message) {
@@ -299,21 +269,18 @@ func (c *conn) countedMaps(v *view) error {
 			handles[text(find(a, unix.NFTA_SET_NAME))] = long(find(a, nftaSetHandle))
 		}
 	})
-	for name, handle := range handles {
-		if err != nil {
-			return err
+	return handles, whileReading(err)
+}
+
+// eachElement calls f with what there is of each element of a set; it is valid during the call.
+func (c *conn) eachElement(name string, f func([]byte)) error {
+	data := attrString(attrString(nil, unix.NFTA_SET_ELEM_LIST_TABLE, TableName), unix.NFTA_SET_ELEM_LIST_SET, name)
+	err := c.request(message{typ: nftType(unix.NFT_MSG_GETSETELEM), flags: unix.NLM_F_DUMP, data: data}, func(m *message) {
+		for _, e := range attributes(find(m.payload(), unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+			f(e)
 		}
-		data := attrString(attrString(nil, unix.NFTA_SET_ELEM_LIST_TABLE, TableName), unix.NFTA_SET_ELEM_LIST_SET, name)
-		err = c.request(message{typ: nftType(unix.NFT_MSG_GETSETELEM), flags: unix.NLM_F_DUMP, data: data}, func(m *message) {
-			for _, e := range attributes(find(m.payload(), unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
-				v.maps[name] = append(v.maps[name], v.countedElement(handle, e))
-			}
-		})
-		slices.SortFunc(v.maps[name], func(a, b viewRule) int {
-			return cmp.Or(a.id.Compare(b.id), cmp.Compare(a.index, b.index), strings.Compare(a.element, b.element))
-		})
-	}
-	return err
+	})
+	return whileReading(err)
 }
 
 func (v *view) countedElement(table uint64, b []byte) viewRule {
@@ -408,11 +375,25 @@ func long(b []byte) uint64 {
 
 // counted returns the rules that count, those of a chain before those of the chains that it leads to.
 func (v *view) counted() []countedRule {
-	n := 0
-	for _, c := range v.chains {
-		n += len(c.rules)
-	}
-	out := make([]countedRule, 0, n)
+	var out []countedRule
+	v.walk(func(at *ruleset.Counter, r *viewRule) {
+		if r.counts && !r.silent(at) {
+			out = append(out, countedRule{*r, r.subject(*at)})
+		}
+		for _, e := range v.maps[r.lookup] {
+			if !e.silent(at) {
+				out = append(out, countedRule{e, e.subject(*at)})
+			}
+		}
+	})
+	return out
+}
+
+// silent reports whether what a rule counts at a place is not shown: it stands for an enforced policy among staged ones.
+func (r *viewRule) silent(at *ruleset.Counter) bool { return at.Staged && r.comment == "" }
+
+// walk calls f with every rule and where it stands, those of a chain before those of the chains that it leads to.
+func (v *view) walk(f func(at *ruleset.Counter, r *viewRule)) {
 	seen := map[string]bool{}
 	var visit func(name string)
 	visit = func(name string) {
@@ -422,18 +403,9 @@ func (v *view) counted() []countedRule {
 		}
 		seen[name] = true
 		at := v.place(name, nil)
-		for _, r := range c.rules {
-			if strings.Contains(c.comment, againRemark) {
-				continue
-			}
-			silent := func(r *viewRule) bool { return at.Staged && r.comment == "" } // of an enforced policy
-			if r.counts && !silent(&r) {
-				out = append(out, countedRule{r, r.subject(at)})
-			}
-			for _, e := range v.maps[r.lookup] {
-				if !silent(&e) {
-					out = append(out, countedRule{e, e.subject(at)})
-				}
+		if !strings.Contains(c.comment, againRemark) {
+			for i := range c.rules {
+				f(&at, &c.rules[i])
 			}
 		}
 		for _, r := range c.rules {
@@ -448,7 +420,6 @@ func (v *view) counted() []countedRule {
 	for _, name := range v.order {
 		visit(name)
 	}
-	return out
 }
 
 // place returns what a chain's comment says of where its rules stand. Of a chain that several endpoints share, and that
