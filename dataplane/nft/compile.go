@@ -66,7 +66,7 @@ func (b *builder) peer() side {
 // fill returns the set of a name with these elements.
 func (b *builder) fill(name string, typ *SetType, elements map[Element]struct{}) *Set {
 	s := b.keep(name, typ)
-	for e := range s.Elements {
+	for e := range s.elements {
 		if _, ok := elements[e]; !ok {
 			b.record.put(s, e, false)
 		}

@@ -16,7 +16,7 @@ func constant(kind string, typ *SetType, elements []Element) *Set {
 	set := newSet("", typ)
 	set.Constant = true
 	for _, e := range elements {
-		set.Elements[e] = struct{}{}
+		set.elements[e] = struct{}{}
 	}
 	var content strings.Builder
 	content.WriteString(typ.String())

@@ -183,9 +183,8 @@ func (s *layout) addPorted(p *chunk) {
 type segment struct {
 	name    string
 	ported  []*chunk
-	classes map[string]*class   // by service
-	alike   map[string][]string // services in order, by the lines of their classes
-	mapped  map[string][]*line  // by service: in maps by address and port
+	classes map[service]*class
+	alike   map[string][]service // in order, by the lines of their classes
 }
 
 // A class is the lines of one service that are not in maps by address and port, in a chain of their own.
@@ -196,7 +195,7 @@ type class struct {
 }
 
 func newSegment(name string) *segment {
-	return &segment{name: name, classes: map[string]*class{}, alike: map[string][]string{}, mapped: map[string][]*line{}}
+	return &segment{name: name, classes: map[service]*class{}, alike: map[string][]service{}}
 }
 
 // clear takes the chains of a segment out of the table.
@@ -215,8 +214,8 @@ func (b *stageBuilder) segment(s *segment, l *layout, all bool) []*Rule {
 	}
 	s.update(b, l.ported, all)
 	var rules []*Rule
-	if len(s.mapped) > 0 {
-		rules = b.group(below(s.name, "ports"), true).rules(variant{protos: allProtocols})
+	if g := b.unit.groups[below(s.name, "ports")]; g != nil && len(g.runs) > 0 {
+		rules = b.group(g.name, true).rules(variant{protos: allProtocols})
 	}
 	if len(s.classes) > 0 {
 		set := b.unit.sets[below(s.name, "ports")]
@@ -228,26 +227,29 @@ func (b *stageBuilder) segment(s *segment, l *layout, all bool) []*Rule {
 
 // update brings the classes and maps of a segment in line with its parts.
 func (s *segment) update(b *stageBuilder, ported []*chunk, all bool) {
-	affected := map[string]struct{}{}
+	affected := map[service]struct{}{}
 	gone, come := difference(s.ported, ported)
 	if all {
 		gone, come = s.ported, ported
 	}
 	for _, p := range slices.Concat(gone, come) {
-		for service := range p.services {
-			affected[service] = struct{}{}
+		for i := range p.services {
+			affected[p.services[i].service] = struct{}{}
 		}
 	}
 	s.ported = ported
 	lists := linesOf(ported, affected)
-	redo := map[string]struct{}{} // services whose chain is to be made again
+	mapped := make(map[service][]*line, len(affected))
+	redo := map[service]struct{}{} // services whose chain is to be made again
 	for service := range affected {
-		mapped, rest := b.divide(lists[service])
-		s.setMapped(service, mapped)
+		var rest []*line
+		if mapped[service], rest = b.divide(lists[service]); len(mapped[service]) == 0 {
+			delete(mapped, service)
+		}
 		s.setClass(service, rest, redo)
 	}
-	if len(s.mapped) > 0 || b.unit.groups[below(s.name, "ports")] != nil {
-		b.group(below(s.name, "ports"), true).update(b, s.mapped, affected)
+	if len(mapped) > 0 || b.unit.groups[below(s.name, "ports")] != nil {
+		b.group(below(s.name, "ports"), true).update(b, mapped, affected)
 	}
 	if all {
 		for service := range s.classes {
@@ -258,18 +260,20 @@ func (s *segment) update(b *stageBuilder, ported []*chunk, all bool) {
 }
 
 // linesOf returns the lines of some services, in order.
-func linesOf(parts []*chunk, services map[string]struct{}) map[string][]*line {
-	lists := make(map[string][]*line, len(services))
+func linesOf(parts []*chunk, services map[service]struct{}) map[service][]*line {
+	lists := make(map[service][]*line, len(services))
 	for _, p := range parts {
 		if len(services) < len(p.services) {
 			for service := range services {
-				lists[service] = append(lists[service], p.services[service]...)
+				for _, o := range p.linesFor(service) {
+					lists[service] = append(lists[service], o.line)
+				}
 			}
 			continue
 		}
-		for service, lines := range p.services {
-			if _, ok := services[service]; ok {
-				lists[service] = append(lists[service], lines...)
+		for _, o := range p.services {
+			if hasKey(services, o.service) {
+				lists[o.service] = append(lists[o.service], o.line)
 			}
 		}
 	}
@@ -281,7 +285,7 @@ func linesOf(parts []*chunk, services map[string]struct{}) map[string][]*line {
 func (b *stageBuilder) divide(lines []*line) (mapped, rest []*line) {
 	var others uint8 // outcomes of rest, a bit for each
 	for _, l := range lines {
-		if l.peer != nil && l.guard.bare() && b.admits(l) && others&^(1<<l.outcome) == 0 {
+		if l.peer != nil && l.guard == nil && b.admits(l) && others&^(1<<l.outcome) == 0 {
 			mapped = append(mapped, l)
 		} else {
 			rest, others = append(rest, l), others|1<<l.outcome
@@ -290,15 +294,9 @@ func (b *stageBuilder) divide(lines []*line) (mapped, rest []*line) {
 	return mapped, rest
 }
 
-func (s *segment) setMapped(service string, lines []*line) {
-	if s.mapped[service] = lines; len(lines) == 0 {
-		delete(s.mapped, service)
-	}
-}
-
 // setClass gives a service its lines. Services with the same lines share a chain: that of the first has the rules, the
 // others lead there. It adds the services to redo of which the chain changes.
-func (s *segment) setClass(service string, lines []*line, redo map[string]struct{}) {
+func (s *segment) setClass(service service, lines []*line, redo map[service]struct{}) {
 	redo[service] = struct{}{}
 	leave := func(lists string) {
 		was := s.alike[lists]
@@ -338,11 +336,11 @@ func serials(lines []*line) string {
 }
 
 // chains makes the chains of some services and the map that leads to all of them.
-func (s *segment) chains(b *stageBuilder, redo map[string]struct{}) {
+func (s *segment) chains(b *stageBuilder, redo map[service]struct{}) {
 	ports := b.keep(below(s.name, "ports"), typeByPort)
 	for service := range redo {
 		name := serviceChain(s.name, service)
-		element := Element{Key: service, Verdict: jumpTo(name)}
+		element := Element{Key: service.key(), Verdict: jumpTo(name)}
 		c := s.classes[service]
 		if c == nil {
 			b.setChain(name, nil)
@@ -368,13 +366,13 @@ func (s *segment) chains(b *stageBuilder, redo map[string]struct{}) {
 }
 
 // serviceText returns a service for people.
-func serviceText(service string) string {
-	return portProtocol(service[0]) + " " + fieldPort.text(service[4:6])
+func serviceText(s service) string {
+	return portProtocol(s.protocol()) + " " + strconv.Itoa(int(s.port()))
 }
 
 // serviceChain returns the name of the chain for a service.
-func serviceChain(name, service string) string {
-	return below(name, portProtocol(service[0]), fieldPort.text(service[4:6]))
+func serviceChain(name string, s service) string {
+	return below(name, portProtocol(s.protocol()), strconv.Itoa(int(s.port())))
 }
 
 // group returns the group of a name, as it was left.
@@ -382,7 +380,7 @@ func (b *stageBuilder) group(name string, keyed bool) *group {
 	g := b.unit.groups[name]
 	if g == nil {
 		g = &group{name: name, unit: b.unit, peer: b.peer(), keyed: keyed,
-			comment: remark(b.comment("")), runs: map[string]*run{},
+			comment: remark(b.comment("")), runs: map[service]*run{},
 			maps: map[prefixLength]*Set{}}
 		b.unit.groups[name] = g
 	}

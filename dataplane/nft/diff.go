@@ -138,7 +138,7 @@ func (c *Chain) equal(o *Chain) bool {
 // alike reports whether two sets differ at most in elements that may change.
 func (s *Set) alike(o *Set) bool {
 	return s.Type == o.Type && s.Constant == o.Constant && s.Counted == o.Counted && s.Comment == o.Comment && s.Odd == o.Odd &&
-		(!s.Constant || maps.Equal(s.Elements, o.Elements))
+		(!s.Constant || maps.Equal(s.held(), o.held()))
 }
 
 func diff(have, want *Table) []Change {
@@ -235,19 +235,30 @@ func (d *differ) set(have, want *Set) {
 		}
 		return
 	}
-	var gone, come []Element
-	for e := range have.Elements {
-		if _, ok := want.Elements[e]; !ok {
-			gone = append(gone, e)
-		}
-	}
-	come = slices.Grow(come, max(0, len(want.Elements)-len(have.Elements)))
-	for e := range want.Elements {
-		if _, ok := have.Elements[e]; !ok {
+	gone, come := compareElements(have, want)
+	d.elements(want, gone, come)
+}
+
+// compareElements returns the elements that only one of two sets has.
+func compareElements(have, want *Set) (gone, come []Element) {
+	had, kept := have.held(), 0
+	for e := range want.all() {
+		if hasKey(had, e) {
+			kept++
+		} else {
 			come = append(come, e)
 		}
 	}
-	d.elements(want, gone, come)
+	if kept == len(had) {
+		return nil, come
+	}
+	has := want.held()
+	for e := range had {
+		if !hasKey(has, e) {
+			gone = append(gone, e)
+		}
+	}
+	return gone, come
 }
 
 // replace takes elements out of a set and puts others in, at once.

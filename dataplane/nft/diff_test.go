@@ -21,7 +21,7 @@ func apply(t *Table, changes []Change) *Table {
 			t = NewTable()
 		case opAddSet:
 			s := *c.set
-			s.Elements = map[Element]struct{}{}
+			s.elements, s.derived = map[Element]struct{}{}, nil
 			t.Sets[c.set.Name] = &s
 		case opAddChain:
 			fresh := *c.chain
@@ -33,11 +33,11 @@ func apply(t *Table, changes []Change) *Table {
 			t.Chains[c.chain.Name].Base = &base
 		case opDelElements, opSweepElements:
 			for _, e := range c.elements {
-				delete(t.Sets[c.set.Name].Elements, e)
+				delete(t.Sets[c.set.Name].elements, e)
 			}
 		case opAddElements:
 			for _, e := range c.elements {
-				t.Sets[c.set.Name].Elements[e] = struct{}{}
+				t.Sets[c.set.Name].elements[e] = struct{}{}
 			}
 		case opEdit:
 			t.Chains[c.chain.Name].Rules = applyEdits(t.Chains[c.chain.Name].Rules, c.edits)
@@ -81,7 +81,7 @@ func copyTable(t *Table) *Table {
 	}
 	for name, s := range t.Sets {
 		fresh := *s
-		fresh.Elements = maps.Clone(s.Elements)
+		fresh.elements, fresh.derived = maps.Clone(s.held()), nil
 		out.Sets[name] = &fresh
 	}
 	return out
@@ -147,7 +147,7 @@ func TestDiffReplaces(t *testing.T) {
 		"set type":         func(t *Table) { t.Sets["endpoints-in"].Type = typeIfaces },
 		"set odd":          func(t *Table) { t.Sets["endpoints-in"].Odd = "size" },
 		"constant":         func(t *Table) { t.Sets[constant].Constant = false },
-		"constant element": func(t *Table) { t.Sets[constant].Elements[Element{Key: "x"}] = struct{}{} },
+		"constant element": func(t *Table) { t.Sets[constant].elements[Element{Key: "x"}] = struct{}{} },
 	}
 	for name, edit := range tests {
 		have := copyTable(want)

@@ -259,8 +259,9 @@ func (r *reader) elements(s *Set) error {
 	if s.Type != nil && s.Type.interval {
 		elements = pairEnds(elements)
 	}
+	s.elements = make(map[Element]struct{}, len(elements))
 	for _, e := range elements {
-		s.Elements[e] = struct{}{}
+		s.elements[e] = struct{}{}
 	}
 	return err
 }

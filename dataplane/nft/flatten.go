@@ -207,7 +207,9 @@ func (b *builder) makeItem(key itemKey) *item {
 	for i := range rules {
 		m.add(&rules[i], i)
 	}
-	it.chunks = chunksOf(m.lines)
+	it.chunks = slices.Clip(chunksOf(m.lines))
+	slices.Sort(it.sets)
+	it.sets = slices.Clone(slices.Compact(it.sets))
 	return it
 }
 
@@ -244,11 +246,12 @@ func (m *lineMaker) add(r *ruleset.Rule, index int) {
 	}
 	comment := remark(ruleRemark(owner, index, r.Action))
 	first := len(m.lines)
-	for _, v := range variants(m, r, m.to()) {
+	for i, v := range variants(m, r, m.to()) {
 		l := newLine(v, o, m.peer(), m.limits.services)
 		if len(m.lines) > first && m.lines[len(m.lines)-1].join(l) {
 			continue
 		}
+		l.rule, l.first, l.to = r, uint32(i), m.to()
 		l.comment, l.prefix, l.serial = comment, prefix, m.nextSerial()
 		m.lines = append(m.lines, l)
 	}
@@ -270,11 +273,12 @@ func (m *lineMaker) addPreview(r *ruleset.Rule, index int) {
 	if m.item.staged {
 		comment = remark(ruleRemark(m.item.key.owner, index, r.Action))
 	}
-	for _, v := range variants(m, r, m.to()) {
+	for i, v := range variants(m, r, m.to()) {
 		l := newLine(v, o, m.peer(), m.limits.services)
 		if o != deny {
-			l = &line{alternatives: []variant{v}, inner: []variant{v}, guard: v, outcome: o}
+			l = plainLine(v, o)
 		}
+		l.rule, l.first, l.to = r, uint32(i), m.to()
 		l.comment, l.serial = comment, m.nextSerial()
 		m.lines = append(m.lines, l)
 	}

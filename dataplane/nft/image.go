@@ -55,6 +55,7 @@ func newImage(p *ruleset.Program, lim limits) *image {
 		im.members[id] = newMemberSet(id, set, lim.members)
 	}
 	t := im.touch()
+	t.record = nil
 	t.endpoints()
 	t.keepNamedSets()
 	return im
@@ -205,8 +206,8 @@ func (t *touch) changeMembers(m *memberSet, d *ruleset.SetDelta) {
 		family ruleset.Family
 	}{{m.v4, ruleset.IPv4}, {m.v6, ruleset.IPv6}} {
 		gone, come := changed.changed(side.set)
-		for e := range m.entries {
-			if family := e.peer.family; (family == ruleset.AnyFamily || family == side.family) && len(gone)+len(come) > 0 {
+		for e := range m.followers {
+			if family := e.family(); (family == ruleset.AnyFamily || family == side.family) && len(gone)+len(come) > 0 {
 				e.change(t, prefixesOf(gone), prefixesOf(come))
 			}
 		}

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -20,26 +21,77 @@ const (
 )
 
 // A line is a rule of an endpoint in one direction, or some of its alternatives, in nft's terms: a packet matches when one
-// of alternatives does. Lines are not changed once they are in an item.
+// of the alternatives does. Lines are not changed once they are in an item. There are very many, so a line keeps what decides
+// where it goes; what it asks is made of the rule when it is laid out as rules, see alternatives.
 type line struct {
-	alternatives []variant // one, or one for each family that ask the same of it
+	rule         *ruleset.Rule
+	first, count uint32 // of the rule's variants: one, or one for each family that ask the same of it
+	to           side   // that the rule calls the destination
 	outcome      outcome
-	comment      string // as the kernel takes it
-	prefix       string // of the report
-	serial       uint64 // tells lines apart
+	everything   bool      // every packet matches
+	protos       protocols // that it can match: all its alternatives can match the same ones, see join
+	comment      string    // as the kernel takes it
+	prefix       string    // of the report
+	serial       uint64    // tells lines apart
 
-	// services are the protocols and destination ports that the line can match, as keys of typeByPort. nil: it is not to
-	// be cut by port.
-	services []string
-	// inner is what is left of alternatives to ask of a packet that has one of services.
-	inner []variant
-	// peer is the only condition of inner on the address of the other end; nil when there is none, or one that a map
-	// cannot express. guard is the rest of inner.
-	peer      *peer
-	guard     variant
-	guardName string // equal names, equal guards but for the family
+	// services are the protocols and destination ports that the line can match. nil: it is not to be cut by port.
+	services []service
+	// peer is the only condition on the address of the other end; nil when there is none, or one that a map cannot express.
+	// guard is what is left to ask of a packet with one of services when peer is, too; nil: nothing.
+	peer  *peer
+	guard *guard
 
-	whole, rest madeRules // of alternatives and of inner, when they were needed last
+	whole, rest *madeRules // of the line and of what is left of it behind its port, when they were needed last
+}
+
+// A guard is a variant with a name: equal names, equal guards but for the family.
+type guard struct {
+	variant
+	name string
+}
+
+// guardName returns the name of the guard.
+func (l *line) guardName() string {
+	if l.guard == nil {
+		return bareName
+	}
+	return l.guard.name
+}
+
+// asked returns what the guard asks.
+func (g *guard) asked() variant {
+	if g == nil {
+		return variant{protos: allProtocols}
+	}
+	return g.variant
+}
+
+// bareName is the name of a guard that asks nothing.
+const bareName = "all"
+
+// A service is a protocol and a destination port.
+type service uint32
+
+func serviceOf(protocol uint8, port uint16) service { return service(protocol)<<16 | service(port) }
+
+func (s service) protocol() uint8 { return uint8(s >> 16) }
+func (s service) port() uint16    { return uint16(s) }
+
+// key returns the service as a key of typeByPort.
+func (s service) key() string { return serviceKey(s.protocol(), s.port()) }
+
+// alternatives returns the variants of which one matches when the line does. Sets are those of which the line was made.
+func (l *line) alternatives(sets setIndex) []variant {
+	return variants(sets, l.rule, l.to)[l.first : l.first+l.count]
+}
+
+// behindPort returns what is left of an alternative to ask of a packet that has one of services.
+func (l *line) behindPort(v variant) variant {
+	if l.services == nil {
+		return v
+	}
+	v.protos, v.tests = allProtocols, leaving(v.tests, staticPort)
+	return v
 }
 
 // madeRules are rules for an exit.
@@ -57,7 +109,7 @@ func (v variant) bare() bool { return v.protos == allProtocols && len(v.tests) =
 // name returns a text that is equal for variants that ask the same, the family aside when nothing depends on it.
 func (v variant) name() string {
 	if v.bare() {
-		return "all"
+		return bareName
 	}
 	if !v.implies(test.impliesFamily) {
 		v.family = ruleset.AnyFamily
@@ -67,18 +119,35 @@ func (v variant) name() string {
 
 // A peer is a set of addresses.
 type peer struct {
-	name    string         // equal names and families, equal addresses
+	name    string         // of nets: equal names and families, equal addresses
 	family  ruleset.Family // any: both
 	members *memberSet     // of the Program, or nil
-	nets    []netip.Prefix // without members: disjoint
+	nets    []netip.Prefix // disjoint, by length; nil of members: to be asked for
 }
 
-// prefixes returns disjoint prefixes that cover the addresses.
+// prefixes returns disjoint prefixes that cover the addresses, by length. They are not to be changed.
 func (p *peer) prefixes() []netip.Prefix {
-	if p.members == nil {
-		return p.nets
+	if p.nets == nil && p.members != nil {
+		p.nets = p.members.prefixes(p.family)
 	}
-	return p.members.prefixes(p.family)
+	return p.nets
+}
+
+// ofLength returns the prefixes of a length.
+func (p *peer) ofLength(l prefixLength) []netip.Prefix {
+	nets := p.prefixes()
+	find := func(p netip.Prefix, l prefixLength) int { return lengthOf(p).compare(l) }
+	first, _ := slices.BinarySearchFunc(nets, l, find)
+	n := first
+	for n < len(nets) && lengthOf(nets[n]) == l {
+		n++
+	}
+	return nets[first:n]
+}
+
+// byLength sorts prefixes by family and length.
+func byLength(nets []netip.Prefix) {
+	slices.SortFunc(nets, func(a, b netip.Prefix) int { return lengthOf(a).compare(lengthOf(b)) })
 }
 
 // weight returns how many prefixes there are, rounded up to a power of four: it changes seldom.
@@ -97,22 +166,24 @@ func roundUp(n int) int {
 	return w
 }
 
-// newLine returns the line of one alternative; other is the side of the other end.
+// newLine returns the line of a variant of a rule; other is the side of the other end.
 func newLine(v variant, o outcome, other side, most int) *line {
-	l := &line{alternatives: []variant{v}, outcome: o}
-	inner := v
-	if services, ok := v.services(most); ok {
-		l.services = services
-		inner.protos = allProtocols
-		inner.tests = leaving(v.tests, staticPort)
-	}
-	l.inner, l.guard = []variant{inner}, inner
-	if at, ok := inner.peer(other); ok && o != report {
-		l.peer = peerOf(&inner.tests[at], inner.family)
-		l.guard.tests = slices.Concat(inner.tests[:at], inner.tests[at+1:])
-		l.guardName = l.guard.name()
+	l := plainLine(v, o)
+	l.services, _ = v.services(most)
+	if at, ok := v.peer(other); ok && o != report {
+		l.peer = peerOf(&v.tests[at], v.family)
+		left := v
+		left.tests = slices.Concat(v.tests[:at], v.tests[at+1:])
+		if left = l.behindPort(left); !left.bare() {
+			l.guard = &guard{left, left.name()}
+		}
 	}
 	return l
+}
+
+// plainLine returns the line of a variant that becomes a rule.
+func plainLine(v variant, o outcome) *line {
+	return &line{count: 1, outcome: o, everything: v.everything(), protos: v.protos}
 }
 
 // leaving returns the tests that are not dropped, in no more memory than they need: there are very many.
@@ -148,28 +219,26 @@ func (v variant) peer(s side) (at int, ok bool) {
 }
 
 func peerOf(t *test, f ruleset.Family) *peer {
-	p := &peer{family: f, members: t.members, nets: t.nets}
 	if t.members != nil {
-		p.name = "@" + string(t.members.id)
-		return p
+		return t.members.peer(f)
 	}
 	var names []string
 	for _, n := range t.nets {
 		names = append(names, n.String())
 	}
-	p.name = strings.Join(names, ",")
+	p := &peer{name: strings.Join(names, ","), family: f, nets: slices.Clone(t.nets)}
+	byLength(p.nets)
 	return p
 }
 
-// join makes one line of l and another alternative of its rule, when they differ in the family only, and reports whether
+// join makes one line of l and the next alternative of its rule, when they differ in the family only, and reports whether
 // it did.
 func (l *line) join(o *line) bool {
-	if l.peer == nil || o.peer == nil || l.peer.members == nil || l.peer.members != o.peer.members || len(l.alternatives) > 1 ||
-		l.guardName != o.guardName || !slices.Equal(l.services, o.services) || (l.services == nil) != (o.services == nil) {
+	if l.peer == nil || o.peer == nil || l.peer.members == nil || l.peer.members != o.peer.members || l.count > 1 ||
+		l.guardName() != o.guardName() || !slices.Equal(l.services, o.services) || (l.services == nil) != (o.services == nil) {
 		return false
 	}
-	l.alternatives, l.inner = append(l.alternatives, o.alternatives...), append(l.inner, o.inner...)
-	l.peer.family, l.guard.family = ruleset.AnyFamily, ruleset.AnyFamily
+	l.count, l.peer = 2, l.peer.members.peer(ruleset.AnyFamily)
 	return true
 }
 
@@ -178,7 +247,7 @@ func staticPort(t test) bool { return t.port() && t.side == destination }
 
 // services returns the protocols and destination ports that v can match; ok is false when ports do not matter or when
 // there are more than most.
-func (v variant) services(most int) (keys []string, ok bool) {
+func (v variant) services(most int) (list []service, ok bool) {
 	var ranges []ruleset.PortRange
 	for i := range v.tests {
 		if t := &v.tests[i]; staticPort(*t) && !t.not {
@@ -193,17 +262,17 @@ func (v variant) services(most int) (keys []string, ok bool) {
 	if !ok || count*v.protos.size() > most || v.protos.and(portProtocols) != v.protos {
 		return nil, false
 	}
-	keys = []string{}
+	list = []service{}
 	for _, protocol := range v.protos.list() {
 		for _, r := range ranges {
 			for port := int(r.First); port <= int(r.Last); port++ {
 				if v.hasPort(uint16(port)) {
-					keys = append(keys, serviceKey(protocol, uint16(port)))
+					list = append(list, serviceOf(protocol, uint16(port)))
 				}
 			}
 		}
 	}
-	return keys, true
+	return slices.Clip(list), true
 }
 
 // hasPort reports whether the tests on destination ports that never change let a port through.
@@ -220,27 +289,37 @@ func (v variant) hasPort(port uint16) bool {
 	return true
 }
 
-// protos returns the protocols that the line can match: all its alternatives can match the same ones, see join.
-func (l *line) protos() protocols { return l.alternatives[0].protos }
-
 // decides reports whether no packet goes on to the next line.
-func (l *line) decides() bool {
-	return l.outcome != report && slices.ContainsFunc(l.alternatives, variant.everything)
-}
+func (l *line) decides() bool { return l.outcome != report && l.everything }
 
 // A chunk is a run of lines of an item that are cut alike: all by port, with the same outcome, or none.
 type chunk struct {
-	lines   []*line
-	byPort  bool
-	outcome outcome   // byPort: of all lines
-	protos  protocols // of all lines
-	kinds   kinds     // not byPort
-	// services are the lines by service, for parts that are cut by port.
-	services map[string][]*line
-	widest   int     // most services of a line
-	places   int     // of lines in lists of services
-	reports  []*line // those that tell the log group
-	decides  bool    // its last line does
+	lines    []*line
+	byPort   bool
+	outcome  outcome   // byPort: of all lines
+	protos   protocols // of all lines
+	kinds    kinds     // not byPort
+	services []ported  // byPort: in order
+	widest   int       // most services of a line
+	places   int       // of lines in lists of services
+	reports  []*line   // those that tell the log group
+	decides  bool      // its last line does
+}
+
+// ported is a line that can match a service.
+type ported struct {
+	service service
+	line    *line
+}
+
+// linesFor returns the lines that can match a service, in order.
+func (p *chunk) linesFor(s service) []ported {
+	first, _ := slices.BinarySearchFunc(p.services, s, func(o ported, s service) int { return cmp.Compare(o.service, s) })
+	n := first
+	for n < len(p.services) && p.services[n].service == s {
+		n++
+	}
+	return p.services[first:n]
 }
 
 // kinds are the protocols of some lines by outcome.
@@ -276,32 +355,33 @@ func chunksOf(lines []*line) []*chunk {
 			break
 		}
 	}
+	for _, c := range out {
+		slices.SortStableFunc(c.services, func(a, b ported) int { return cmp.Compare(a.service, b.service) })
+		c.services, c.lines = slices.Clip(c.services), slices.Clip(c.lines)
+	}
 	return out
 }
 
 func (p *chunk) add(l *line) {
 	p.lines = append(p.lines, l)
-	p.protos = p.protos.or(l.protos())
+	p.protos = p.protos.or(l.protos)
 	p.decides = l.decides()
 	if l.outcome == report {
 		p.reports = append(p.reports, l)
 	}
 	if !p.byPort {
-		p.kinds.add(l.outcome, l.protos())
+		p.kinds.add(l.outcome, l.protos)
 		return
-	}
-	if p.services == nil {
-		p.services = map[string][]*line{}
 	}
 	p.widest, p.places = max(p.widest, len(l.services)), p.places+len(l.services)
 	for _, s := range l.services {
-		p.services[s] = append(p.services[s], l)
+		p.services = append(p.services, ported{s, l})
 	}
 }
 
 // lastChunk returns a chunk of one line that every packet matches.
 func lastChunk(comment string, o outcome, serial uint64) *chunk {
-	v := variant{protos: allProtocols}
-	l := &line{alternatives: []variant{v}, inner: []variant{v}, guard: v, outcome: o, comment: remark(comment), serial: serial}
+	l := plainLine(variant{protos: allProtocols}, o)
+	l.rule, l.comment, l.serial = &ruleset.Rule{}, remark(comment), serial
 	return chunksOf([]*line{l})[0]
 }

@@ -5,14 +5,14 @@ import "strconv"
 // A lineRef is a line as a list has it: the whole of it, or what is left of it behind its port.
 type lineRef struct {
 	*line
-	behindPort bool
+	inner bool // behind its port
 }
 
-func (l lineRef) protos() protocols {
-	if l.behindPort {
+func (l lineRef) kind() protocols {
+	if l.inner {
 		return allProtocols
 	}
-	return l.line.protos()
+	return l.protos
 }
 
 func wholes(parts []*chunk) []lineRef {
@@ -64,7 +64,7 @@ func (b *stageBuilder) list(name string, lines []lineRef) []*Rule {
 		switch {
 		case !guards[guard]:
 			s.plain = append(s.plain, l)
-			s.kinds.add(l.outcome, l.protos())
+			s.kinds.add(l.outcome, l.kind())
 			continue
 		case s.blocks(l, guard):
 			rules = append(rules, b.sublist(name, count, s)...)
@@ -81,10 +81,10 @@ func (b *stageBuilder) list(name string, lines []lineRef) []*Rule {
 // guardOf returns the name of a line's guard, or "" when the line is not for maps.
 func (b *stageBuilder) guardOf(l lineRef) string {
 	switch {
-	case l.peer == nil || !l.behindPort && l.services != nil || !b.fits(l.outcome) || !b.admits(l.line):
+	case l.peer == nil || !l.inner && l.services != nil || !b.fits(l.outcome) || !b.admits(l.line):
 		return ""
 	}
-	return l.guardName
+	return l.guardName()
 }
 
 // guards returns the guards that enough lines share.
@@ -117,11 +117,11 @@ func (s *sublist) at(guard string) int {
 
 // blocks reports whether a line with a guard would overtake one with which it does not commute.
 func (s *sublist) blocks(l lineRef, guard string) bool {
-	if s.kinds.block(l.outcome, l.protos()) {
+	if s.kinds.block(l.outcome, l.kind()) {
 		return true
 	}
 	for i := s.at(guard) + 1; i < len(s.guards); i++ {
-		if s.guards[i].kinds.block(l.outcome, l.protos()) {
+		if s.guards[i].kinds.block(l.outcome, l.kind()) {
 			return true
 		}
 	}
@@ -131,11 +131,11 @@ func (s *sublist) blocks(l lineRef, guard string) bool {
 func (s *sublist) add(l lineRef, guard string) {
 	i := s.at(guard)
 	if i == len(s.guards) {
-		s.guards = append(s.guards, &guarded{name: guard, guard: l.guard})
+		s.guards = append(s.guards, &guarded{name: guard, guard: l.guard.asked()})
 	}
 	g := s.guards[i]
 	g.lines = append(g.lines, l.line)
-	g.kinds.add(l.outcome, l.protos())
+	g.kinds.add(l.outcome, l.kind())
 }
 
 // sublist returns the rules of the sublist of a list; maps are named by its place and their guard.
@@ -150,7 +150,7 @@ func (b *stageBuilder) sublist(name string, place int, s *sublist) []*Rule {
 			label += "-" + digest(guarded.name)[:8]
 		}
 		g := b.group(below(name, label), false)
-		g.update(b, map[string][]*line{"": guarded.lines}, map[string]struct{}{"": {}})
+		g.update(b, map[service][]*line{0: guarded.lines}, map[service]struct{}{0: {}})
 		rules = append(rules, g.rules(guarded.guard)...)
 	}
 	return append(rules, b.plain(s.plain)...)
@@ -167,26 +167,29 @@ func (b *stageBuilder) plain(lines []lineRef) []*Rule {
 
 // rulesOf returns the rules of a line.
 func (b *stageBuilder) rulesOf(l lineRef) []*Rule {
-	made, variants := &l.whole, l.alternatives
-	if l.behindPort {
-		made, variants = &l.rest, l.inner
+	made := &l.whole
+	if l.inner {
+		made = &l.rest
 	}
 	to := exit{chain: b.home.String()} // of reports: the chain that bounds them is the unit's
 	if l.outcome != report {
 		to = b.exits[l.outcome]
 	}
-	if made.rules == nil || made.to != to {
-		*made = madeRules{to: to}
-		for _, v := range variants {
-			made.rules = append(made.rules, b.rule(match(v), l.line, b.exits))
+	if *made == nil || (*made).to != to {
+		*made = &madeRules{to: to}
+		for _, v := range l.alternatives(knownSets(b.members)) {
+			if l.inner {
+				v = l.behindPort(v)
+			}
+			(*made).rules = append((*made).rules, b.rule(match(v), l.line, b.exits))
 		}
 	}
-	return made.rules
+	return (*made).rules
 }
 
-// verdict returns what an element says that stands for a line.
-func (b *stageBuilder) verdict(l *line) verdict {
-	switch x := b.exits[l.outcome]; x.verdict {
+// verdict returns what an element says that stands for a line with an outcome.
+func (x *exits) verdict(o outcome) verdict {
+	switch x := x[o]; x.verdict {
 	case nfAccept:
 		return verdictAccept
 	case nfDrop:

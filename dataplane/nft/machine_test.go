@@ -313,10 +313,10 @@ func (m *machine) lookup(t fataler, data []attribute) machineVerdict {
 // find returns the element that holds a key.
 func (s *Set) find(key string) (Element, bool) {
 	if !s.Type.interval && !s.Type.verdicts {
-		_, ok := s.Elements[Element{Key: key}]
+		_, ok := s.held()[Element{Key: key}]
 		return Element{}, ok
 	}
-	for e := range s.Elements {
+	for e := range s.all() {
 		if e.Key == key || s.Type.interval && e.Key <= key && (e.Until == "" || key < e.Until) {
 			return e, true
 		}

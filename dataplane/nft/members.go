@@ -29,19 +29,40 @@ type memberSet struct {
 	hosts4, hosts6 *Set
 	// weight is the number of elements of v4 and v6, rounded up to a power of four.
 	weight int
-	// entries are the places in maps that depend on the members.
-	entries map[*entry]struct{}
+	// followers are the places in maps that depend on the members.
+	followers map[follower]struct{}
+	peers     []*peer // one for a family, when it was needed
+}
+
+// A follower is told when the members of a set change.
+type follower interface {
+	// family returns the family of the members that matter.
+	family() ruleset.Family
+	// change follows a change of members that was made.
+	change(t *touch, gone, come []netip.Prefix)
+}
+
+// peer returns the members of a family as addresses of the other end.
+func (m *memberSet) peer(f ruleset.Family) *peer {
+	for _, p := range m.peers {
+		if p.family == f {
+			return p
+		}
+	}
+	p := &peer{family: f, members: m}
+	m.peers = append(m.peers, p)
+	return p
 }
 
 // newMemberSet returns a set that is large if it has more members than most.
 func newMemberSet(id ruleset.SetID, from *ruleset.Set, most int) *memberSet {
-	m := &memberSet{id: id, text: from.Comment, kind: from.Kind, entries: map[*entry]struct{}{}}
+	m := &memberSet{id: id, text: from.Comment, kind: from.Kind, followers: map[follower]struct{}{}}
 	if from.Kind == ruleset.AddrPorts {
 		m.v4, m.v6 = newSet(setName("p4", id, from.Comment), typeAddrPort4), newSet(setName("p6", id, from.Comment), typeAddrPort6)
 		m.comment()
 		for _, member := range from.Members() {
 			if m.usable(member) {
-				m.setOf(member.Prefix.Addr()).Elements[addrPortElement(member)] = struct{}{}
+				m.setOf(member.Prefix.Addr()).elements[addrPortElement(member)] = struct{}{}
 			}
 		}
 		m.weigh()
@@ -80,16 +101,16 @@ func (m *memberSet) sets() []*Set {
 // fill makes the elements of all that is in the tree.
 func (m *memberSet) fill() {
 	if !m.large {
-		m.v4.Elements, m.v6.Elements = make(map[Element]struct{}, m.tree.Size4()), make(map[Element]struct{}, m.tree.Size6())
+		m.v4.elements, m.v6.elements = make(map[Element]struct{}, m.tree.Size4()), make(map[Element]struct{}, m.tree.Size6())
 	}
 	var widest netip.Prefix
 	for p := range m.tree.AllSorted() { // what covers a prefix comes before it
 		switch {
 		case m.large && p.IsSingleIP():
-			m.hostsOf(p.Addr()).Elements[hostElement(p.Addr())] = struct{}{}
+			m.hostsOf(p.Addr()).elements[hostElement(p.Addr())] = struct{}{}
 		case !widest.IsValid() || !widest.Overlaps(p):
 			widest = p
-			m.setOf(p.Addr()).Elements[prefixElement(p)] = struct{}{}
+			m.setOf(p.Addr()).elements[prefixElement(p)] = struct{}{}
 		}
 	}
 	m.weigh()
@@ -121,35 +142,45 @@ func (m *memberSet) hostsOf(a netip.Addr) *Set {
 	return m.hosts6
 }
 
-// A record remembers which elements of sets were touched, and whether they were there before.
-type record map[*Set]map[Element]bool
+// A record remembers which elements of sets were touched, whether they were there before and are now. nil remembers nothing.
+type record map[*Set]map[Element]presence
 
-// put adds an element to a set or takes it away.
+type presence struct{ was, is bool }
+
+// put adds an element to a set that has its own, or takes it away.
 func (r record) put(s *Set, e Element, present bool) {
-	_, was := s.Elements[e]
-	if was == present {
+	if hasKey(s.elements, e) == present {
+		return
+	}
+	if r.note(s, e, present); present {
+		s.elements[e] = struct{}{}
+	} else {
+		delete(s.elements, e)
+	}
+}
+
+// note remembers that an element comes or goes.
+func (r record) note(s *Set, e Element, present bool) {
+	if r == nil {
 		return
 	}
 	if r[s] == nil {
-		r[s] = map[Element]bool{}
+		r[s] = map[Element]presence{}
 	}
-	if _, touched := r[s][e]; !touched {
-		r[s][e] = was
+	p, touched := r[s][e]
+	if !touched {
+		p.was = !present
 	}
-	if present {
-		s.Elements[e] = struct{}{}
-	} else {
-		delete(s.Elements, e)
-	}
+	p.is = present
+	r[s][e] = p
 }
 
 // changed returns the elements of a set that went and came.
 func (r record) changed(s *Set) (gone, come []Element) {
-	for e, was := range r[s] {
-		_, is := s.Elements[e]
+	for e, p := range r[s] {
 		switch {
-		case is == was:
-		case is:
+		case p.is == p.was:
+		case p.is:
 			come = append(come, e)
 		default:
 			gone = append(gone, e)
@@ -187,12 +218,12 @@ func (r record) restore(s *Set) *Set {
 		return s
 	}
 	was := *s
-	was.Elements = maps.Clone(s.Elements)
-	for e, there := range r[s] {
-		if there {
-			was.Elements[e] = struct{}{}
+	was.elements, was.derived = maps.Clone(s.held()), nil
+	for e, p := range r[s] {
+		if p.was {
+			was.elements[e] = struct{}{}
 		} else {
-			delete(was.Elements, e)
+			delete(was.elements, e)
 		}
 	}
 	return &was
@@ -205,10 +236,11 @@ func (r record) merge(later record) {
 			r[s] = elements
 			continue
 		}
-		for e, was := range elements {
-			if _, touched := r[s][e]; !touched {
-				r[s][e] = was
+		for e, p := range elements {
+			if before, touched := r[s][e]; touched {
+				p.was = before.was
 			}
+			r[s][e] = p
 		}
 	}
 }
@@ -229,21 +261,25 @@ func (m *memberSet) change(d *ruleset.SetDelta) record {
 		c.add(member)
 	}
 	m.weigh()
+	for _, p := range m.peers {
+		p.nets = nil
+	}
 	return c.record
 }
 
-func (m *memberSet) weigh() { m.weight = roundUp(len(m.v4.Elements) + len(m.v6.Elements)) }
+func (m *memberSet) weigh() { m.weight = roundUp(m.v4.len() + m.v6.len()) }
 
-// prefixes returns the elements of a set of kind Addrs.
+// prefixes returns the elements of a set of kind Addrs, by length.
 func (m *memberSet) prefixes(f ruleset.Family) []netip.Prefix {
-	out := make([]netip.Prefix, 0, len(m.v4.Elements)+len(m.v6.Elements))
+	out := make([]netip.Prefix, 0, m.v4.len()+m.v6.len())
 	for _, set := range []*Set{m.v4, m.v6} {
 		if f == ruleset.AnyFamily || (f == ruleset.IPv4) == (set == m.v4) {
-			for e := range set.Elements {
+			for e := range set.all() {
 				out = append(out, e.prefix())
 			}
 		}
 	}
+	byLength(out)
 	return out
 }
 

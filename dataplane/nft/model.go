@@ -3,6 +3,7 @@ package nft
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -70,13 +71,49 @@ type Set struct {
 	Type     *SetType
 	Constant bool // holds what its name says for ever
 	Counted  bool // every element counts the packets that it is found for
-	Elements map[Element]struct{}
 	// Odd: the kernel reports something of the set that no compiled Set has.
 	Odd string
+
+	elements map[Element]struct{}
+	derived  elementSource // nil, or what has the elements instead
+}
+
+// An elementSource makes elements of what it is about when they are asked for: the elements of a map by address take many
+// times the memory of that.
+type elementSource interface {
+	len() int
+	all() iter.Seq[Element]
 }
 
 func newSet(name string, typ *SetType) *Set {
-	return &Set{Name: name, Type: typ, Elements: map[Element]struct{}{}}
+	return &Set{Name: name, Type: typ, elements: map[Element]struct{}{}}
+}
+
+func (s *Set) len() int {
+	if s.derived != nil {
+		return s.derived.len()
+	}
+	return len(s.elements)
+}
+
+// all returns the elements in no order. The set must not change meanwhile.
+func (s *Set) all() iter.Seq[Element] {
+	if s.derived != nil {
+		return s.derived.all()
+	}
+	return maps.Keys(s.elements)
+}
+
+// held returns the elements, to be read only.
+func (s *Set) held() map[Element]struct{} {
+	if s.derived == nil {
+		return s.elements
+	}
+	held := make(map[Element]struct{}, s.derived.len())
+	for e := range s.derived.all() {
+		held[e] = struct{}{}
+	}
+	return held
 }
 
 // An Element is one element of a set: a key, or in a set of intervals the keys from one to another.
@@ -120,7 +157,11 @@ func (v verdict) chain() string {
 	return chain
 }
 
-func (s *Set) sorted() []Element { return slices.SortedFunc(maps.Keys(s.Elements), Element.compare) }
+func (s *Set) sorted() []Element {
+	list := slices.AppendSeq(make([]Element, 0, s.len()), s.all())
+	slices.SortFunc(list, Element.compare)
+	return list
+}
 
 // String returns the table as a script that nft(8) loads, in an order that depends on the content only.
 func (t *Table) String() string {
@@ -175,7 +216,7 @@ func (s *Set) write(b *strings.Builder) {
 	if s.Counted {
 		b.WriteString("\t\tcounter\n")
 	}
-	if len(s.Elements) > 0 {
+	if s.len() > 0 {
 		fmt.Fprintf(b, "\t\telements = { %s }\n", strings.Join(s.elementTexts(), ", "))
 	}
 	b.WriteString("\t}\n")

@@ -324,7 +324,7 @@ func statsOf(t *Table) Stats {
 		s.Rules += len(c.Rules)
 	}
 	for _, set := range t.Sets {
-		s.Elements += len(set.Elements)
+		s.Elements += set.len()
 	}
 	return s
 }
@@ -343,7 +343,7 @@ func (s *Stats) add(c *Change) {
 		s.Sets++
 	case opDelSet:
 		s.Sets--
-		s.Elements -= len(c.set.Elements)
+		s.Elements -= c.set.len()
 	case opAddElements:
 		s.Elements += len(c.elements)
 	case opDelElements, opSweepElements:

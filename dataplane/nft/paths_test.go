@@ -15,9 +15,9 @@ import (
 // paths are the ways of the compiler: random Programs must take each.
 var paths = []string{
 	"stage in order", "stage cut", "second segment", "segments used up", "lines with many services in order",
-	"class", "class shared", "map by service", "map by address and service", "map by address", "map by address behind conditions",
+	"class", "class shared", "map by address and service", "map by address", "map by address behind conditions",
 	"second map of a list", "prefixes", "IPv6", "jump in a map", "addresses not copied", "copies bounded", "large set", "log chain", "one port",
-	"addresses of two lines",
+	"addresses of one line", "addresses of two lines",
 }
 
 // pathsOf counts the ways that the compiler took to an image.
@@ -49,7 +49,6 @@ func (st *stageState) paths(n map[string]int, lim limits) {
 	n["copies bounded"] += oneIf(st.most < lim.copies)
 	for _, s := range st.segments {
 		n["class"] += len(s.classes)
-		n["map by service"] += len(s.mapped)
 		for _, alike := range s.alike {
 			n["class shared"] += oneIf(len(alike) > 1)
 		}
@@ -74,16 +73,20 @@ func (g *group) paths(n map[string]int) {
 		n["second map of a list"]++
 	}
 	for _, r := range g.runs {
-		for p, c := range r.cells.All() {
-			for _, wider := range r.cells.Supernets(p) {
-				n["addresses of two lines"] += oneIf(len(c.entries) > 0 && len(wider.entries) > 0 && c.entries[0].verdict != wider.entries[0].verdict)
+		if r.order == nil {
+			n["addresses of one line"]++
+			continue
+		}
+		for p, c := range r.order.cells.All() {
+			for _, wider := range r.order.cells.Supernets(p) {
+				n["addresses of two lines"] += oneIf(len(c.entries) > 0 && len(wider.entries) > 0 && c.entries[0].says.verdict != wider.entries[0].says.verdict)
 			}
 		}
 	}
 	for l, set := range g.maps {
 		n["IPv6"] += oneIf(l.family == ruleset.IPv6)
 		n["prefixes"] += oneIf(l.mask() != nil)
-		for e := range set.Elements {
+		for e := range set.all() {
 			n["jump in a map"] += oneIf(e.Verdict.chain() != "")
 		}
 	}

@@ -75,6 +75,11 @@ type setIndex interface {
 	find(ruleset.SetID) *memberSet
 }
 
+// knownSets are the sets of an image.
+type knownSets map[ruleset.SetID]*memberSet
+
+func (k knownSets) find(id ruleset.SetID) *memberSet { return k[id] }
+
 // An expander multiplies a rule out, condition by condition.
 type expander struct {
 	sets setIndex
