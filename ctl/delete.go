@@ -65,6 +65,7 @@ func (c *cli) delete(cmd *cobra.Command, f *deleteFlags, args []string) error {
 	w.run(ctx)
 	err = c.finishDelete(w, &o, f.result)
 	advice.print(ctx, c, w)
+	c.foresee(ctx, w)
 	return errors.Join(err, c.await(ctx, w, f.wait))
 }
 

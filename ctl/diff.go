@@ -64,6 +64,11 @@ func (c *cli) diff(cmd *cobra.Command, f *diffFlags) error {
 		return err
 	}
 	if changed {
+		flows, err := c.survey(ctx, w)
+		if err != nil {
+			return err
+		}
+		flows.write(c.env.Stdout)
 		return &exitError{code: 1}
 	}
 	return nil

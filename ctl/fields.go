@@ -113,15 +113,11 @@ func text(v any) string {
 	return string(out)
 }
 
-// empty reports whether a value says nothing: an object or list without content, or none at all.
+// empty reports whether a value says nothing: an object without content, or none at all. A list without content may say
+// much: no failsafe ports.
 func (m member) empty() bool {
-	switch v := m.value.(type) {
-	case map[string]any:
-		return len(v) == 0
-	case []any:
-		return len(v) == 0
-	}
-	return !m.there
+	object, ok := m.value.(map[string]any)
+	return !m.there || ok && len(object) == 0
 }
 
 func compare(path string, was, is member) []difference {

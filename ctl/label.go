@@ -75,6 +75,7 @@ func (c *cli) label(cmd *cobra.Command, f *labelFlags, args []string) error {
 		fmt.Fprintf(c.env.Stdout, "Successfully %s%s\n", change.done, o.pretended())
 	}
 	advice.print(ctx, c, w)
+	c.foresee(ctx, w)
 	return errors.Join(err, c.await(ctx, w, f.wait))
 }
 

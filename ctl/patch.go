@@ -77,5 +77,6 @@ func (c *cli) patch(cmd *cobra.Command, f *patchFlags, args []string) error {
 		fmt.Fprintf(c.env.Stdout, "Successfully patched 1 '%s' resource%s\n", keys[0].Kind, o.pretended())
 	}
 	advice.print(ctx, c, w)
+	c.foresee(ctx, w)
 	return errors.Join(err, c.await(ctx, w, f.wait))
 }

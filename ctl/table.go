@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"reflect"
@@ -93,7 +94,8 @@ func (f tableFormat) inheriting(col column) column {
 
 // writeTable aligns cells with three spaces between, and leaves a line free after the table.
 func writeTable(w io.Writer, columns []column, rows []v3.Resource) error {
-	tw := tabwriter.NewWriter(w, minWidth, 1, padding, ' ', 0)
+	out := bufio.NewWriter(w)
+	tw := tabwriter.NewWriter(out, minWidth, 1, padding, ' ', 0)
 	for _, col := range columns {
 		fmt.Fprint(tw, col.heading, "\t")
 	}
@@ -107,8 +109,8 @@ func writeTable(w io.Writer, columns []column, rows []v3.Resource) error {
 	if err := tw.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintln(w)
-	return err
+	fmt.Fprintln(out)
+	return out.Flush()
 }
 
 // value prints what a pointer points to, or <nil>, as %v prints it.

@@ -81,6 +81,7 @@ func (c *cli) write(cmd *cobra.Command, f *writeFlags, v verb) error {
 	w.run(ctx)
 	err = c.finish(w, &o, f.result)
 	advice.print(ctx, c, w) // after what may be a thousand lines
+	c.foresee(ctx, w)
 	return errors.Join(err, c.await(ctx, w, f.wait))
 }
 

@@ -1,0 +1,438 @@
+package ctl
+
+import (
+	"context"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	v3 "margay/api/v3"
+	"margay/ruleset"
+	"margay/store"
+)
+
+// Bounds of a survey. What is beyond them is said not to have been looked at.
+const (
+	surveyTime      = 3 * time.Second
+	surveyPeers     = 64
+	surveyServices  = 256
+	protocolUnknown = 253 // for experiments (RFC 3692): it stands for those that no rule names
+)
+
+// A survey asks two worlds, one with a change and one without, about new connections at every endpoint: of each port that
+// rules or failsafes name and one that none does, with a peer out of everything that rules tell apart (network sets, networks
+// in rules, endpoints) and one that nothing knows. Verdicts are those of the evaluator.
+type survey struct {
+	was, is *world
+	changed map[ruleset.PolicyID]bool
+	until   time.Time
+	any     bool // there are endpoints
+	partial bool
+	turns   []turn
+}
+
+// A turn is what a change turns round at one end of connections.
+type turn struct {
+	at       string // ingress of HostEndpoint(web-1)
+	egress   bool
+	allowed  bool // now; it was not, or the other way round
+	by       string
+	services string
+	peers    string
+	ssh      bool // port 22 of a host is among what is denied now
+}
+
+// A peer is the other end of connections; place nil: it is no endpoint. stranger: it stands for all that nothing knows.
+type peer struct {
+	name     string
+	addr     netip.Addr
+	place    *place
+	stranger bool
+}
+
+// A service is what connections are for; other: it stands for all ports of the protocol, or protocols, that nothing names.
+type service struct {
+	protocol uint8
+	port     uint16
+	other    bool
+}
+
+// foresee prints what a dry run would do to connections.
+func (c *cli) foresee(ctx context.Context, w *writer) {
+	if w.mode != store.DryRun {
+		return
+	}
+	s, err := c.survey(ctx, w)
+	if err != nil {
+		c.warning("what becomes of connections is not known: %v", err)
+		return
+	}
+	s.write(c.env.Stderr)
+}
+
+// survey compares what is stored with what would be after the writer's changes.
+func (c *cli) survey(ctx context.Context, w *writer) (*survey, error) {
+	stored, err := w.list(ctx, "", v3.AgentKinds()...)
+	if err != nil {
+		return nil, err
+	}
+	s := &survey{was: newWorld(c.env.Settings), is: newWorld(c.env.Settings), changed: map[ruleset.PolicyID]bool{}}
+	for _, r := range stored.Items {
+		s.was.put(r)
+		s.is.put(r)
+	}
+	for _, change := range w.changes {
+		switch {
+		case change.err != nil || change.state == stateUnchanged:
+		case change.state == stateDeleted:
+			delete(s.is.resources, change.key)
+		case change.result != nil:
+			s.is.put(change.result)
+		}
+		s.changed[ruleset.PolicyID{Kind: string(change.key.Kind), Namespace: change.key.Namespace, Name: change.key.Name}] = true
+	}
+	for _, world := range []*world{s.was, s.is} {
+		if err := world.complete(); err != nil {
+			return nil, err
+		}
+	}
+	s.until = time.Now().Add(surveyTime)
+	s.run(ctx)
+	return s, nil
+}
+
+// run goes through all endpoints that are or were, node by node.
+func (s *survey) run(ctx context.Context) {
+	byNode := map[string][]*place{}
+	seen := map[ruleset.EndpointID]bool{}
+	for _, world := range []*world{s.is, s.was} {
+		for i := range world.places {
+			if p := &world.places[i]; p.node != "" && !seen[p.id] {
+				seen[p.id] = true
+				byNode[p.node] = append(byNode[p.node], p)
+			}
+		}
+	}
+	s.any = len(byNode) > 0
+	for _, node := range slices.Sorted(maps.Keys(byNode)) {
+		if s.late(ctx) {
+			return
+		}
+		n := s.node(node)
+		for _, p := range byNode[node] {
+			for _, d := range []ruleset.Direction{ruleset.Ingress, ruleset.Egress} {
+				n.compare(ctx, p, d)
+			}
+		}
+	}
+}
+
+// late reports whether there is no time left, and remembers it.
+func (s *survey) late(ctx context.Context) bool {
+	if ctx.Err() != nil || time.Now().After(s.until) {
+		s.partial = true
+	}
+	return s.partial
+}
+
+// A nodeSurvey is what is asked on one node.
+type nodeSurvey struct {
+	*survey
+	name     string
+	was, is  *ruleset.Program
+	peers    []peer
+	services []service
+}
+
+func (s *survey) node(name string) *nodeSurvey {
+	n := &nodeSurvey{survey: s, name: name, was: s.was.program(name), is: s.is.program(name)}
+	n.findServices()
+	n.findPeers()
+	return n
+}
+
+// rules calls f for the rules of both programs, those of what changes first.
+func (n *nodeSurvey) rules(f func(*ruleset.Rule)) {
+	for _, changed := range []bool{true, false} {
+		for _, p := range []*ruleset.Program{n.is, n.was} {
+			for _, id := range slices.SortedFunc(maps.Keys(p.Policies), ruleset.PolicyID.Compare) {
+				if policy := p.Policies[id]; n.changed[id] == changed && !policy.Staged {
+					each(policy.Ingress, f)
+					each(policy.Egress, f)
+				}
+			}
+			for _, name := range slices.Sorted(maps.Keys(p.Profiles)) {
+				if !changed {
+					each(p.Profiles[name].Ingress, f)
+					each(p.Profiles[name].Egress, f)
+				}
+			}
+		}
+	}
+}
+
+func each(rules []ruleset.Rule, f func(*ruleset.Rule)) {
+	for i := range rules {
+		f(&rules[i])
+	}
+}
+
+// findServices collects the ports that somebody names, and for each protocol one that nobody does.
+func (n *nodeSurvey) findServices() {
+	named := map[service]bool{}
+	add := func(protocol uint8, port uint16) {
+		s := service{protocol: protocol, port: port}
+		if !named[s] && len(named) < surveyServices {
+			named[s] = true
+		} else if !named[s] {
+			n.partial = true
+		}
+	}
+	add(ruleset.TCP, 22)
+	for _, p := range []*ruleset.Program{n.was, n.is} {
+		for _, f := range slices.Concat(p.Settings.FailsafeIngress, p.Settings.FailsafeEgress) {
+			add(f.Protocol, f.Port)
+		}
+	}
+	n.rules(func(r *ruleset.Rule) {
+		for _, ports := range []*ruleset.Ports{r.Destination.Ports, r.Destination.NotPorts} {
+			for _, m := range n.portsOf(ports, r.Protocol) {
+				add(m.protocol, m.port)
+			}
+		}
+		if r.Protocol != 0 && !ruleset.HasPorts(r.Protocol) {
+			add(r.Protocol, 0)
+		}
+	})
+	for _, protocol := range []uint8{ruleset.TCP, ruleset.UDP} {
+		port := uint16(54321)
+		for named[service{protocol: protocol, port: port}] {
+			port--
+		}
+		n.services = append(n.services, service{protocol, port, true})
+	}
+	delete(named, service{protocol: ruleset.ICMPv6})
+	delete(named, service{protocol: ruleset.ICMP})
+	n.services = append(n.services, service{protocol: ruleset.ICMP}, service{protocol: protocolUnknown, other: true})
+	n.services = append(n.services, slices.Collect(maps.Keys(named))...)
+	slices.SortFunc(n.services, service.compare)
+}
+
+// portsOf returns the ends of ranges, and the ports behind names, for the protocols that a rule is for.
+func (n *nodeSurvey) portsOf(ports *ruleset.Ports, protocol uint8) []service {
+	if ports == nil {
+		return nil
+	}
+	protocols := []uint8{protocol}
+	if protocol == 0 {
+		protocols = []uint8{ruleset.TCP, ruleset.UDP}
+	}
+	var out []service
+	for _, r := range ports.Ranges {
+		for _, protocol := range protocols {
+			out = append(out, service{protocol: protocol, port: r.First}, service{protocol: protocol, port: r.Last})
+		}
+	}
+	for _, id := range ports.Named {
+		if set := n.is.Sets[id]; set != nil {
+			for _, m := range set.Members() {
+				out = append(out, service{protocol: m.Protocol, port: m.Port})
+			}
+		}
+	}
+	return out
+}
+
+// findPeers collects whom rules tell apart.
+func (n *nodeSurvey) findPeers() {
+	seen := map[netip.Addr]bool{}
+	add := func(p peer) {
+		switch {
+		case !p.addr.IsValid() || seen[p.addr]:
+		case len(n.peers) >= surveyPeers:
+			n.partial = true
+		default:
+			seen[p.addr] = true
+			n.peers = append(n.peers, p)
+		}
+	}
+	for _, family := range [][]string{{"203.0.113.77", "198.51.100.77", "100.127.77.77", "240.0.0.77"}, {"3fff:77::77", "2001:db8:77::77", "100::77"}} {
+		add(peer{addr: n.stranger(family), stranger: true})
+	}
+	for _, key := range slices.SortedFunc(maps.Keys(n.survey.is.resources), compareKeys) {
+		switch r := n.survey.is.resources[key].(type) {
+		case *v3.GlobalNetworkSet:
+			add(peer{name: key.String(), addr: firstOf(r.Spec.Nets)})
+		case *v3.NetworkSet:
+			add(peer{name: key.String(), addr: firstOf(r.Spec.Nets)})
+		}
+	}
+	n.rules(func(r *ruleset.Rule) {
+		for _, net := range slices.Concat(r.Source.Nets, r.Source.NotNets, r.Destination.Nets, r.Destination.NotNets) {
+			if net.Bits() > 0 {
+				add(peer{name: net.String(), addr: net.Addr()})
+			}
+		}
+	})
+	for _, world := range []*world{n.survey.is, n.survey.was} {
+		for i := range world.places {
+			p := &world.places[i]
+			for _, a := range p.addrs {
+				add(peer{name: p.id.String(), addr: a, place: p})
+			}
+		}
+	}
+}
+
+// stranger returns the first address that nothing in the rules of either program holds.
+func (n *nodeSurvey) stranger(candidates []string) netip.Addr {
+	for _, text := range candidates {
+		a := netip.MustParseAddr(text)
+		known := false
+		for _, p := range []*ruleset.Program{n.was, n.is} {
+			for _, set := range p.Sets {
+				known = known || set.Kind == ruleset.Addrs && set.Contains(a)
+			}
+		}
+		n.rules(func(r *ruleset.Rule) {
+			for _, net := range slices.Concat(r.Source.Nets, r.Source.NotNets, r.Destination.Nets, r.Destination.NotNets) {
+				known = known || net.Bits() > 0 && net.Contains(a)
+			}
+		})
+		if !known {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// firstOf returns the first address of the first network.
+func firstOf(nets []string) netip.Addr {
+	if len(nets) == 0 {
+		return netip.Addr{}
+	}
+	if addrs := addrsOf(nets[:1]); len(addrs) > 0 {
+		return addrs[0]
+	}
+	return netip.Addr{}
+}
+
+// A way is a peer, and the packet without what it is for.
+type way struct {
+	peer   *peer
+	packet ruleset.Packet
+}
+
+// ways returns how connections of an endpoint get through its node.
+func (n *nodeSurvey) ways(p *place, d ruleset.Direction) []way {
+	var out []way
+	for i := range n.peers {
+		other := &n.peers[i]
+		own := n.ownAddress(p, other.addr)
+		if !own.IsValid() || own == other.addr || other.place != nil && other.place.node == p.node && !other.place.workload() {
+			continue
+		}
+		here := end{addr: own, place: p, node: p.node}
+		there := end{addr: other.addr, place: other.place}
+		if other.place != nil {
+			there.node = other.place.node
+		}
+		q := &question{node: n.name, from: there, to: here}
+		if d == ruleset.Egress {
+			q.from, q.to = here, there
+		}
+		q.packet = ruleset.Packet{Src: q.from.addr, Dst: q.to.addr, SrcPort: 49152}
+		hops, err := n.survey.is.hops(q)
+		if err != nil || len(hops) == 0 {
+			continue
+		}
+		out = append(out, way{other, hops[len(hops)-1].packet})
+	}
+	return out
+}
+
+// ownAddress returns an address of the endpoint in the family of another one. Of host endpoints that name none it is any.
+func (n *nodeSurvey) ownAddress(p *place, like netip.Addr) netip.Addr {
+	for _, a := range p.addrs {
+		if a.Is4() == like.Is4() {
+			return a
+		}
+	}
+	if len(p.addrs) == 0 && !p.workload() && like.Is4() {
+		return netip.MustParseAddr("192.0.2.177")
+	}
+	return netip.Addr{}
+}
+
+// packet returns the packet of a service on its way.
+func (s service) packet(p ruleset.Packet) ruleset.Packet {
+	p.Protocol, p.DstPort = s.protocol, s.port
+	if s.protocol == ruleset.ICMP {
+		p.ICMPType = 8
+		if p.Src.Is6() {
+			p.Protocol, p.ICMPType = ruleset.ICMPv6, 128
+		}
+	}
+	if !ruleset.HasPorts(s.protocol) {
+		p.SrcPort = 0
+	}
+	return p
+}
+
+// A cause is what verdicts that turn have in common.
+type cause struct {
+	allowed bool
+	by      string
+	peers   string
+}
+
+// compare asks both programs about the endpoint's connections in one direction.
+func (n *nodeSurvey) compare(ctx context.Context, p *place, d ruleset.Direction) {
+	ways := n.ways(p, d)
+	turned := map[cause][]service{}
+	for _, s := range n.services {
+		if n.late(ctx) {
+			return
+		}
+		for c, peers := range n.turned(s, ways) {
+			c.peers = peersText(ways, peers)
+			turned[c] = append(turned[c], s)
+		}
+	}
+	for c, services := range turned {
+		n.turns = append(n.turns, turn{
+			at: d.String() + " of " + p.id.String(), egress: d == ruleset.Egress, allowed: c.allowed, by: c.by,
+			services: n.servicesText(services), peers: c.peers,
+			ssh: !c.allowed && d == ruleset.Ingress && !p.workload() && slices.Contains(services, service{protocol: ruleset.TCP, port: 22}),
+		})
+	}
+}
+
+// turned returns for which peers a service turns round, by its cause.
+func (n *nodeSurvey) turned(s service, ways []way) map[cause]map[*peer]bool {
+	out := map[cause]map[*peer]bool{}
+	for i := range ways {
+		pkt := s.packet(ways[i].packet)
+		was, is := ruleset.Eval(n.was, &pkt), ruleset.Eval(n.is, &pkt)
+		if was.Allowed == is.Allowed {
+			continue
+		}
+		c := cause{allowed: is.Allowed, by: shortBy(n.is, &is)}
+		if out[c] == nil {
+			out[c] = map[*peer]bool{}
+		}
+		out[c][ways[i].peer] = true
+	}
+	return out
+}
+
+// shortBy names what decided, without its text.
+func shortBy(p *ruleset.Program, v *ruleset.Verdict) string {
+	if v.Reason == ruleset.PolicyRule {
+		return "a rule of " + v.Policy.String()
+	}
+	text, _, _ := strings.Cut(byText(p, v), ":")
+	return text
+}
