@@ -24,7 +24,7 @@ const (
 	repairInterval = 200 * time.Millisecond
 	// summaryDelay passes after a change before counts and warnings follow: they take a look at everything.
 	summaryDelay = 200 * time.Millisecond
-	// restDelay passes without a change before memory is given back, which is not done more often than tidyInterval.
+	// restDelay passes without a change or scrape before memory is given back, which is not done more often than tidyInterval.
 	restDelay    = 500 * time.Millisecond
 	tidyInterval = time.Minute
 	// repairLogInterval is the least time between two lines in the log about such repairs.
@@ -157,6 +157,9 @@ func (l *loop) run(ctx context.Context) {
 		case <-l.rest.C:
 			l.health.busy()
 			l.tidy()
+		case <-l.metrics.scraped:
+			l.rest.Reset(restDelay) // reading every counter takes memory, too
+			continue
 		}
 		l.drain()
 		l.enforce(ctx)

@@ -18,6 +18,7 @@ type metrics struct {
 	registry *prometheus.Registry
 	runtime  map[string]prometheus.Collector // switchable collectors, by name
 	on       map[string]bool
+	scraped  chan struct{} // kicked when somebody has been answered
 
 	host          *prometheus.GaugeVec
 	build         *prometheus.GaugeVec
@@ -65,7 +66,7 @@ func newMetrics(host, version string) *metrics {
 			goCollector:      collectors.NewGoCollector(),
 			processCollector: collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		},
-		on: map[string]bool{},
+		on: map[string]bool{}, scraped: make(chan struct{}, 1),
 	}
 	m.registerFelix()
 	m.registerOwn()
@@ -224,9 +225,13 @@ func (m *metrics) applied(took time.Duration, changes int) {
 // handler serves /metrics.
 func (m *metrics) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
+	all := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
 		Registry: m.registry, MaxRequestsInFlight: 8, Timeout: requestTimeout / 2,
-	}))
+	})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		all.ServeHTTP(w, r)
+		kick(m.scraped)
+	})
 	return mux
 }
 
