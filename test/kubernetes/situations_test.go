@@ -278,3 +278,34 @@ func clusterSituations() []situation {
 		}},
 	}
 }
+
+// calicoSituations are policies of projectcalico.org/v3 on the same pods.
+func calicoSituations() []situation {
+	return []situation{
+		{name: "a tier before NetworkPolicy", steps: []step{
+			{`policy x/deny {podSelector: {}, policyTypes: [Ingress]}`, closedX},
+			{`calico {kind: Tier, metadata: {name: first}, spec: {order: 10}}
+			calico {kind: GlobalNetworkPolicy, metadata: {name: lead}, spec: {tier: first, order: 20, selector: pod == "a", namespaceSelector: team == "tx", types: [Ingress],
+				ingress: [{action: Allow, protocol: TCP, source: {selector: pod == "b", namespaceSelector: all()}, destination: {ports: [80]}}, {action: Pass}]}}`,
+				"* > x/*: no\n*/b > x/a 80/tcp: yes"},
+			{`calico {kind: GlobalNetworkPolicy, metadata: {name: lead}, spec: {tier: first, order: 20, selector: pod == "a", namespaceSelector: team == "tx", types: [Ingress],
+				ingress: [{action: Deny, source: {notSelector: pod == "c"}}, {action: Allow}]}}`,
+				"* > x/*: no\n*/c > x/a: yes"},
+		}},
+		{name: "order, sets and what is excepted", steps: []step{
+			{`calico {kind: GlobalNetworkSet, metadata: {name: elsewhere, labels: {away: "yes"}}, spec: {nets: [172.15.0.64/28]}}
+			calico {kind: NetworkPolicy, metadata: {name: late, namespace: x}, spec: {order: 2000, selector: all(), types: [Ingress, Egress], ingress: [{action: Deny}], egress: [{action: Deny}]}}
+			calico {kind: NetworkPolicy, metadata: {name: early, namespace: x}, spec: {order: 10, selector: pod != "c", types: [Ingress, Egress],
+				ingress: [{action: Allow, source: {selector: away == "yes", namespaceSelector: global()}}, {action: Allow, protocol: UDP, notProtocol: TCP, source: {notNets: [10.65.1.0/24]}, destination: {notPorts: [53]}}],
+				egress: [{action: Allow, destination: {selector: away == "yes", namespaceSelector: global()}}]}}`,
+				"* > x/*: no\nx/* > *: no\noutside > x/a|x/b: yes\nx/a|x/b > outside: yes\ny/c|z/c|node-1|node-2 > x/a|x/b 80/udp: yes"},
+			{`calico {kind: GlobalNetworkSet, metadata: {name: elsewhere, labels: {away: "no"}}, spec: {nets: [172.15.0.64/28]}}`,
+				"* > x/*: no\nx/* > *: no\ny/c|z/c|node-1|node-2|outside > x/a|x/b 80/udp: yes"},
+		}},
+		{name: "service accounts, and policies that are staged", steps: []step{
+			{`calico {kind: NetworkPolicy, metadata: {name: accounts, namespace: x}, spec: {selector: all(), types: [Ingress], ingress: [{action: Allow, source: {serviceAccounts: {names: [default]}}}]}}
+			calico {kind: StagedNetworkPolicy, metadata: {name: nothing, namespace: z}, spec: {selector: all(), types: [Ingress], ingress: [{action: Deny}]}}`,
+				"* > x/*: no\nx/* > x/*: yes"},
+		}},
+	}
+}
