@@ -20,9 +20,12 @@ func (c *cli) diffCommand() *cobra.Command {
 	var f diffFlags
 	cmd := &cobra.Command{
 		Use:   "diff -f FILE",
-		Short: "Print which fields apply would change",
-		Long: "Print what apply would create or change, field by field: + is added, - is removed, ~ gets another value. The\n" +
-			"datastore checks everything as it would for apply; nothing is written.\n\n" +
+		Short: "Print which fields apply would change, and which connections that denies or allows",
+		Long: "Print what apply would create or change, field by field: + is added, - is removed, ~ gets another value; then which\n" +
+			"new connections would be denied or allowed from then on, at which endpoints, for whom and by what. (Known flows\n" +
+			"stay.) Asked is about every port that rules name and one that none does, with a peer of each network set, network\n" +
+			"and endpoint that rules tell apart and one that nothing knows. The same is in a dry run of every other command.\n\n" +
+			"The datastore checks everything as it would for apply; nothing is written.\n\n" +
 			"Exit code 0 says that nothing would change, 1 that something would, 2 that there was an error.",
 		Example: c.example("$ diff -f policy.yaml", "$ diff -f policy.yaml || $ apply -f policy.yaml"),
 		Args:    func(cmd *cobra.Command, args []string) error { return exitWith(2, onlyFlags(cmd, args)) },

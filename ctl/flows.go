@@ -26,10 +26,11 @@ const (
 // in rules, endpoints) and one that nothing knows. Verdicts are those of the evaluator.
 type survey struct {
 	was, is *world
-	changed map[ruleset.PolicyID]bool
+	changed map[ruleset.PolicyID]bool // objects of any kind
 	until   time.Time
-	any     bool // there are endpoints
-	partial bool
+	nodes   int  // with endpoints
+	looked  int  // how many of them were looked at
+	partial bool // not at every port and peer
 	turns   []turn
 }
 
@@ -59,9 +60,9 @@ type service struct {
 	other    bool
 }
 
-// foresee prints what a dry run would do to connections.
+// foresee prints what a dry run would do to connections; calicoctl says nothing of the kind.
 func (c *cli) foresee(ctx context.Context, w *writer) {
-	if w.mode != store.DryRun {
+	if w.mode != store.DryRun || c.silent() {
 		return
 	}
 	s, err := c.survey(ctx, w)
@@ -91,7 +92,7 @@ func (c *cli) survey(ctx context.Context, w *writer) (*survey, error) {
 		case change.result != nil:
 			s.is.put(change.result)
 		}
-		s.changed[ruleset.PolicyID{Kind: string(change.key.Kind), Namespace: change.key.Namespace, Name: change.key.Name}] = true
+		s.changed[idOf(change.key)] = true
 	}
 	for _, world := range []*world{s.was, s.is} {
 		if err := world.complete(); err != nil {
@@ -101,6 +102,10 @@ func (c *cli) survey(ctx context.Context, w *writer) (*survey, error) {
 	s.until = time.Now().Add(surveyTime)
 	s.run(ctx)
 	return s, nil
+}
+
+func idOf(k v3.Key) ruleset.PolicyID {
+	return ruleset.PolicyID{Kind: string(k.Kind), Namespace: k.Namespace, Name: k.Name}
 }
 
 // run goes through all endpoints that are or were, node by node.
@@ -115,11 +120,12 @@ func (s *survey) run(ctx context.Context) {
 			}
 		}
 	}
-	s.any = len(byNode) > 0
+	s.nodes = len(byNode)
 	for _, node := range slices.Sorted(maps.Keys(byNode)) {
 		if s.late(ctx) {
 			return
 		}
+		s.looked++
 		n := s.node(node)
 		for _, p := range byNode[node] {
 			for _, d := range []ruleset.Direction{ruleset.Ingress, ruleset.Egress} {
@@ -129,12 +135,9 @@ func (s *survey) run(ctx context.Context) {
 	}
 }
 
-// late reports whether there is no time left, and remembers it.
+// late reports whether there is no time left.
 func (s *survey) late(ctx context.Context) bool {
-	if ctx.Err() != nil || time.Now().After(s.until) {
-		s.partial = true
-	}
-	return s.partial
+	return ctx.Err() != nil || time.Now().After(s.until)
 }
 
 // A nodeSurvey is what is asked on one node.
@@ -261,29 +264,67 @@ func (n *nodeSurvey) findPeers() {
 	for _, family := range [][]string{{"203.0.113.77", "198.51.100.77", "100.127.77.77", "240.0.0.77"}, {"3fff:77::77", "2001:db8:77::77", "100::77"}} {
 		add(peer{addr: n.stranger(family), stranger: true})
 	}
-	for _, key := range slices.SortedFunc(maps.Keys(n.survey.is.resources), compareKeys) {
-		switch r := n.survey.is.resources[key].(type) {
-		case *v3.GlobalNetworkSet:
-			add(peer{name: key.String(), addr: firstOf(r.Spec.Nets)})
-		case *v3.NetworkSet:
-			add(peer{name: key.String(), addr: firstOf(r.Spec.Nets)})
+	for _, changed := range []bool{true, false} {
+		for _, world := range []*world{n.survey.is, n.survey.was} {
+			n.setPeers(world, changed, add)
+		}
+		if !changed {
+			n.rulePeers(add)
+		}
+		for _, world := range []*world{n.survey.is, n.survey.was} {
+			n.placePeers(world, changed, add)
 		}
 	}
-	n.rules(func(r *ruleset.Rule) {
-		for _, net := range slices.Concat(r.Source.Nets, r.Source.NotNets, r.Destination.Nets, r.Destination.NotNets) {
-			if net.Bits() > 0 {
-				add(peer{name: net.String(), addr: net.Addr()})
+}
+
+// setPeers adds an address of every network set, and of every network of those that change.
+func (n *nodeSurvey) setPeers(w *world, changed bool, add func(peer)) {
+	for _, key := range slices.SortedFunc(maps.Keys(w.resources), compareKeys) {
+		var nets []string
+		switch r := w.resources[key].(type) {
+		case *v3.GlobalNetworkSet:
+			nets = r.Spec.Nets
+		case *v3.NetworkSet:
+			nets = r.Spec.Nets
+		}
+		switch {
+		case n.changed[idOf(key)] != changed:
+		case changed:
+			for _, net := range nets {
+				add(peer{name: net, addr: firstOf(net)})
 			}
+		case len(nets) > 0:
+			add(peer{name: key.String(), addr: firstOf(nets[0])})
+		}
+	}
+}
+
+// rulePeers adds an address of every network that rules name.
+func (n *nodeSurvey) rulePeers(add func(peer)) {
+	n.rules(func(r *ruleset.Rule) {
+		for _, net := range netsOf(r) {
+			add(peer{name: net.String(), addr: net.Addr()})
 		}
 	})
-	for _, world := range []*world{n.survey.is, n.survey.was} {
-		for i := range world.places {
-			p := &world.places[i]
-			for _, a := range p.addrs {
-				add(peer{name: p.id.String(), addr: a, place: p})
-			}
+}
+
+// placePeers adds the addresses of endpoints.
+func (n *nodeSurvey) placePeers(w *world, changed bool, add func(peer)) {
+	for i := range w.places {
+		p := &w.places[i]
+		if n.changed[ruleset.PolicyID(p.id)] != changed {
+			continue
+		}
+		for _, a := range p.addrs {
+			add(peer{name: p.id.String(), addr: a, place: p})
 		}
 	}
+}
+
+// netsOf returns the networks that a rule names, but for those that hold everything.
+func netsOf(r *ruleset.Rule) []netip.Prefix {
+	nets := slices.Concat(r.Source.Nets, r.Source.NotNets, r.Destination.Nets, r.Destination.NotNets)
+	return slices.DeleteFunc(nets, func(net netip.Prefix) bool { return net.Bits() == 0 })
 }
 
 // stranger returns the first address that nothing in the rules of either program holds.
@@ -297,8 +338,8 @@ func (n *nodeSurvey) stranger(candidates []string) netip.Addr {
 			}
 		}
 		n.rules(func(r *ruleset.Rule) {
-			for _, net := range slices.Concat(r.Source.Nets, r.Source.NotNets, r.Destination.Nets, r.Destination.NotNets) {
-				known = known || net.Bits() > 0 && net.Contains(a)
+			for _, net := range netsOf(r) {
+				known = known || net.Contains(a)
 			}
 		})
 		if !known {
@@ -308,12 +349,9 @@ func (n *nodeSurvey) stranger(candidates []string) netip.Addr {
 	return netip.Addr{}
 }
 
-// firstOf returns the first address of the first network.
-func firstOf(nets []string) netip.Addr {
-	if len(nets) == 0 {
-		return netip.Addr{}
-	}
-	if addrs := addrsOf(nets[:1]); len(addrs) > 0 {
+// firstOf returns the first address of a network.
+func firstOf(net string) netip.Addr {
+	if addrs := addrsOf([]string{net}); len(addrs) > 0 {
 		return addrs[0]
 	}
 	return netip.Addr{}
@@ -394,6 +432,7 @@ func (n *nodeSurvey) compare(ctx context.Context, p *place, d ruleset.Direction)
 	turned := map[cause][]service{}
 	for _, s := range n.services {
 		if n.late(ctx) {
+			n.partial = true
 			return
 		}
 		for c, peers := range n.turned(s, ways) {

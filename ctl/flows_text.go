@@ -145,7 +145,7 @@ func (s *survey) write(out io.Writer) {
 		together[text] = append(together[text], end)
 	}
 	switch {
-	case !s.any:
+	case s.nodes == 0:
 		return
 	case len(texts) == 0:
 		fmt.Fprintln(out, "New connections: none that was allowed is denied, or the other way round")
@@ -158,8 +158,11 @@ func (s *survey) write(out io.Writer) {
 	if ends := s.shells(); len(ends) > 0 {
 		fmt.Fprintf(out, "  TCP 22 is ssh: do you still get in? (%s)\n", some(ends))
 	}
+	if s.looked < s.nodes {
+		fmt.Fprintf(out, "  (%d of %d nodes were looked at, by name; explain -f FILE --with-store answers for others)\n", s.looked, s.nodes)
+	}
 	if s.partial {
-		fmt.Fprintln(out, "  (there is more than could be looked at; ask margay explain -f FILE --with-store about the rest)")
+		fmt.Fprintf(out, "  (not every port and peer was looked at: at most %d and %d at each node; explain answers for others)\n", surveyServices, surveyPeers)
 	}
 }
 
