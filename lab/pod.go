@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -89,6 +90,36 @@ func (h *Host) AddBridge(name string, addrs ...netip.Prefix) error {
 		}
 	}
 	return h.onLink("set up", name, h.ns.netlink.LinkSetUp)
+}
+
+// FilterBridge makes frames between ports of a bridge pass the hooks of IP, as bridge-nf-call-iptables does for all bridges.
+func (h *Host) FilterBridge(name string) error { return h.setFilter(name, 1) }
+
+// UnfilterBridge takes that back.
+func (h *Host) UnfilterBridge(name string) error { return h.setFilter(name, 0) }
+
+func (h *Host) setFilter(name string, value byte) error {
+	return h.Do(func() error {
+		link, err := h.ns.netlink.LinkByName(name)
+		if err != nil {
+			return fmt.Errorf("find bridge %s of %s: %w", name, h.name, err)
+		}
+		message := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
+		header := nl.NewIfInfomsg(unix.AF_UNSPEC)
+		header.Index = int32(link.Attrs().Index)
+		message.AddData(header)
+		info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+		info.AddRtAttr(nl.IFLA_INFO_KIND, []byte("bridge"))
+		data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
+		for _, attr := range []int{nl.IFLA_BR_NF_CALL_IPTABLES, nl.IFLA_BR_NF_CALL_IP6TABLES} {
+			data.AddRtAttr(attr, []byte{value})
+		}
+		message.AddData(info)
+		if _, err := message.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+			return fmt.Errorf("set the filter of bridge %s of %s: %w", name, h.name, err)
+		}
+		return nil
+	})
 }
 
 // attach lays the cable and makes the host pass on what comes over it.

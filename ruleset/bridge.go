@@ -126,7 +126,7 @@ func (e *evaluation) workloadAt(port string) EndpointID {
 func (p *Program) mayLeave(pkt *Packet) (Reason, bool) {
 	_, claimed := p.bridged(pkt.In, pkt.Src)
 	switch known := p.isPort(pkt.InPort); {
-	case !known && p.IsWorkload(pkt.InPort):
+	case !known && p.closes(pkt.InPort):
 		return UnknownInterface, false
 	case !known:
 		return SpoofedSource, !claimed
@@ -140,7 +140,7 @@ func (p *Program) mayArrive(pkt *Packet) (Reason, bool) {
 	_, claimed := p.bridged(pkt.Out, pkt.Dst)
 	known := p.isPort(pkt.OutPort)
 	switch between := pkt.InPort != "" && pkt.In == pkt.Out; {
-	case !known && p.IsWorkload(pkt.OutPort):
+	case !known && p.closes(pkt.OutPort):
 		return UnknownInterface, false
 	case between && (p.unfiltered(pkt.InPort) || p.unfiltered(pkt.OutPort)) && !isDiscovery(pkt):
 		return UnfilteredBridge, false
@@ -148,6 +148,19 @@ func (p *Program) mayArrive(pkt *Packet) (Reason, bool) {
 		return ForeignAddress, !claimed
 	}
 	return ForeignAddress, p.onPort(pkt.OutPort, pkt.Out, pkt.Dst) || isDiscovery(pkt)
+}
+
+// closes reports whether nothing passes by a port that no workload is known to be behind.
+func (p *Program) closes(port string) bool {
+	if !p.Settings.IsWorkload(port) || p.Settings.ClosePorts {
+		return p.Settings.IsWorkload(port)
+	}
+	for _, w := range p.Workloads {
+		if w.Bridge != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // isPort reports whether a workload on a bridge is behind the port.

@@ -30,6 +30,8 @@ type Settings struct {
 	// WorkloadPrefixes start the names of workload interfaces, beside those that a Workload names, whatever they are called;
 	// such an interface is never a host endpoint, and nothing passes by one that no Workload names.
 	WorkloadPrefixes []string
+	// ClosePorts: the same holds for ports of bridges, always. Otherwise it holds for them while a workload on a bridge is known.
+	ClosePorts bool
 	// EndpointToHost is what becomes of packets from a workload to this host that the workload's policy allows.
 	EndpointToHost HostAction
 	// AllowSpoofing: workloads may send from their Spoofable prefixes.

@@ -18,7 +18,8 @@ type owners struct {
 	// workloads by their interface.
 	workloads map[string]*ruleset.Workload
 	// other are those of these interfaces, in order, whose name does not tell that they are a workload's.
-	other []string
+	other   []string
+	bridged bridged
 }
 
 // ownersOf returns the owners. A Program names every interface once; where two endpoints claim one, the first by ID has
@@ -41,7 +42,7 @@ func ownersOf(p *ruleset.Program) owners {
 	}
 	for _, id := range sortedIDs(p.Workloads) {
 		w := p.Workloads[id]
-		if w.Interface == "" || len(w.Interface) > maxIface || o.workloads[w.Interface] != nil {
+		if w.Bridge != "" || w.Interface == "" || len(w.Interface) > maxIface || o.workloads[w.Interface] != nil {
 			continue
 		}
 		o.workloads[w.Interface] = w
@@ -50,6 +51,7 @@ func ownersOf(p *ruleset.Program) owners {
 		}
 	}
 	slices.Sort(o.other)
+	o.bridged = bridgedOf(p)
 	return o
 }
 
@@ -77,8 +79,17 @@ func (o owners) active() map[ruleset.EndpointID]bool {
 	for id := range o.endpoints() {
 		out[id] = true
 	}
+	for id := range o.guests() {
+		out[id] = true
+	}
+	return out
+}
+
+// guests returns the workloads that packets can be from or to, by ID.
+func (o owners) guests() map[ruleset.EndpointID]*ruleset.Workload {
+	out := o.bridged.known()
 	for _, w := range o.workloads {
-		out[w.ID] = true
+		out[w.ID] = w
 	}
 	return out
 }
@@ -211,8 +222,10 @@ func (u *builder) leads(kind, table string, w way, names []string) *Rule {
 }
 
 // prefixes returns the prefixes of the names of workload interfaces. One that is too long begins no name.
-func (u *builder) prefixes() []string {
-	return slices.DeleteFunc(slices.Clone(u.settings.WorkloadPrefixes), func(p string) bool {
+func (u *builder) prefixes() []string { return prefixesOfWorkloads(u.settings) }
+
+func prefixesOfWorkloads(s *ruleset.Settings) []string {
+	return slices.DeleteFunc(slices.Clone(s.WorkloadPrefixes), func(p string) bool {
 		return p == "" || len(p) > maxIface
 	})
 }

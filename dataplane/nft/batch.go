@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 
@@ -14,6 +15,8 @@ type batch struct {
 	first uint32   // sequence number of the begin
 	last  int      // offset of the last message that was added
 	sets  uint32   // sets added so far: each needs a number of its own
+
+	family byte // of the change that is being encoded; 0: inet
 }
 
 // newBatch begins a transaction. A generation other than 0 makes the kernel refuse the batch, with ERESTART, when anybody
@@ -39,9 +42,9 @@ func (b *batch) append(note string, m message, family byte) {
 	b.notes = append(b.notes, note)
 }
 
-// add adds a message of our family.
+// add adds a message about the table of the change that is being encoded.
 func (b *batch) add(note string, msg, flags uint16, data []byte) {
-	b.append(note, message{typ: nftType(msg), flags: flags, data: data}, unix.NFPROTO_INET)
+	b.append(note, message{typ: nftType(msg), flags: flags, data: data}, cmp.Or(b.family, unix.NFPROTO_INET))
 }
 
 // messages returns the number of messages, begin and end left out.
@@ -85,6 +88,7 @@ const (
 // encode adds the messages of a change. Handles are those of the rules before it, for an opEdit.
 func (b *batch) encode(c *Change, handles []uint64) error {
 	note := c.String()
+	b.family = c.family()
 	const create = unix.NLM_F_CREATE | unix.NLM_F_EXCL
 	switch c.op {
 	case opDelTable:
@@ -113,6 +117,14 @@ func (b *batch) encode(c *Change, handles []uint64) error {
 		b.add(note, unix.NFT_MSG_DELSET, 0, setAttrs(c.set))
 	}
 	return nil
+}
+
+// family returns the family of the table.
+func (c *Change) family() byte {
+	if c.bridge {
+		return unix.NFPROTO_BRIDGE
+	}
+	return unix.NFPROTO_INET
 }
 
 func setAttrs(s *Set) []byte {

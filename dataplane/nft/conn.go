@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -110,6 +111,7 @@ func (c *conn) receive(p patience) ([]message, error) {
 type message struct {
 	typ, flags  uint16
 	seq, portid uint32
+	family      byte // of a request; 0: inet
 	data        []byte
 }
 
@@ -194,7 +196,7 @@ func (c *conn) request(m message, f func(*message)) error {
 	c.seq++
 	m.seq = c.seq
 	m.flags |= unix.NLM_F_REQUEST
-	if err := c.send(appendMessage(nil, m, unix.NFPROTO_INET, 0)); err != nil {
+	if err := c.send(appendMessage(nil, m, cmp.Or(m.family, unix.NFPROTO_INET), 0)); err != nil {
 		return err
 	}
 	var interrupted bool

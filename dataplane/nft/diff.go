@@ -39,6 +39,7 @@ const (
 // A Change is one step from one Table to another.
 type Change struct {
 	op       op
+	bridge   bool // of the table of family bridge
 	phase    phase
 	chain    *Chain // as it is to be; for opFlush and opDelChain as it was
 	set      *Set   // as it is to be; for opDelSet as it was
@@ -68,9 +69,9 @@ type edit struct {
 func (c *Change) String() string {
 	switch c.op {
 	case opDelTable:
-		return "delete table " + TableName
+		return "delete table " + c.table()
 	case opAddTable:
-		return "add table " + TableName
+		return "add table " + c.table()
 	case opAddSet:
 		return "add set " + c.set.Name
 	case opAddChain:
@@ -89,6 +90,14 @@ func (c *Change) String() string {
 		return "delete chain " + c.chain.Name
 	}
 	return "delete set " + c.set.Name
+}
+
+// table returns family and name of the table, for people.
+func (c *Change) table() string {
+	if c.bridge {
+		return "bridge " + TableName
+	}
+	return "inet " + TableName
 }
 
 // Diff returns the changes that turn have into want, in the order in which one transaction takes them; nil when they are

@@ -14,6 +14,7 @@ import (
 // A dump is what the kernel holds.
 type dump struct {
 	table      *Table // nil: there is no table
+	bridge     *Table // that of family bridge
 	handles    map[string][]uint64
 	generation uint32 // of all rules of the network namespace
 }
@@ -37,8 +38,10 @@ func (c *conn) dumpOnce() (*dump, error) {
 		return nil, err
 	}
 	d := &dump{generation: before, handles: map[string][]uint64{}}
-	r := &reader{conn: c, dump: d}
-	if err := r.read(); err != nil {
+	if d.table, err = (&reader{conn: c, dump: d}).read(); err != nil {
+		return nil, err
+	}
+	if d.bridge, err = (&reader{conn: c, dump: &dump{handles: map[string][]uint64{}}, family: unix.NFPROTO_BRIDGE}).read(); err != nil {
 		return nil, err
 	}
 	after, err := c.generation()
@@ -62,15 +65,17 @@ func (c *conn) generation() (uint32, error) {
 // A reader fills a dump.
 type reader struct {
 	*conn
-	dump *dump
-	use  uint32 // objects in the table, as the kernel counts them
-	bad  error  // the first thing that could not be understood
+	dump   *dump
+	family byte   // 0: inet
+	use    uint32 // objects in the table, as the kernel counts them
+	bad    error  // the first thing that could not be understood
 }
 
-func (r *reader) read() error {
+// read returns the table of the reader's family, nil if there is none.
+func (r *reader) read() (*Table, error) {
 	ok, err := r.table()
 	if err != nil || !ok {
-		return err
+		return nil, err
 	}
 	for _, step := range []struct {
 		what string
@@ -83,24 +88,24 @@ func (r *reader) read() error {
 		{"rules", unix.NFT_MSG_GETRULE, r.rule, attrString(nil, unix.NFTA_RULE_TABLE, TableName)},
 	} {
 		if err := r.list(step.what, step.get, step.data, step.f); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for _, s := range r.dump.table.Sets {
 		if err := r.elements(s); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	t := r.dump.table
 	if count := len(t.Chains) + len(t.Sets); t.Odd == "" && uint32(count) != r.use {
 		t.Odd = fmt.Sprintf("%d objects that are neither chain nor set", int64(r.use)-int64(count))
 	}
-	return r.bad
+	return t, r.bad
 }
 
 // list asks for a dump and hands the attributes of every message to f.
 func (r *reader) list(what string, get uint16, data []byte, f func([]attribute)) error {
-	err := r.request(message{typ: nftType(get), flags: unix.NLM_F_DUMP, data: data}, func(m *message) { f(m.payload()) })
+	err := r.request(message{typ: nftType(get), flags: unix.NLM_F_DUMP, family: r.family, data: data}, func(m *message) { f(m.payload()) })
 	if err != nil && !errors.Is(err, errInterrupted) {
 		if errors.Is(err, unix.ENOENT) {
 			return errInterrupted // it was there a moment ago
@@ -113,7 +118,7 @@ func (r *reader) list(what string, get uint16, data []byte, f func([]attribute))
 // table reports whether the table exists.
 func (r *reader) table() (bool, error) {
 	data := attrString(nil, unix.NFTA_TABLE_NAME, TableName)
-	err := r.request(message{typ: nftType(unix.NFT_MSG_GETTABLE), flags: unix.NLM_F_ACK, data: data}, func(m *message) {
+	err := r.request(message{typ: nftType(unix.NFT_MSG_GETTABLE), flags: unix.NLM_F_ACK, family: r.family, data: data}, func(m *message) {
 		a := m.payload()
 		r.dump.table = NewTable()
 		r.use = number(find(a, unix.NFTA_TABLE_USE))

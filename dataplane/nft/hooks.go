@@ -95,12 +95,15 @@ func (u *builder) untrack(o owners) {
 // input judges what is delivered to processes of this host.
 func (u *builder) input(o owners) {
 	rules := []*Rule{u.noWorkload(wayIn(), o).and(ifKnown()).then(exit{verdict: nfAccept}, "")}
+	rules = append(o.bridged.ifPort(wayIn()), rules...)
 	rules = append(rules, u.ifWorkload(wayIn(), o, func(c condition) *Rule {
 		if len(o.workloads) == 0 {
 			return c.counted(exit{}, "unknown workload interface")
 		}
 		return c.then(goTo(guestsChain), "")
 	})...)
+	rules = append(rules, u.elsewhere(wayIn(), o)...)
+	rules = append(rules, o.bridged.ifBridged(wayIn(), func(c condition) *Rule { return c.then(goTo(guestsChain), "") })...)
 	rules = append(rules, u.strangeTunnels()...)
 	chains := map[string][]*Rule{}
 	for name, ep := range o.named {
@@ -116,7 +119,7 @@ func (u *builder) input(o owners) {
 		rules = append(rules, always().jump(endpointChain(o.all.ID, ruleset.Ingress)), nothingDecided())
 	}
 	u.addBase("input", "what comes in for this host", Base{Hook: unix.NF_INET_LOCAL_IN, Priority: priority}, rules)
-	if len(o.workloads) > 0 {
+	if len(o.workloads) > 0 || o.bridged.any {
 		u.guests(o)
 	}
 }
@@ -132,10 +135,10 @@ func nothingDecided() *Rule { return always().counted(exit{}, "no verdict from t
 // asked, too. The workloads come last, whatever the order on the packet's way: falling out of their chains denies.
 func (u *builder) forward(o owners) {
 	stations := append(u.forwardIn(o), u.forwardOut(o)...)
-	if len(o.workloads) > 0 {
+	if len(o.workloads) > 0 || o.bridged.any {
 		stations = append(stations, u.workloadPolicies(o)...)
 	}
-	var rules []*Rule
+	rules := append(o.bridged.ifPort(wayIn()), o.bridged.ifPort(wayOut())...)
 	if len(stations) > 0 {
 		rules = append(rules, u.noWorkload(wayIn(), o).and(u.noWorkload(wayOut(), o)).and(ifKnown()).then(exit{verdict: nfAccept}, ""))
 	}
@@ -144,6 +147,8 @@ func (u *builder) forward(o owners) {
 	if len(o.workloads) > 0 {
 		rules = append(rules, u.sources(o), ifKnown().then(exit{verdict: nfAccept}, ""))
 	}
+	rules = append(append(rules, u.elsewhere(wayIn(), o)...), u.elsewhere(wayOut(), o)...)
+	rules = append(rules, o.bridged.bridgeDiscovery()...)
 	if rules = append(rules, stations...); len(rules) > 0 {
 		u.addBase("forward", "what this host passes on", Base{Hook: unix.NF_INET_FORWARD, Priority: priority}, rules)
 	}
@@ -228,6 +233,9 @@ func (u *builder) postrouting(o owners) {
 // egress returns the rules that lead to the host endpoint that a packet leaves by.
 func (u *builder) egress(kind, table string, chains map[string][]*Rule, o owners, entry func(*ruleset.Endpoint) string) []*Rule {
 	var rules []*Rule
+	if len(chains) > 0 || o.all != nil {
+		rules = o.bridged.fromHost()
+	}
 	if len(chains) > 0 {
 		rules = append(rules, u.dispatch(kind, table, wayOut(), chains), u.fellOut(wayOut(), o))
 	}

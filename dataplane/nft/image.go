@@ -256,7 +256,7 @@ func (t *touch) endpoints() {
 				t.build(key, func(b *builder) { b.host(ep, dir) })
 			}
 		}
-		for _, w := range t.owners.workloads {
+		for _, w := range t.owners.guests() {
 			if key := (unitKey{id: w.ID, dir: dir}); t.stale(key) {
 				t.build(key, func(b *builder) { b.guest(w, dir) })
 			}

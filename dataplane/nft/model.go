@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// TableName is the only table, of family inet, that the package reads or writes.
+// TableName is the only table, of families inet and bridge, that the package reads or writes.
 const TableName = "margay"
 
 // A Table is the content of the table, as compiled or as read from the kernel.
@@ -19,6 +19,8 @@ type Table struct {
 	// Odd names what the kernel holds that no compiled Table has and that cannot be repaired in place: a flag of the
 	// table, an object that is neither chain nor set. Empty when there is nothing.
 	Odd string
+
+	bridge bool // of family bridge
 }
 
 // NewTable returns a Table without chains and sets.
@@ -166,7 +168,7 @@ func (s *Set) sorted() []Element {
 // String returns the table as a script that nft(8) loads, in an order that depends on the content only.
 func (t *Table) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "table inet %s {\n", TableName)
+	fmt.Fprintf(&b, "table %s {\n", (&Change{bridge: t.bridge}).table())
 	for _, name := range slices.Sorted(maps.Keys(t.Sets)) {
 		t.Sets[name].write(&b)
 	}

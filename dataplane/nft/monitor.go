@@ -115,7 +115,7 @@ func (m *monitor) handle(msg *message) {
 	}
 	// The first attribute of every other message is the name of the table.
 	const attrTable = 1
-	if msg.data[0] == unix.NFPROTO_INET && text(find(msg.payload(), attrTable)) == TableName {
+	if (msg.data[0] == unix.NFPROTO_INET || msg.data[0] == unix.NFPROTO_BRIDGE) && text(find(msg.payload(), attrTable)) == TableName {
 		m.disturb("somebody else changed the table")
 	}
 }

@@ -42,8 +42,11 @@ type Dataplane struct {
 	log     *slog.Logger
 	limits  limits
 	image   *image // nil: unknown
-	handles map[string][]uint64
-	ahead   chan *dump // what readAhead reads; nil: it does not
+	bridge  *Table // of family bridge, as it is if image is known; nil: none
+	// noBridge is why there can be no table of family bridge; nil: there can.
+	noBridge error
+	handles  map[string][]uint64
+	ahead    chan *dump // what readAhead reads; nil: it does not
 
 	mu    sync.Mutex
 	stats Stats
@@ -67,7 +70,7 @@ func Open(o Options) (*Dataplane, error) {
 		c.close()
 		return nil, fmt.Errorf("watch nftables: %w", err)
 	}
-	return &Dataplane{conn: c, monitor: m, log: o.Log, limits: defaultLimits}, nil
+	return &Dataplane{conn: c, monitor: m, log: o.Log, limits: defaultLimits, noBridge: c.tryBridge()}, nil
 }
 
 // Close releases the connections. The table stays in force.
@@ -157,7 +160,8 @@ func (d *Dataplane) Resync(ctx context.Context, p *ruleset.Program) error {
 		if err != nil {
 			return d.count(fmt.Errorf("resync: %w", err))
 		}
-		changes := Diff(have.table, want.table)
+		bridge := d.compileBridge(want.program)
+		changes := append(Diff(have.table, want.table), diffBridge(have.bridge, bridge)...)
 		generation := have.generation
 		if try == restarts {
 			generation = 0
@@ -171,7 +175,7 @@ func (d *Dataplane) Resync(ctx context.Context, p *ruleset.Program) error {
 			return d.count(fmt.Errorf("resync: %w", err))
 		}
 		d.log.Debug("table is in sync", "changes", len(changes))
-		d.image = want
+		d.image, d.bridge = want, bridge
 		d.measure()
 		return nil
 	}
@@ -184,11 +188,19 @@ func (d *Dataplane) Apply(ctx context.Context, delta *ruleset.Delta) error {
 		return d.count(fmt.Errorf("apply: %w", ErrUnknown))
 	}
 	d.image = nil
-	changes := im.apply(delta)
+	changes, bridge := im.apply(delta), d.bridge
+	if delta.Settings != nil || len(delta.Workloads) > 0 {
+		bridge = d.compileBridge(im.program)
+		changes = append(changes, diffBridge(d.bridge, bridge)...)
+	}
 	if err := d.transact(ctx, changes, 0); err != nil {
 		return d.count(fmt.Errorf("apply: %w", err))
 	}
-	d.image = im
+	d.image, d.bridge = im, bridge
+	if slices.ContainsFunc(changes, func(c Change) bool { return c.op == opDelTable }) {
+		d.measure()
+		return nil
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i := range changes {
@@ -220,7 +232,7 @@ func split(changes []Change) (first, second, third []Change) {
 	sweep := slices.ContainsFunc(changes, Change.endsDispatch)
 	for _, c := range changes {
 		switch {
-		case c.phase == before || stage && (c.op == opAddTable || c.addsIntervals()):
+		case c.phase == before || stage && !c.bridge && (c.op == opAddTable || c.addsIntervals()):
 			first = append(first, c)
 		case c.phase == after || sweep && c.op >= opSweepElements:
 			third = append(third, c)
@@ -314,6 +326,10 @@ func (d *Dataplane) measure() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := statsOf(d.image.table)
+	if d.bridge != nil {
+		of := statsOf(d.bridge)
+		s.Chains, s.Rules, s.Sets, s.Elements = s.Chains+of.Chains, s.Rules+of.Rules, s.Sets+of.Sets, s.Elements+of.Elements
+	}
 	d.stats.Chains, d.stats.Rules, d.stats.Sets, d.stats.Elements = s.Chains, s.Rules, s.Sets, s.Elements
 }
 
@@ -351,19 +367,21 @@ func (s *Stats) add(c *Change) {
 	}
 }
 
-// Cleanup removes the table and everything in it. Without a table it does nothing.
+// Cleanup removes the tables and everything in them. Without one it does nothing.
 func Cleanup(ctx context.Context, o Options) error {
 	c, err := dial(o.NetNS)
 	if err != nil {
 		return fmt.Errorf("clean up nftables: %w", err)
 	}
 	defer c.close()
-	b := newBatch(0)
-	if err := b.encode(&Change{op: opDelTable}, nil); err != nil {
-		return err
-	}
-	if err := c.transact(ctx, b); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("clean up nftables: %w", err)
+	for _, bridge := range []bool{true, false} {
+		b := newBatch(0)
+		if err := b.encode(&Change{op: opDelTable, bridge: bridge}, nil); err != nil {
+			return err
+		}
+		if err := c.transact(ctx, b); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("clean up nftables: %w", err)
+		}
 	}
 	return nil
 }

@@ -54,6 +54,12 @@ var (
 	typeIfaces    = &SetType{fields: []field{fieldIface}}
 	typeDispatch  = &SetType{fields: []field{fieldIface}, verdicts: true}
 
+	// By interface and address, see bridged.
+	typeIfaceAddr4   = &SetType{fields: []field{fieldIface, fieldIPv4}}
+	typeIfaceAddr6   = &SetType{fields: []field{fieldIface, fieldIPv6}}
+	typeByIfaceAddr4 = &SetType{fields: []field{fieldIface, fieldIPv4}, verdicts: true}
+	typeByIfaceAddr6 = &SetType{fields: []field{fieldIface, fieldIPv6}, verdicts: true}
+
 	// By port, see segment; by address and port and by address alone, see group.
 	typeByPort  = &SetType{fields: []field{fieldProto, fieldPort}, verdicts: true}
 	typeByPeer4 = &SetType{fields: []field{fieldIPv4, fieldProto, fieldPort}, verdicts: true}
@@ -242,7 +248,7 @@ func (e Element) prefix() netip.Prefix {
 // typeOfKernel returns the type that a set in the kernel has.
 func typeOfKernel(id, keyLen uint32, isInterval, isMap bool) (*SetType, error) {
 	for _, t := range []*SetType{typeNets4, typeNets6, typeHosts4, typeHosts6, typePorts, typeProtos, typeService, typeAddrPort4, typeAddrPort6,
-		typeIfaces, typeDispatch, typeByPort, typeByPeer4, typeByPeer6, typeByAddr4, typeByAddr6} {
+		typeIfaces, typeDispatch, typeIfaceAddr4, typeIfaceAddr6, typeByIfaceAddr4, typeByIfaceAddr6, typeByPort, typeByPeer4, typeByPeer6, typeByAddr4, typeByAddr6} {
 		if t.id() == id && uint32(t.keyLen()) == keyLen && t.interval == isInterval && t.verdicts == isMap {
 			return t, nil
 		}

@@ -35,7 +35,7 @@ func (u *builder) guests(o owners) {
 	for _, types := range [][2]byte{{130, 133}, {135, 136}} { // ruleset: PodDiscovery
 		rules = append(rules, discovery(types[0], types[1]).counted(exit{verdict: nfAccept}, "neighbour discovery of a workload"))
 	}
-	rules = append(rules, u.workloadEgress(o), always().counted(exit{}, "no verdict from the workload"))
+	rules = append(append(rules, u.workloadEgress(o)...), always().counted(exit{}, "no verdict from the workload"))
 	u.addChain(guestsChain, "what workloads send to this host", rules...)
 }
 
@@ -53,14 +53,16 @@ func icmpv6Type() code {
 	return c.payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, regFirst)
 }
 
-// sources returns the rule that leads to the chains that deny what a workload sends from addresses that are not its own.
+// sources returns the rule that leads to the chains that deny what a workload sends from addresses that are not its own. The
+// ports of bridges see to that themselves.
 func (u *builder) sources(o owners) *Rule {
 	return u.leads("source", "workload-sources", wayIn(), slices.Collect(maps.Keys(o.workloads)))
 }
 
-// workloadEgress returns the rule that leads to the policies for what workloads send.
-func (u *builder) workloadEgress(o owners) *Rule {
-	return u.leads("from", "workloads-from", wayIn(), slices.Collect(maps.Keys(o.workloads)))
+// workloadEgress returns the rules that lead to the policies for what workloads send.
+func (u *builder) workloadEgress(o owners) []*Rule {
+	rule := u.leads("from", "workloads-from", wayIn(), slices.Collect(maps.Keys(o.workloads)))
+	return append([]*Rule{rule}, u.leadsBridged("from", ruleset.Egress, wayIn(), o)...)
 }
 
 // ownSource returns the rules that deny what w may not send from, see ruleset: maySend.
@@ -110,10 +112,13 @@ func (u *builder) spoofed(v variant) *Rule {
 // workloadPolicies returns the rules that lead to the policies at both ends of what is passed on, the last to be asked.
 func (u *builder) workloadPolicies(o owners) []*Rule {
 	noVerdict := func(c condition) *Rule { return c.counted(exit{}, "no verdict from the workload") }
-	rules := append([]*Rule{u.workloadEgress(o)}, u.ifWorkload(wayIn(), o, noVerdict)...)
+	rules := append(u.workloadEgress(o), u.ifWorkload(wayIn(), o, noVerdict)...)
+	rules = append(rules, o.bridged.ifBridged(wayIn(), noVerdict)...)
 
 	to := u.leads("to", "workloads-to", wayOut(), slices.Collect(maps.Keys(o.workloads)))
-	arrives := append([]*Rule{to}, u.ifWorkload(wayOut(), o, noVerdict)...)
+	arrives := append([]*Rule{to}, u.leadsBridged("to", ruleset.Ingress, wayOut(), o)...)
+	arrives = append(arrives, u.ifWorkload(wayOut(), o, noVerdict)...)
+	arrives = append(arrives, o.bridged.ifBridged(wayOut(), noVerdict)...)
 	accepted := exit{verdict: nfAccept}
 	u.addChain(arrivesChain, "what is passed on", append(arrives, always().then(accepted, ""))...)
 
@@ -136,9 +141,13 @@ func (u *builder) guest(w *ruleset.Workload, dir ruleset.Direction) {
 	head, allowed, kind := p.checkValid(), exit{verdict: nfAccept}, "to"
 	if dir == ruleset.Egress {
 		head, allowed, kind = append(head, p.tunnels()...), goTo(sentChain), "from"
+	}
+	if w.Bridge == "" {
+		p.addChain(ident(kind, w.Interface), "interface "+w.Interface, jumpRule("goto", p.chain()))
+	}
+	if w.Bridge == "" && dir == ruleset.Egress {
 		p.addChain(ident("source", w.Interface), "interface "+w.Interface, u.ownSource(w)...)
 	}
-	p.addChain(ident(kind, w.Interface), "interface "+w.Interface, jumpRule("goto", p.chain()))
 	stages := followed(p.flatten(ruleset.Normal, &w.Normal, dir), p.profiles(w.Profiles, dir))
 	if len(stages.staged) > maxWorkloadStaged {
 		stages.staged = nil

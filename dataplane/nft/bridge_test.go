@@ -1,0 +1,108 @@
+package nft
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"margay/lab"
+	"margay/ruleset"
+)
+
+// A bridgeLab is a host with pods on a bridge, in the kernel, and the Program for them.
+type bridgeLab struct {
+	testing.TB
+	host    *lab.Host
+	program *ruleset.Program
+	pods    map[string]*lab.Pod
+	*Dataplane
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func newBridgeLab(t testing.TB) *bridgeLab {
+	t.Helper()
+	l, err := lab.New()
+	must(t, err)
+	t.Cleanup(l.Close)
+	h, err := l.Host("a", netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("fd00::1/64"))
+	must(t, err)
+	must(t, h.AddBridge("cni0", netip.MustParsePrefix("10.66.0.1/24"), netip.MustParsePrefix("fd66::1/64")))
+	d, err := Open(Options{NetNS: h.NetNS()})
+	must(t, err)
+	t.Cleanup(func() { d.Close() })
+	return &bridgeLab{TB: t, host: h, program: ruleset.NewProgram(), pods: map[string]*lab.Pod{}, Dataplane: d}
+}
+
+// pod adds a pod, 10.66.0.N and fd66::N, and its workload, which all are allowed to reach.
+func (b *bridgeLab) pod(name string, n int) *lab.Pod {
+	b.Helper()
+	addrs := []netip.Addr{netip.AddrFrom4([4]byte{10, 66, 0, byte(n)}), netip.MustParseAddr(fmt.Sprintf("fd66::%x", n))}
+	p, err := b.host.Pod(name, lab.Cable{Interface: "veth" + name, Bridge: "cni0", Addrs: addrs})
+	must(b, err)
+	b.pods[name] = p
+	open := []ruleset.Rule{{Action: ruleset.Allow}}
+	b.program.Profiles["open"] = &ruleset.Profile{Name: "open", Ingress: open, Egress: open}
+	id := ruleset.EndpointID{Kind: "WorkloadEndpoint", Namespace: "ns", Name: name}
+	b.program.Workloads[id] = &ruleset.Workload{ID: id, Interface: p.Interface(), Bridge: "cni0", Filtered: true, Addrs: addrs,
+		Profiles: []string{"open"}}
+	return p
+}
+
+// reaches reports whether a connection is made within the time.
+func reaches(from *lab.Machine, addr string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 700*time.Millisecond)
+	defer cancel()
+	conn, err := from.Dial(ctx, "tcp", addr)
+	if err == nil {
+		conn.Close()
+	}
+	return err
+}
+
+func (b *bridgeLab) listen(m *lab.Machine, ports ...int) {
+	b.Helper()
+	for _, port := range ports {
+		l, err := m.Listen("tcp", fmt.Sprintf(":%d", port))
+		must(b, err)
+		b.Cleanup(func() { l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				c.Close()
+			}
+		}()
+	}
+}
+
+// A policy allows one port to a pod on a bridge: another pod there reaches it, and no other.
+func TestBridgePolicy(t *testing.T) {
+	b := newBridgeLab(t)
+	must(t, b.host.FilterBridge("cni0"))
+	first, second := b.pod("one", 2), b.pod("two", 3)
+	b.listen(&second.Machine, 80, 81)
+	policy := policyOf("web", ruleset.Rule{Action: ruleset.Allow, Protocol: ruleset.TCP,
+		Destination: ruleset.Entity{Ports: &ruleset.Ports{Ranges: []ruleset.PortRange{{First: 80, Last: 80}}}}})
+	b.program.Policies[policy.ID] = policy
+	w := b.program.Workloads[ruleset.EndpointID{Kind: "WorkloadEndpoint", Namespace: "ns", Name: "two"}]
+	w.Normal.Ingress = []ruleset.Tier{{Name: "default", Policies: []ruleset.PolicyID{policy.ID}}}
+	resync(t, b.Dataplane, b.program)
+	for _, host := range []string{"10.66.0.3", "[fd66::3]"} {
+		if err := reaches(&first.Machine, host+":80"); err != nil {
+			t.Errorf("%s:80: %v", host, err)
+		}
+		if reaches(&first.Machine, host+":81") == nil {
+			t.Errorf("%s:81 is open", host)
+		}
+	}
+}
