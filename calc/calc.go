@@ -65,6 +65,7 @@ type Calc struct {
 	setIndex    *index[*set]
 	holders     holders
 	givers      givers
+	marks       uint64 // the last mark of markGivers
 
 	// What Flush has to look at again.
 	touched         map[v3.Key]*item // what items were when last matched against the set index; nil: new

@@ -71,10 +71,10 @@ func (c *Calc) eachCandidate(sets []*set, f func(*item, *set)) {
 		if !ok {
 			unbound = append(unbound, s)
 		}
-		inherited := c.inherited(s.term.sel)
+		giving := c.markGivers(c.inherited(s.term.sel))
 		for _, r := range requirements {
 			c.eachHolder(r, func(it *item) {
-				if inherited == nil || it.inherits(inherited) {
+				if giving == 0 || it.inherits(giving) {
 					f(it, s)
 				}
 			})
@@ -90,17 +90,17 @@ func (c *Calc) eachCandidate(sets []*set, f func(*item, *set)) {
 	}
 }
 
-// selectsHolders reports whether sel selects exactly the items that have a label of their own with some value.
-func (c *Calc) selectsHolders(sel *selector.Selector) bool {
+// selectsHolders reports whether sel selects exactly the items that have a label of their own with some value, and which.
+func (c *Calc) selectsHolders(sel *selector.Selector) (selector.Requirement, bool) {
 	list, ok := sel.Requirements()
 	if !ok || len(list) != 1 || !list[0].HasValue || c.givers[list[0].Label] != nil {
-		return false
+		return selector.Requirement{}, false
 	}
 	switch r := list[0]; r.Label {
 	case labelNamespace, labelOrchestrator, labelServiceAccount: // forced on some
-		return false
+		return r, false
 	default:
-		return sel.String() == selector.Equal(r.Label, r.Value).String()
+		return r, sel.String() == selector.Equal(r.Label, r.Value).String()
 	}
 }
 
@@ -119,13 +119,27 @@ func (c *Calc) inherited(sel *selector.Selector) []selector.Requirement {
 	return list
 }
 
-// inherits reports whether profiles of the item meet one of some requirements.
-func (it *item) inherits(any []selector.Requirement) bool {
-	for _, p := range it.parents {
-		for _, r := range any {
-			if value, has := p.labels[r.Label]; has && (!r.HasValue || value == r.Value) {
-				return true
+// markGivers marks the profiles that meet one of some requirements and returns the mark; 0: there are no requirements.
+func (c *Calc) markGivers(any []selector.Requirement) (mark uint64) {
+	if any == nil {
+		return 0
+	}
+	c.marks++
+	for _, r := range any {
+		forValues(c.givers[r.Label], r, func(profiles map[*profile]struct{}) {
+			for p := range profiles {
+				p.mark = c.marks
 			}
+		})
+	}
+	return c.marks
+}
+
+// inherits reports whether a profile of the item has the mark.
+func (it *item) inherits(mark uint64) bool {
+	for _, p := range it.parents {
+		if p.mark == mark {
+			return true
 		}
 	}
 	return false

@@ -19,7 +19,8 @@ type profile struct {
 	spec   *v3.ProfileSpec
 	labels map[string]string
 	heirs  map[*item]struct{}
-	users  int // local endpoints that name it
+	users  int    // local endpoints that name it
+	mark   uint64 // see markGivers
 
 	told     *ruleset.Profile
 	sets     []*set

@@ -230,7 +230,9 @@ func (c *Calc) fillNewSets() {
 		if s.term != nil {
 			c.setIndex.add(s.term)
 			selecting = append(selecting, s)
-			sure[s] = c.selectsHolders(s.term.sel)
+			if r, is := c.selectsHolders(s.term.sel); is {
+				sure[s], s.owners = true, make(map[ruleset.Member]int32, c.countHolders(r)) // most have one address
+			}
 		}
 	}
 	c.eachCandidate(selecting, func(it *item, s *set) {
