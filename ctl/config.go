@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
@@ -33,6 +34,8 @@ type StoreConfig struct {
 	Key, Cert, CA             string
 	// Kubernetes is for that type only.
 	Kubernetes KubernetesConfig
+	// Patience is how long a request may take: the store should not give it up before the command does.
+	Patience time.Duration
 	// Source says where the settings came from, for people.
 	Source string
 }

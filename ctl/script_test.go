@@ -48,7 +48,8 @@ func run(name string) int {
 			if err != nil {
 				return nil, err
 			}
-			return etcd.Open(ctx, etcd.Config{Endpoints: cfg.Endpoints, Username: cfg.Username, Password: cfg.Password, TLS: tls})
+			return etcd.Open(ctx, etcd.Config{Endpoints: cfg.Endpoints, Username: cfg.Username, Password: cfg.Password, TLS: tls,
+				RequestTimeout: cfg.Patience})
 		},
 		ConfigFile: os.Getenv("CONFIG"), Socket: os.Getenv("SOCKET"), AgentSocket: os.Getenv("AGENT"),
 		Settings: nodeSettings,

@@ -38,6 +38,7 @@ func (c *cli) open(ctx context.Context, f storeFlags) (*session, error) {
 	if err != nil {
 		return nil, noClient(err)
 	}
+	cfg.Patience = c.timeout
 	c.log.Info("datastore", "type", cfg.Type, "is", cfg.String(), "source", cfg.Source)
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
@@ -106,15 +107,20 @@ func within[T any](ctx context.Context, s *session, request func(context.Context
 	defer cancel()
 	out, err := request(ctx)
 	s.answered = s.answered || err == nil || !unreachable(err)
-	return out, s.explain(err)
+	return out, s.explain(ctx, err)
 }
 
-// explain adds where the settings came from to the error of a datastore that does not answer.
-func (s *session) explain(err error) error {
+// explain adds where the settings came from to the error of a datastore that does not answer, and, when that is why the
+// request was given up, its time-out.
+func (s *session) explain(ctx context.Context, err error) error {
 	if !unreachable(err) {
 		return err
 	}
 	s.down = true
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
+		return fmt.Errorf("%w: given up after %v (if it is slow, give it more time with --request-timeout; the settings come from %s)",
+			err, s.timeout, s.cfg.Source)
+	}
 	return fmt.Errorf("%w (the settings come from %s)", err, s.cfg.Source)
 }
 
@@ -147,11 +153,12 @@ func (s *session) writeAll(ctx context.Context, mode store.Mode, writes []store.
 	}
 	results, _ := within(ctx, s, func(ctx context.Context) ([]store.Result, error) {
 		results := s.store.WriteAll(ctx, mode, writes)
-		return results, results[0].Err
+		first := results[0].Err
+		for i := range results {
+			results[i].Err = s.explain(ctx, results[i].Err)
+		}
+		return results, first
 	})
-	for i := range results {
-		results[i].Err = s.explain(results[i].Err)
-	}
 	return results
 }
 

@@ -59,7 +59,7 @@ func (c *cli) watch(ctx context.Context, s *session, keys []v3.Key, out format) 
 	if ctx.Err() != nil {
 		return nil
 	}
-	return s.explain(err)
+	return s.explain(ctx, err)
 }
 
 // take prints one batch. An outage is told once; before anything was seen it ends the watch.

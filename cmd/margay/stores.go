@@ -22,20 +22,21 @@ import (
 // openForCLI connects the CLI to its datastore.
 func openForCLI(ctx context.Context, c ctl.StoreConfig) (store.Store, error) {
 	if c.Type == ctl.TypeKubernetes {
-		return openKubernetes(ctx, c.Kubernetes)
+		return openKubernetes(ctx, c)
 	}
 	endpoints, err := c.ResolveEndpoints(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return openEtcd(ctx, etcd.Config{Endpoints: endpoints, Username: c.Username, Password: c.Password}, etcd.TLSFiles{
+	return openEtcd(ctx, etcd.Config{Endpoints: endpoints, Username: c.Username, Password: c.Password, RequestTimeout: c.Patience}, etcd.TLSFiles{
 		CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile,
 		CA: []byte(c.CA), Cert: []byte(c.Cert), Key: []byte(c.Key),
 	})
 }
 
 // openKubernetes connects the CLI to the API of Kubernetes.
-func openKubernetes(ctx context.Context, k ctl.KubernetesConfig) (store.Store, error) {
+func openKubernetes(ctx context.Context, c ctl.StoreConfig) (store.Store, error) {
+	k := c.Kubernetes
 	verify := kube.VerifyServer
 	if k.Insecure {
 		verify = kube.InsecureSkipVerify
@@ -43,7 +44,7 @@ func openKubernetes(ctx context.Context, k ctl.KubernetesConfig) (store.Store, e
 	return opened(kube.Open(ctx, kube.Config{
 		Kubeconfig: k.Kubeconfig, Inline: k.Inline, Context: k.Context, Server: k.Endpoint, CAFile: k.CAFile, CertFile: k.CertFile,
 		KeyFile: k.KeyFile, Token: k.Token, Verify: verify, QPS: k.QPS, Burst: k.Burst, Group: k.APIGroup,
-		StatusNamespace: os.Getenv(envStatusNamespace), UserAgent: userAgent("ctl"),
+		RequestTimeout: c.Patience, StatusNamespace: os.Getenv(envStatusNamespace), UserAgent: userAgent("ctl"),
 	}))
 }
 
@@ -83,10 +84,10 @@ func settingsFor(node string, configs []*v3.FelixConfiguration, labels map[strin
 	return p.Settings()
 }
 
-// openForNode connects the agent to typha if it has its address, else to Kubernetes if that is its datastore, else to etcd;
+// openForNode connects the agent to typha if it has its address or its service, else to Kubernetes if that is its datastore, else to etcd;
 // without endpoints, to the store of this host if there is one.
 func openForNode(ctx context.Context, c node.StoreConfig) (store.Store, error) {
-	if c.Typha.Address != "" {
+	if c.Typha.Address != "" || c.Typha.Service != "" {
 		return openTypha(c.Typha)
 	}
 	switch c.Type {

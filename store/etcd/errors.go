@@ -47,10 +47,13 @@ func (s *Store) fail(ctx context.Context, op string, key v3.Key, err error) erro
 	return fmt.Errorf("%s%s: %w", op, object, err)
 }
 
-// unavailable says who did not answer, and why if that is known better than err tells it with text.
+// unavailable says who did not answer, and why if that is known better than err tells it with text. It is a
+// context.DeadlineExceeded when the servers can be reached and were too slow.
 func (s *Store) unavailable(text string, err error) error {
 	if why := s.whyNot(); why != "" {
-		text = why
+		text, err = why, errors.New(why)
+	} else if text == context.DeadlineExceeded.Error() {
+		err = context.DeadlineExceeded
 	}
 	return &store.Error{Err: store.ErrUnavailable, Cause: &outage{s.endpoints, text, err}}
 }
@@ -61,7 +64,12 @@ type outage struct {
 	err             error
 }
 
-func (o *outage) Error() string { return fmt.Sprintf("no answer from %s: %s", o.endpoints, o.text) }
+func (o *outage) Error() string {
+	if o.text == context.DeadlineExceeded.Error() {
+		return o.endpoints + " gave no answer in time"
+	}
+	return fmt.Sprintf("no answer from %s: %s", o.endpoints, o.text)
+}
 
 func (o *outage) Unwrap() error { return o.err }
 

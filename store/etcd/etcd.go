@@ -43,8 +43,8 @@ const (
 // its connections is given up after keepaliveTime + keepaliveTimeout.
 const (
 	keepaliveTime    = 10 * time.Second
-	keepaliveTimeout = 5 * time.Second
-	connectTimeout   = 5 * time.Second // of one attempt; a frozen server accepts and says nothing
+	keepaliveTimeout = 5 * time.Second // at least, see slowest
+	connectTimeout   = 5 * time.Second // at least, of one attempt; a frozen server accepts and says nothing
 	longestBackoff   = 3 * time.Second // between attempts
 	patience         = 3 * time.Second // of a request when no server can be connected to
 )
@@ -62,7 +62,7 @@ type Config struct {
 	TLS *tls.Config
 	// DialTimeout bounds the authentication by password; 0: 5 s.
 	DialTimeout time.Duration
-	// RequestTimeout bounds each request whose context ends later or never; 0: 10 s.
+	// RequestTimeout bounds each request whose context ends later or never; 0: 10 s. A connection may be half as slow.
 	RequestTimeout time.Duration
 	// Heartbeat is after what silence a watch checks that its server still answers, and how long it waits for that
 	// answer; 0: 5 s.
@@ -196,12 +196,12 @@ func (s *Store) connect(ctx context.Context) (*clientv3.Client, error) {
 		Password:             s.cfg.Password,
 		DialTimeout:          timeout,
 		DialKeepAliveTime:    keepaliveTime,
-		DialKeepAliveTimeout: keepaliveTimeout,
+		DialKeepAliveTimeout: s.slowest(keepaliveTimeout),
 		MaxCallSendMsgSize:   maxSendBytes,
 		Logger:               ZapLogger(s.cfg.Log, slog.LevelDebug),
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: longestBackoff},
-			MinConnectTimeout: connectTimeout,
+			MinConnectTimeout: s.slowest(connectTimeout),
 		})},
 	})
 	if err != nil {
@@ -210,6 +210,9 @@ func (s *Store) connect(ctx context.Context) (*clientv3.Client, error) {
 	s.client.Store(client)
 	return client, nil
 }
+
+// slowest returns how long an answer that is no request's may take: who is patient with requests is so with these.
+func (s *Store) slowest(usual time.Duration) time.Duration { return max(usual, s.cfg.RequestTimeout/2) }
 
 // request runs one request with the default time-out and the client.
 func (s *Store) request(ctx context.Context, do func(context.Context, *clientv3.Client) error) error {

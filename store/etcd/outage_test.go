@@ -340,7 +340,7 @@ func TestUnreachable(t *testing.T) {
 	t.Cleanup(func() { frozen.thaw(t) })
 	missing := "unix://" + t.TempDir() + "/none.sock"
 	for endpoint, why := range map[string]string{
-		nobody: "connect: connection refused", frozen.endpoint(): "context deadline exceeded", missing: "connect: no such file or directory",
+		nobody: "connect: connection refused", frozen.endpoint(): "gave no answer in time", missing: "connect: no such file or directory",
 	} {
 		for _, password := range []string{"", "secret"} {
 			t.Run(endpoint+password, func(t *testing.T) {

@@ -232,7 +232,7 @@ func (w *watcher) confirmed(ctx, waiting context.Context) error {
 
 // ping asks the server of the stream whether it is there.
 func (w *watcher) ping(stream context.Context, pong chan<- answer) {
-	ctx, cancel := context.WithTimeout(stream, w.store.cfg.Heartbeat)
+	ctx, cancel := context.WithTimeout(stream, w.store.slowest(w.store.cfg.Heartbeat))
 	defer cancel()
 	client, err := w.store.connect(ctx)
 	if err != nil {
