@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -72,13 +73,25 @@ func (a *agent) answer(ctx context.Context, questions chan<- chan<- snapshot) {
 	}
 }
 
+// Running reports whether an agent with this state directory runs; "" is DefaultStateDir.
+func Running(stateDir string) bool {
+	return answers(filepath.Join(cmp.Or(stateDir, DefaultStateDir), SocketName))
+}
+
+func answers(path string) bool {
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return err == nil
+}
+
 // listenUnix listens at a path that nobody answers at.
 func listenUnix(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		_ = conn.Close()
+	if answers(path) {
 		return nil, fmt.Errorf("listen at %s: another agent answers there (give each agent a state directory of its own)", path)
 	}
 	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"margay/ruleset"
@@ -48,6 +49,9 @@ func TestAnswer(t *testing.T) {
 	if other, err := listenUnix(filepath.Join(r.options.StateDir, SocketName)); err == nil {
 		other.Close()
 		t.Error("a second agent takes the socket away")
+	}
+	if err := Run(t.Context(), r.options); err == nil || !strings.Contains(err.Error(), "stop it first") {
+		t.Errorf("a second agent begins: %v", err)
 	}
 	r.stop()
 	if _, err := r.state(); err == nil {

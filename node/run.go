@@ -31,6 +31,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -118,8 +119,11 @@ func (o *Options) defaults() {
 }
 
 // Run is the agent. It returns nil when the context ends, with the rules left in force, and an error only if it cannot
-// begin: its configuration file cannot be read, the host's name is unknown, or there is no dataplane.
+// begin: its configuration file cannot be read, the host's name is unknown, another agent runs here, or there is no dataplane.
 func Run(ctx context.Context, o Options) error {
+	if Running(o.StateDir) {
+		return fmt.Errorf("start agent: another one answers in %s (stop it first: two would undo each other's rules)", cmp.Or(o.StateDir, DefaultStateDir))
+	}
 	a, err := newAgent(o)
 	if err != nil {
 		return err

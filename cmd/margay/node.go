@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -60,13 +61,25 @@ stops, the rules stay in force; --cleanup takes them away.`,
 
 // kernelCounters returns what the kernel of this host enforces and counts.
 func kernelCounters(ctx context.Context) ([]ruleset.Counter, error) {
-	return nft.Counters(ctx, nft.Options{})
+	counters, err := nft.Counters(ctx, nft.Options{})
+	return counters, rootNeeded(err)
 }
 
-// cleanUp removes the table and the agent's files: the host is open afterwards.
+// rootNeeded adds the remedy to what the kernel refuses.
+func rootNeeded(err error) error {
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("%w (run this as root)", err)
+	}
+	return err
+}
+
+// cleanUp removes the table and the agent's files: the host is open afterwards. An agent that runs would close it again.
 func cleanUp(ctx context.Context, stateDir string) error {
+	if node.Running(stateDir) {
+		return fmt.Errorf("clean up: the agent of %s runs and would put its rules back (stop it first: systemctl stop margay-node margay-standalone)", stateDir)
+	}
 	if err := nft.Cleanup(ctx, nft.Options{}); err != nil {
-		return err
+		return rootNeeded(err)
 	}
 	if err := os.RemoveAll(stateDir); err != nil {
 		return fmt.Errorf("remove the agent's files: %w", err)

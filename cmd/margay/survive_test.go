@@ -132,6 +132,9 @@ func TestKilledAndStopped(t *testing.T) {
 		w.startAgent()
 		w.awaitReady()
 	}
+	if code := w.tryCleanUp(); code == 0 {
+		t.Error("the rules are cleaned up while the agent runs, which puts them back")
+	}
 	w.agent.stop()
 	probes.check()
 	w.must(w.differs(w.program()))
@@ -148,11 +151,17 @@ func TestKilledAndStopped(t *testing.T) {
 // cleanUp runs margay node --cleanup on the host.
 func (w *world) cleanUp() {
 	w.Helper()
+	if code := w.tryCleanUp(); code != 0 {
+		w.Fatalf("cleanup ended with %d", code)
+	}
+}
+
+// tryCleanUp returns the exit code of margay node --cleanup.
+func (w *world) tryCleanUp() int {
 	p := w.start(w.host, nil, "node", "--cleanup", "--state-dir", w.dir+"/node")
 	<-p.done
-	if code := p.ProcessState.ExitCode(); code != 0 {
-		w.Fatalf("cleanup ended with %d: %s", code, p.log)
-	}
+	w.Logf("cleanup: %s", p.log)
+	return p.ProcessState.ExitCode()
 }
 
 // TestFrozenStore stops the etcd server's clock for a minute, kills it, and expects the agent to go on where it was.
