@@ -20,7 +20,7 @@ func register(ctx context.Context, s store.Store, host string, log *slog.Logger)
 			return
 		}
 		pause := retry.step()
-		log.Warn("this host is not registered in the store, trying again", "node", host, "error", err, "pause", pause)
+		log.Warn("this host is not registered in the store, trying again", "error", err, "pause", pause)
 		if wait(ctx, pause) != nil {
 			return
 		}
