@@ -25,12 +25,13 @@ func attrHeader(b []byte, typ uint16, length int) []byte {
 	return binary.NativeEndian.AppendUint16(b, typ)
 }
 
-// nest appends an attribute that holds what f appends.
+// nest appends an attribute that holds what f appends, padded.
 func nest(b []byte, typ uint16, f func([]byte) []byte) []byte {
 	start := len(b)
 	b = f(attrHeader(b, typ, 0))
-	binary.NativeEndian.PutUint16(b[start:], uint16(len(b)-start))
-	return b
+	length := len(b) - start
+	binary.NativeEndian.PutUint16(b[start:], uint16(length))
+	return append(b, "\x00\x00\x00"[:-length&3]...)
 }
 
 func attrU32(b []byte, typ uint16, v uint32) []byte {
@@ -91,7 +92,9 @@ func udata(b []byte, typ byte, value []byte) []byte {
 	return append(append(b, typ, byte(len(value))), value...)
 }
 
-func udataText(b []byte, typ byte, s string) []byte { return udata(b, typ, append([]byte(s), 0)) }
+func udataText(b []byte, typ byte, s string) []byte {
+	return append(append(append(b, typ, byte(len(s)+1)), s...), 0)
+}
 
 // comment returns the text of the only record, or ok false when the user data is something else.
 func commentOf(b []byte, typ byte) (s string, ok bool) {

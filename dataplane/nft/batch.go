@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,6 +48,11 @@ func (b *batch) add(note string, msg, flags uint16, data []byte) {
 	b.append(note, message{typ: nftType(msg), flags: flags, data: data}, cmp.Or(b.family, unix.NFPROTO_INET))
 }
 
+// open begins a message of our family, whose attributes are then appended to buf, until close.
+func (b *batch) open(note string, msg, flags uint16) { b.add(note, msg, flags, nil) }
+
+func (b *batch) close() { binary.NativeEndian.PutUint32(b.buf[b.last:], uint32(len(b.buf)-b.last)) }
+
 // messages returns the number of messages, begin and end left out.
 func (b *batch) messages() int { return len(b.notes) - 1 }
 
@@ -57,7 +63,7 @@ func (b *batch) finish(first uint32) []byte {
 	end := b.last + 6
 	flags := binary.NativeEndian.Uint16(b.buf[end:])
 	binary.NativeEndian.PutUint16(b.buf[end:], flags|unix.NLM_F_ACK)
-	out := appendMessage(b.buf[:len(b.buf):len(b.buf)], message{typ: unix.NFNL_MSG_BATCH_END, flags: unix.NLM_F_REQUEST},
+	out := appendMessage(b.buf, message{typ: unix.NFNL_MSG_BATCH_END, flags: unix.NLM_F_REQUEST},
 		unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES)
 	for seq, at := first, 0; at < len(out); seq++ {
 		binary.NativeEndian.PutUint32(out[at+8:], seq)
@@ -203,45 +209,33 @@ const nftaChainUserData = 12
 // maxElements bounds the bytes of elements in one message: the length of an attribute is 16 bits.
 const maxElements = 60_000
 
+// elementSize is about what an element takes in a message.
+const elementSize = 150
+
 // elements adds the elements of a change, in as many messages as it takes.
 func (b *batch) elements(c *Change, msg, flags uint16) {
-	list := attrString(nil, unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
-	list = attrString(list, unix.NFTA_SET_ELEM_LIST_SET, c.set.Name)
-	var elements []byte
-	flush := func() {
-		data := attr(list[:len(list):len(list)], unix.NFTA_SET_ELEM_LIST_ELEMENTS, elements)
-		b.add(c.String(), msg, flags, data)
-		elements = elements[:0]
-	}
-	for _, e := range c.elements {
-		if msg == unix.NFT_MSG_DELSETELEM {
-			e.Verdict, e.Comment = "", ""
-		}
-		elements = e.encode(elements, c.set.Type.interval)
-		if len(elements) > maxElements {
-			flush()
-		}
-	}
-	if len(elements) > 0 {
-		flush()
+	b.buf = slices.Grow(b.buf, min(len(c.elements), 2*maxElements/elementSize)*elementSize)
+	removes := msg == unix.NFT_MSG_DELSETELEM
+	for i := 0; i < len(c.elements); {
+		b.open(c.String(), msg, flags)
+		b.buf = attrString(b.buf, unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
+		b.buf = attrString(b.buf, unix.NFTA_SET_ELEM_LIST_SET, c.set.Name)
+		b.buf = nest(b.buf, unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(buf []byte) []byte {
+			for start := len(buf); i < len(c.elements) && len(buf)-start <= maxElements; i++ {
+				e := c.elements[i]
+				if removes {
+					e.Verdict, e.Comment = "", ""
+				}
+				buf = e.encode(buf, c.set.Type.interval)
+			}
+			return buf
+		})
+		b.close()
 	}
 }
 
 // encode appends an element as the kernel has it: an interval is two, its first key and, flagged, the key after its last.
-func (e Element) encode(b []byte, isInterval bool) []byte {
-	var data []byte
-	switch e.Verdict {
-	case "":
-	case verdictAccept:
-		data = attr(data, unix.NFTA_SET_ELEM_DATA, verdictData(nfAccept, ""))
-	case verdictDrop:
-		data = attr(data, unix.NFTA_SET_ELEM_DATA, verdictData(nfDrop, ""))
-	default:
-		data = attr(data, unix.NFTA_SET_ELEM_DATA, verdictData(unix.NFT_JUMP, e.Verdict.chain()))
-	}
-	if e.Comment != "" {
-		data = attr(data, unix.NFTA_SET_ELEM_USERDATA, udataText(nil, udataElementComment, e.Comment))
-	}
+func (e *Element) encode(b []byte, isInterval bool) []byte {
 	var flags uint32
 	if e.End {
 		flags |= elementEnd
@@ -249,24 +243,46 @@ func (e Element) encode(b []byte, isInterval bool) []byte {
 	if e.Key == "" {
 		flags |= elementCatchAll
 	}
-	b = encodeElement(b, e.Key, data, flags)
+	b = nest(b, unix.NFTA_LIST_ELEM, func(b []byte) []byte {
+		b = encodeKey(b, e.Key)
+		if e.Verdict != "" {
+			b = nest(b, unix.NFTA_SET_ELEM_DATA, e.Verdict.encode)
+		}
+		if e.Comment != "" {
+			b = nest(b, unix.NFTA_SET_ELEM_USERDATA, func(b []byte) []byte { return udataText(b, udataElementComment, e.Comment) })
+		}
+		return encodeFlags(b, flags)
+	})
 	if isInterval && e.Until != "" {
-		b = encodeElement(b, e.Until, nil, elementEnd)
+		b = nest(b, unix.NFTA_LIST_ELEM, func(b []byte) []byte { return encodeFlags(encodeKey(b, e.Until), elementEnd) })
 	}
 	return b
 }
 
-func encodeElement(b []byte, key string, data []byte, flags uint32) []byte {
-	return nest(b, unix.NFTA_LIST_ELEM, func(b []byte) []byte {
-		if key != "" {
-			b = nest(b, unix.NFTA_SET_ELEM_KEY, func(b []byte) []byte { return attr(b, unix.NFTA_DATA_VALUE, []byte(key)) })
-		}
-		b = append(b, data...)
-		if flags != 0 {
-			b = attrU32(b, unix.NFTA_SET_ELEM_FLAGS, flags)
-		}
+func encodeKey(b []byte, key string) []byte {
+	if key == "" {
 		return b
+	}
+	return nest(b, unix.NFTA_SET_ELEM_KEY, func(b []byte) []byte {
+		return nest(b, unix.NFTA_DATA_VALUE, func(b []byte) []byte { return append(b, key...) })
 	})
+}
+
+func encodeFlags(b []byte, flags uint32) []byte {
+	if flags == 0 {
+		return b
+	}
+	return attrU32(b, unix.NFTA_SET_ELEM_FLAGS, flags)
+}
+
+func (v verdict) encode(b []byte) []byte {
+	switch v {
+	case verdictAccept:
+		return appendVerdict(b, nfAccept, "")
+	case verdictDrop:
+		return appendVerdict(b, nfDrop, "")
+	}
+	return appendVerdict(b, unix.NFT_JUMP, v.chain())
 }
 
 // edit adds the messages of an opEdit. Rules come before others go, so that a rule that goes can still mark a place; when

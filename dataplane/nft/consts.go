@@ -108,11 +108,14 @@ func identRune(r rune) rune {
 // remark returns text as a comment: nft(8) prints comments between quotes and escapes nothing, so quotes and what does not
 // print are replaced, and what is too long is cut and made unique by a hash.
 func remark(text string) string {
+	if len(text) <= maxName && !strings.ContainsFunc(text, unfit) {
+		return text
+	}
 	clean := strings.Map(func(r rune) rune {
 		switch {
 		case r == '"' || r == '\\':
 			return '\''
-		case r < ' ' || r > '~':
+		case unfit(r):
 			return '?'
 		}
 		return r
@@ -123,6 +126,9 @@ func remark(text string) string {
 	hash := "..." + digest(text)
 	return clean[:maxName-len(hash)] + hash
 }
+
+// unfit reports whether a comment cannot have a character.
+func unfit(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }
 
 // setName returns the name of the set of a kind for a set of the Program: words of its comment for people, and a hash.
 func setName(kind string, id ruleset.SetID, comment string) string {

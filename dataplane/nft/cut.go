@@ -227,11 +227,15 @@ func (b *stageBuilder) segment(s *segment, l *layout, all bool) []*Rule {
 
 // update brings the classes and maps of a segment in line with its parts.
 func (s *segment) update(b *stageBuilder, ported []*chunk, all bool) {
-	affected := map[service]struct{}{}
 	gone, come := difference(s.ported, ported)
 	if all {
 		gone, come = s.ported, ported
 	}
+	size := 0
+	for _, p := range come {
+		size += len(p.services)
+	}
+	affected := make(map[service]struct{}, size)
 	for _, p := range slices.Concat(gone, come) {
 		for i := range p.services {
 			affected[p.services[i].service] = struct{}{}
@@ -284,9 +288,13 @@ func linesOf(parts []*chunk, services map[service]struct{}) map[service][]*line 
 // others: they must do the same.
 func (b *stageBuilder) divide(lines []*line) (mapped, rest []*line) {
 	var others uint8 // outcomes of rest, a bit for each
-	for _, l := range lines {
+	for i, l := range lines {
 		if l.peer != nil && l.guard == nil && b.admits(l) && others&^(1<<l.outcome) == 0 {
-			mapped = append(mapped, l)
+			if rest == nil {
+				mapped = lines[: i+1 : i+1] // most of the time all of them
+			} else {
+				mapped = append(mapped, l)
+			}
 		} else {
 			rest, others = append(rest, l), others|1<<l.outcome
 		}
@@ -297,6 +305,10 @@ func (b *stageBuilder) divide(lines []*line) (mapped, rest []*line) {
 // setClass gives a service its lines. Services with the same lines share a chain: that of the first has the rules, the
 // others lead there. It adds the services to redo of which the chain changes.
 func (s *segment) setClass(service service, lines []*line, redo map[service]struct{}) {
+	c := s.classes[service]
+	if c == nil && len(lines) == 0 {
+		return
+	}
 	redo[service] = struct{}{}
 	leave := func(lists string) {
 		was := s.alike[lists]
@@ -307,7 +319,6 @@ func (s *segment) setClass(service service, lines []*line, redo map[service]stru
 			mark(redo, s.alike[lists])
 		}
 	}
-	c := s.classes[service]
 	if c != nil && slices.Equal(c.lines, lines) {
 		return
 	}

@@ -239,7 +239,7 @@ func (d *differ) set(have, want *Set) {
 		return
 	case have == nil:
 		d.add(Change{op: opAddSet, set: want})
-		if elements := want.sorted(); len(elements) > 0 {
+		if elements := want.listed(); len(elements) > 0 {
 			d.add(Change{op: opAddElements, set: want, elements: elements, fresh: true})
 		}
 		return

@@ -149,12 +149,15 @@ func (c code) verdict(verdict int32, chain string) code {
 	return c.expr("immediate", attr(d, unix.NFTA_IMMEDIATE_DATA, verdictData(verdict, chain)))
 }
 
-func verdictData(verdict int32, chain string) []byte {
-	v := attrU32(nil, unix.NFTA_VERDICT_CODE, uint32(verdict))
-	if chain != "" {
-		v = attrString(v, unix.NFTA_VERDICT_CHAIN, chain)
-	}
-	return attr(nil, unix.NFTA_DATA_VERDICT, v)
+func verdictData(verdict int32, chain string) []byte { return appendVerdict(nil, verdict, chain) }
+
+func appendVerdict(b []byte, verdict int32, chain string) []byte {
+	return nest(b, unix.NFTA_DATA_VERDICT, func(b []byte) []byte {
+		if b = attrU32(b, unix.NFTA_VERDICT_CODE, uint32(verdict)); chain != "" {
+			b = attrString(b, unix.NFTA_VERDICT_CHAIN, chain)
+		}
+		return b
+	})
 }
 
 // log reports the packet to an nflog group.

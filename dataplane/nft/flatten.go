@@ -203,7 +203,8 @@ func (b *builder) makeItem(key itemKey) *item {
 			rules = policy.Rules(key.dir)
 		}
 	}
-	m := lineMaker{builder: b, item: it}
+	m := &lineMaker{builder: b, item: it, lines: make([]*line, 0, len(rules))}
+	m.expander.sets = m
 	for i := range rules {
 		m.add(&rules[i], i)
 	}
@@ -216,13 +217,28 @@ func (b *builder) makeItem(key itemKey) *item {
 // A lineMaker makes the lines of an item.
 type lineMaker struct {
 	*builder
-	item  *item
-	lines []*line
+	item     *item
+	lines    []*line
+	room     []line // for lines that are kept: a policy's are kept together
+	expander expander
+	scratch  []service
+}
+
+// keep adds a line.
+func (m *lineMaker) keep(l line) {
+	if len(m.room) == cap(m.room) {
+		m.room = make([]line, 0, max(1, cap(m.lines)-len(m.lines)))
+	}
+	l.to, l.serial, l.services = m.to(), m.nextSerial(), slices.Clone(l.services)
+	m.room = append(m.room, l)
+	m.lines = append(m.lines, &m.room[len(m.room)-1])
 }
 
 // find finds a set of the Program and remembers that the item asked for it.
 func (m *lineMaker) find(id ruleset.SetID) *memberSet {
-	m.item.sets = append(m.item.sets, id)
+	if n := len(m.item.sets); n == 0 || m.item.sets[n-1] != id {
+		m.item.sets = append(m.item.sets, id)
+	}
 	return m.members[id]
 }
 
@@ -246,14 +262,13 @@ func (m *lineMaker) add(r *ruleset.Rule, index int) {
 	}
 	comment := remark(ruleRemark(owner, index, r.Action))
 	first := len(m.lines)
-	for i, v := range variants(m, r, m.to()) {
-		l := newLine(v, o, m.peer(), m.limits.services)
-		if len(m.lines) > first && m.lines[len(m.lines)-1].join(l) {
+	for i, v := range m.expander.variants(r, m.to()) {
+		l := m.newLine(v, o)
+		if len(m.lines) > first && m.lines[len(m.lines)-1].join(&l) {
 			continue
 		}
-		l.rule, l.first, l.to = r, uint32(i), m.to()
-		l.comment, l.prefix, l.serial = comment, prefix, m.nextSerial()
-		m.lines = append(m.lines, l)
+		l.rule, l.first, l.comment, l.prefix = r, uint32(i), comment, prefix
+		m.keep(l)
 	}
 }
 
@@ -273,14 +288,13 @@ func (m *lineMaker) addPreview(r *ruleset.Rule, index int) {
 	if m.item.staged {
 		comment = remark(ruleRemark(m.item.key.owner, index, r.Action))
 	}
-	for i, v := range variants(m, r, m.to()) {
-		l := newLine(v, o, m.peer(), m.limits.services)
-		if o != deny {
-			l = plainLine(v, o)
+	for i, v := range m.expander.variants(r, m.to()) {
+		l := plainLine(v, o)
+		if o == deny {
+			l = m.newLine(v, o)
 		}
-		l.rule, l.first, l.to = r, uint32(i), m.to()
-		l.comment, l.serial = comment, m.nextSerial()
-		m.lines = append(m.lines, l)
+		l.rule, l.first, l.comment = r, uint32(i), comment
+		m.keep(l)
 	}
 }
 

@@ -3,6 +3,7 @@ package nft
 import (
 	"cmp"
 	"iter"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -51,10 +52,11 @@ type groupMap struct {
 
 func (m *groupMap) len() int { return m.count }
 
+// all yields the elements in an order that depends on the content only.
 func (m *groupMap) all() iter.Seq[Element] {
 	return func(yield func(Element) bool) {
-		for _, r := range m.group.runs {
-			if !r.elements(m.length, yield) {
+		for _, key := range slices.Sorted(maps.Keys(m.group.runs)) {
+			if !m.group.runs[key].elements(m.length, yield) {
 				return
 			}
 		}
@@ -145,6 +147,9 @@ func (g *group) update(b *stageBuilder, lists map[service][]*line, keys map[serv
 	if g.exits == nil || *g.exits != b.exits {
 		x := b.exits
 		g.exits = &x
+	}
+	if len(g.runs) == 0 {
+		g.runs = make(map[service]*run, len(lists))
 	}
 	for key := range keys {
 		r := g.runs[key]

@@ -50,6 +50,18 @@ type guard struct {
 	name string
 }
 
+// guardOf returns what is left of the variant of a line without the test at a place.
+func guardOf(l *line, v variant, at int) *guard {
+	if l.services != nil && len(v.tests) == 2 && staticPort(v.tests[1-at]) {
+		return nil // most lines
+	}
+	v.tests = slices.Concat(v.tests[:at], v.tests[at+1:])
+	if v = l.behindPort(v); v.bare() {
+		return nil
+	}
+	return &guard{v, v.name()}
+}
+
 // guardName returns the name of the guard.
 func (l *line) guardName() string {
 	if l.guard == nil {
@@ -78,7 +90,12 @@ func (s service) protocol() uint8 { return uint8(s >> 16) }
 func (s service) port() uint16    { return uint16(s) }
 
 // key returns the service as a key of typeByPort.
-func (s service) key() string { return serviceKey(s.protocol(), s.port()) }
+func (s service) key() string { return string(s.append(nil)) }
+
+// append appends the key.
+func (s service) append(b []byte) []byte {
+	return append(b, s.protocol(), 0, 0, 0, byte(s.port()>>8), byte(s.port()), 0, 0)
+}
 
 // alternatives returns the variants of which one matches when the line does. Sets are those of which the line was made.
 func (l *line) alternatives(sets setIndex) []variant {
@@ -145,9 +162,11 @@ func (p *peer) ofLength(l prefixLength) []netip.Prefix {
 	return nets[first:n]
 }
 
-// byLength sorts prefixes by family and length.
+// byLength sorts prefixes by family and length, then by address.
 func byLength(nets []netip.Prefix) {
-	slices.SortFunc(nets, func(a, b netip.Prefix) int { return lengthOf(a).compare(lengthOf(b)) })
+	slices.SortFunc(nets, func(a, b netip.Prefix) int {
+		return cmp.Or(lengthOf(a).compare(lengthOf(b)), a.Addr().Compare(b.Addr()))
+	})
 }
 
 // weight returns how many prefixes there are, rounded up to a power of four: it changes seldom.
@@ -166,24 +185,22 @@ func roundUp(n int) int {
 	return w
 }
 
-// newLine returns the line of a variant of a rule; other is the side of the other end.
-func newLine(v variant, o outcome, other side, most int) *line {
+// newLine returns the line of a variant of a rule. Its services are to be copied if it is kept, see keep.
+func (m *lineMaker) newLine(v variant, o outcome) line {
 	l := plainLine(v, o)
-	l.services, _ = v.services(most)
-	if at, ok := v.peer(other); ok && o != report {
+	if services, ok := v.services(m.scratch[:0], m.limits.services); ok {
+		l.services, m.scratch = services, services
+	}
+	if at, ok := v.peer(m.peer()); ok && o != report {
 		l.peer = peerOf(&v.tests[at], v.family)
-		left := v
-		left.tests = slices.Concat(v.tests[:at], v.tests[at+1:])
-		if left = l.behindPort(left); !left.bare() {
-			l.guard = &guard{left, left.name()}
-		}
+		l.guard = guardOf(&l, v, at)
 	}
 	return l
 }
 
 // plainLine returns the line of a variant that becomes a rule.
-func plainLine(v variant, o outcome) *line {
-	return &line{count: 1, outcome: o, everything: v.everything(), protos: v.protos}
+func plainLine(v variant, o outcome) line {
+	return line{count: 1, outcome: o, everything: v.everything(), protos: v.protos}
 }
 
 // leaving returns the tests that are not dropped, in no more memory than they need: there are very many.
@@ -245,9 +262,9 @@ func (l *line) join(o *line) bool {
 // staticPort reports whether t is about destination ports that never change.
 func staticPort(t test) bool { return t.port() && t.side == destination }
 
-// services returns the protocols and destination ports that v can match; ok is false when ports do not matter or when
-// there are more than most.
-func (v variant) services(most int) (list []service, ok bool) {
+// services adds the protocols and destination ports that v can match; ok is false when ports do not matter or when there are
+// more than most.
+func (v variant) services(list []service, most int) (_ []service, ok bool) {
 	var ranges []ruleset.PortRange
 	for i := range v.tests {
 		if t := &v.tests[i]; staticPort(*t) && !t.not {
@@ -262,8 +279,10 @@ func (v variant) services(most int) (list []service, ok bool) {
 	if !ok || count*v.protos.size() > most || v.protos.and(portProtocols) != v.protos {
 		return nil, false
 	}
-	list = []service{}
-	for _, protocol := range v.protos.list() {
+	if list == nil {
+		list = []service{}
+	}
+	for protocol := range v.protos.all() {
 		for _, r := range ranges {
 			for port := int(r.First); port <= int(r.Last); port++ {
 				if v.hasPort(uint16(port)) {
@@ -272,7 +291,7 @@ func (v variant) services(most int) (list []service, ok bool) {
 			}
 		}
 	}
-	return slices.Clip(list), true
+	return list, true
 }
 
 // hasPort reports whether the tests on destination ports that never change let a port through.
@@ -383,5 +402,5 @@ func (p *chunk) add(l *line) {
 func lastChunk(comment string, o outcome, serial uint64) *chunk {
 	l := plainLine(variant{protos: allProtocols}, o)
 	l.rule, l.comment, l.serial = &ruleset.Rule{}, remark(comment), serial
-	return chunksOf([]*line{l})[0]
+	return chunksOf([]*line{&l})[0]
 }

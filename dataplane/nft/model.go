@@ -165,6 +165,14 @@ func (s *Set) sorted() []Element {
 	return list
 }
 
+// listed returns the elements in an order that depends on the content only, whichever is at hand.
+func (s *Set) listed() []Element {
+	if s.derived != nil {
+		return slices.AppendSeq(make([]Element, 0, s.len()), s.all())
+	}
+	return s.sorted()
+}
+
 // String returns the table as a script that nft(8) loads, in an order that depends on the content only.
 func (t *Table) String() string {
 	var b strings.Builder

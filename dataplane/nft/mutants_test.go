@@ -140,7 +140,7 @@ var mutants = []mutant{
 	{file: "flatten.go", old: "policy == nil || policy.Staged", new: "policy == nil"},
 	{file: "flatten.go", old: "if owner.Kind == profileID(\"\").Kind { // means nothing there\n\t\t\treturn", new: "if false {\n\t\t\treturn"},
 	{file: "flatten.go", old: "return chunks[:i+1]", new: "return chunks[:i]"},
-	{file: "flatten.go", old: "m.lines[len(m.lines)-1].join(l)", new: "m.lines[len(m.lines)-1].join(l) || true"},
+	{file: "flatten.go", old: "m.lines[len(m.lines)-1].join(&l)", new: "m.lines[len(m.lines)-1].join(&l) || true"},
 	{file: "compile.go", old: "called[next] = back", new: "called[next] = x[accept]"},
 	{file: "compile.go", old: "x[next] = goTo(p.stage(at, s, x))", new: "first := p.stage(at, s, x)\n\t\t\tdefer func() { _ = first }()\n\t\t\tx[next] = goTo(first)\n\t\t\tx[accept] = x[next]"},
 
@@ -150,13 +150,13 @@ var mutants = []mutant{
 	{file: "match.go", old: "return c.ctOriginal(unix.NFT_CT_PROTO_DST, reg)", new: "return destination.loadPort(c, reg)"},
 	{file: "match.go", old: "cmp(unix.NFT_CMP_GTE, first).cmp(unix.NFT_CMP_LTE, last)\n}\n\n// loadAddr", new: "cmp(unix.NFT_CMP_GT, first).cmp(unix.NFT_CMP_LTE, last)\n}\n\n// loadAddr"},
 	{file: "match.go", old: "if !t.nets[0].IsSingleIP() {\n\t\t\tc = c.mask", new: "if false {\n\t\t\tc = c.mask"},
-	{file: "variants.go", old: "return []variant{v.only(portProtocols.not()), without(v.only(portProtocols), tests)}", new: "return []variant{without(v.only(portProtocols), tests)}"},
+	{file: "variants.go", old: "return append(out, v.only(portProtocols.not()), x.without(", new: "return append(out, x.without("},
 	{file: "variants.go", old: "v.only(icmpOf(v.family).not()),\n", new: ""},
-	{file: "variants.go", old: "if m == nil {\n\t\t\t\treturn nil", new: "if m == nil {\n\t\t\t\treturn []variant{v}"},
-	{file: "variants.go", old: "if m.large {\n\t\ttests = append", new: "if false {\n\t\ttests = append"},
+	{file: "variants.go", old: "x.each(x.oneOf) // none, if there is no set", new: "if len(x.tests) > 0 {\n\t\t\tx.each(x.oneOf)\n\t\t}"},
+	{file: "variants.go", old: "if m.large {\n\t\tx.tests = append", new: "if false {\n\t\tx.tests = append"},
 	{file: "variants.go", old: "if !x.rule.Action.Decides() {", new: "if false {"}, // reported twice
 	{file: "variants.go", old: "if t.isOtherPort() && v.implies(test.isOtherPort) {", new: "if false {", caught: byListing},
-	{file: "variants.go", old: "case len(disjoint) == 0:\n\t\treturn nil", new: "case len(disjoint) == 0:\n\t\treturn []variant{v}"},
+	{file: "variants.go", old: "case len(disjoint) == 0:\n\t\treturn out\n", new: "case len(disjoint) == 0:\n\t\treturn append(out, v)\n"},
 	{file: "variants.go", old: "protos = protos.and(protocolsOf(r.NotProtocol).not())", new: ""},
 
 	// Changes.
@@ -237,7 +237,7 @@ var mutants = []mutant{
 	{file: "line.go", old: "case ok || t.not || t.kind == testAddrPorts", new: "case t.not || t.kind == testAddrPorts"},
 	{file: "line.go", old: "case ok || t.not || t.kind == testAddrPorts || ", new: "case ok || t.not || "},
 	{file: "line.go", old: "|| t.members != nil && t.members.large:", new: ":"},
-	{file: "line.go", old: "&guard{left, left.name()}", new: "&guard{left, bareName}"},
+	{file: "line.go", old: "&guard{v, v.name()}", new: "&guard{v, bareName}"},
 	{file: "line.go", old: "l.guardName() != o.guardName() ||", new: ""},
 	{file: "line.go", old: "ok && o != report {", new: "ok {"},
 	{file: "line.go", old: "l.count, l.peer = 2, ", new: "l.count, l.peer = 1, "},

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"iter"
 	"math/bits"
 	"strconv"
 
@@ -55,6 +56,19 @@ func (p protocols) size() int {
 		n += bits.OnesCount64(word)
 	}
 	return n
+}
+
+// all yields the numbers in order.
+func (p protocols) all() iter.Seq[uint8] {
+	return func(yield func(uint8) bool) {
+		for i, word := range p {
+			for ; word != 0; word &= word - 1 {
+				if !yield(uint8(i*64 + bits.TrailingZeros64(word))) {
+					return
+				}
+			}
+		}
+	}
 }
 
 func (p protocols) list() []uint8 {

@@ -1,7 +1,6 @@
 package nft
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 
@@ -13,7 +12,7 @@ import (
 
 // ruleRemark is the comment of a rule that a policy has, or a profile under the kind Profile.
 func ruleRemark(id ruleset.PolicyID, index int, a ruleset.Action) string {
-	return fmt.Sprintf("%s by rule %d of %s", a, index, id)
+	return a.String() + " by rule " + strconv.Itoa(index) + " of " + id.String()
 }
 
 // tierRemark is the comment of the end of a tier.

@@ -27,9 +27,17 @@ func (r *run) says(l *line) saying { return saying{r.exits.verdict(l.outcome), l
 
 // element returns the element of a prefix.
 func (r *run) element(p netip.Prefix, s saying) Element {
-	key := p.Addr().AsSlice()
+	var room [24]byte
+	key := room[:0]
+	if a := p.Addr(); a.Is4() {
+		b := a.As4()
+		key = append(key, b[:]...)
+	} else {
+		b := a.As16()
+		key = append(key, b[:]...)
+	}
 	if r.group.keyed {
-		key = append(key, r.key.key()...)
+		key = r.key.append(key)
 	}
 	return Element{Key: string(key), Verdict: s.verdict, Comment: s.comment}
 }
@@ -37,12 +45,7 @@ func (r *run) element(p netip.Prefix, s saying) Element {
 // elements yields the elements whose prefixes have a length, until one is enough; then it returns false.
 func (r *run) elements(l prefixLength, yield func(Element) bool) bool {
 	if r.order != nil {
-		for p, c := range r.order.cells.All() {
-			if lengthOf(p) == l && c.says != nil && !yield(r.element(p, *c.says)) {
-				return false
-			}
-		}
-		return true
+		return r.order.elements(l, yield)
 	}
 	if r.only == nil {
 		return true
@@ -207,6 +210,24 @@ type cell struct {
 	says    *saying // what its element says; nil: there is none
 }
 
+// elements does what run.elements does.
+func (r *order) elements(l prefixLength, yield func(Element) bool) bool {
+	var list []Element
+	for p, c := range r.cells.All() {
+		if lengthOf(p) == l && c.says != nil {
+			list = append(list, r.run.element(p, *c.says))
+		}
+	}
+	slices.SortFunc(list, Element.compare)
+	for _, e := range list {
+		if !yield(e) {
+			return false
+		}
+	}
+	return true
+}
+
+// update compares the lines with those of before and does what is different.
 func (r *order) update(t *touch, lines []*line) {
 	changed := map[*entry]struct{}{}
 	if is := r.run.group.exits; *r.exits != *is {

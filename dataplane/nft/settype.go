@@ -215,9 +215,7 @@ func ifaceKey(name string) string { return name + strings.Repeat("\x00", fieldIf
 
 func portKey(port uint16) string { return string(binary.BigEndian.AppendUint16(nil, port)) }
 
-func serviceKey(protocol uint8, port uint16) string {
-	return string([]byte{protocol, 0, 0, 0, byte(port >> 8), byte(port), 0, 0})
-}
+func serviceKey(protocol uint8, port uint16) string { return serviceOf(protocol, port).key() }
 
 // addrPortElement returns the element of a member of an AddrPorts set.
 func addrPortElement(m ruleset.Member) Element {

@@ -17,6 +17,12 @@ import (
 //
 // to is the side that the rule calls the destination.
 func variants(sets setIndex, r *ruleset.Rule, to side) []variant {
+	return (&expander{sets: sets}).variants(r, to)
+}
+
+// variants returns the same; the next call overwrites it.
+func (x *expander) variants(r *ruleset.Rule, to side) []variant {
+	x.rule, x.out, x.arena = r, x.out[:0], x.arena[:0]
 	protos := allProtocols
 	if r.Protocol != 0 {
 		protos = protocolsOf(r.Protocol)
@@ -24,44 +30,44 @@ func variants(sets setIndex, r *ruleset.Rule, to side) []variant {
 	if r.NotProtocol != 0 {
 		protos = protos.and(protocolsOf(r.NotProtocol).not())
 	}
-	x := expander{sets: sets, rule: r}
-	var out []variant
-	for _, f := range families(r) {
-		vs := []variant{{family: f, protos: protos}}
-		vs = x.icmp(vs)
-		vs = x.entity(vs, source, &r.Source)
-		vs = x.entity(vs, to, &r.Destination)
-		out = append(out, vs...)
+	anyFamily := r.Family == ruleset.AnyFamily && !dependsOnFamily(r)
+	for _, f := range [...]ruleset.Family{ruleset.AnyFamily, ruleset.IPv4, ruleset.IPv6} {
+		switch {
+		case r.Family != ruleset.AnyFamily && f != r.Family:
+			continue
+		case r.Family == ruleset.AnyFamily && anyFamily != (f == ruleset.AnyFamily):
+			continue
+		}
+		x.vs = append(x.vs[:0], variant{family: f, protos: protos})
+		x.icmp()
+		x.entity(source, &r.Source)
+		x.entity(to, &r.Destination)
+		x.out = append(x.out, x.vs...)
 	}
-	out = slices.DeleteFunc(out, func(v variant) bool { return v.protos.empty() })
+	x.out = slices.DeleteFunc(x.out, func(v variant) bool { return v.protos.empty() })
 	if to == original {
-		out = each(out, eachProtocol)
+		x.vs, x.out = x.out, x.vs
+		x.each(eachProtocol)
+		x.vs, x.out = x.out, x.vs
 	}
-	return out
+	return x.out
 }
 
-// eachProtocol returns the same as v, each variant for one protocol, if v matches a port that connection tracking
-// remembers: nft(8) reads and prints such a port only where the protocol is known.
-func eachProtocol(v variant) []variant {
+// eachProtocol adds v, as a variant for each of its protocols, if v matches a port that connection tracking remembers: nft(8)
+// reads and prints such a port only where the protocol is known.
+func eachProtocol(out []variant, v variant) []variant {
 	if !v.implies(func(t test) bool { return t.side == original && (t.port() || t.kind == testAddrPorts) }) {
-		return []variant{v}
+		return append(out, v)
 	}
-	var out []variant
 	for _, p := range v.protos.list() {
 		out = append(out, v.only(protocolsOf(p)))
 	}
 	return out
 }
 
-// families returns the families that a rule must be written for: any, when nothing in the rule depends on it.
-func families(r *ruleset.Rule) []ruleset.Family {
-	if r.Family != ruleset.AnyFamily {
-		return []ruleset.Family{r.Family}
-	}
-	if r.ICMP.HasType || r.NotICMP.HasType || hasFamily(&r.Source) || hasFamily(&r.Destination) {
-		return []ruleset.Family{ruleset.IPv4, ruleset.IPv6}
-	}
-	return []ruleset.Family{ruleset.AnyFamily}
+// dependsOnFamily reports whether a rule for both families must be written for each.
+func dependsOnFamily(r *ruleset.Rule) bool {
+	return r.ICMP.HasType || r.NotICMP.HasType || hasFamily(&r.Source) || hasFamily(&r.Destination)
 }
 
 func hasFamily(e *ruleset.Entity) bool {
@@ -80,21 +86,33 @@ type knownSets map[ruleset.SetID]*memberSet
 
 func (k knownSets) find(id ruleset.SetID) *memberSet { return k[id] }
 
-// An expander multiplies a rule out, condition by condition.
+// An expander multiplies a rule out, condition by condition. There are very many rules, so it keeps what it works with.
 type expander struct {
-	sets setIndex
-	rule *ruleset.Rule
+	sets      setIndex
+	rule      *ruleset.Rule
+	vs        []variant // so far, for one family
+	next, out []variant
+	arena     []test // of the variants
+	tests     []test // of which one is to hold
 }
 
-// each returns the variants that f makes of every one of vs.
-func each(vs []variant, f func(variant) []variant) []variant {
-	var out []variant
-	for _, v := range vs {
+// each puts in the place of every variant those that f adds for it.
+func (x *expander) each(f func(out []variant, v variant) []variant) {
+	next := x.next[:0]
+	for _, v := range x.vs {
 		if !v.protos.empty() {
-			out = append(out, f(v)...)
+			next = f(next, v)
 		}
 	}
-	return out
+	x.vs, x.next = next, x.vs
+}
+
+// with returns v with one more test.
+func (x *expander) with(v variant, t test) variant {
+	start := len(x.arena)
+	x.arena = append(append(x.arena, v.tests...), t)
+	v.tests = x.arena[start:len(x.arena):len(x.arena)]
+	return v
 }
 
 func icmpOf(f ruleset.Family) protocols {
@@ -104,165 +122,163 @@ func icmpOf(f ruleset.Family) protocols {
 	return protocolsOf(ruleset.ICMP)
 }
 
-func (x expander) icmp(vs []variant) []variant {
+func (x *expander) icmp() {
 	if m := x.rule.ICMP; m.HasType {
-		vs = each(vs, func(v variant) []variant {
-			v = v.only(icmpOf(v.family)).with(test{kind: testICMPType, value: m.Type})
+		x.each(func(out []variant, v variant) []variant {
+			v = x.with(v.only(icmpOf(v.family)), test{kind: testICMPType, value: m.Type})
 			if m.HasCode {
-				v = v.with(test{kind: testICMPCode, value: m.Code})
+				v = x.with(v, test{kind: testICMPCode, value: m.Code})
 			}
-			return []variant{v}
+			return append(out, v)
 		})
 	}
 	if m := x.rule.NotICMP; m.HasType {
-		vs = each(vs, func(v variant) []variant {
+		x.each(func(out []variant, v variant) []variant {
 			icmp := v.only(icmpOf(v.family))
-			out := []variant{
+			out = append(out,
 				v.only(icmpOf(v.family).not()),
-				icmp.with(test{kind: testICMPType, value: m.Type, not: true}),
-			}
+				x.with(icmp, test{kind: testICMPType, value: m.Type, not: true}))
 			if m.HasCode {
-				out = append(out, icmp.with(test{kind: testICMPType, value: m.Type}).
-					with(test{kind: testICMPCode, value: m.Code, not: true}))
+				out = append(out, x.with(x.with(icmp, test{kind: testICMPType, value: m.Type}),
+					test{kind: testICMPCode, value: m.Code, not: true}))
 			}
 			return out
 		})
 	}
-	return vs
 }
 
-func (x expander) entity(vs []variant, s side, e *ruleset.Entity) []variant {
+func (x *expander) entity(s side, e *ruleset.Entity) {
 	if e.Nets != nil {
-		vs = each(vs, func(v variant) []variant { return x.nets(v, s, e.Nets) })
+		x.each(func(out []variant, v variant) []variant { return x.nets(out, v, s, e.Nets) })
 	}
-	vs = each(vs, func(v variant) []variant { return x.notNets(v, s, e.NotNets) })
+	if len(e.NotNets) > 0 {
+		x.each(func(out []variant, v variant) []variant { return x.notNets(out, v, s, e.NotNets) })
+	}
 	for _, id := range e.Sets {
-		m := x.find(id, ruleset.Addrs)
-		vs = each(vs, func(v variant) []variant {
-			if m == nil {
-				return nil
-			}
-			return x.oneOf(v, memberTests(s, m))
-		})
+		if x.tests = x.tests[:0]; x.find(id, ruleset.Addrs) != nil {
+			x.memberTests(s, x.find(id, ruleset.Addrs))
+		}
+		x.each(x.oneOf) // none, if there is no set
 	}
 	for _, id := range e.NotSets {
 		if m := x.find(id, ruleset.Addrs); m != nil {
-			vs = each(vs, func(v variant) []variant {
-				return []variant{without(v, memberTests(s, m))}
-			})
+			x.tests = x.tests[:0]
+			x.memberTests(s, m)
+			x.each(func(out []variant, v variant) []variant { return append(out, x.without(v, x.tests)) })
 		}
 	}
 	if e.Ports != nil {
-		vs = each(vs, func(v variant) []variant { return x.ports(v, s, e.Ports) })
+		x.ports(s, e.Ports)
 	}
 	if e.NotPorts != nil {
-		vs = each(vs, func(v variant) []variant { return x.notPorts(v, s, e.NotPorts) })
+		x.notPorts(s, e.NotPorts)
 	}
-	return vs
 }
 
-// memberTests returns the tests of which one holds when the address is in a set.
-func memberTests(s side, m *memberSet) []test {
-	tests := []test{{kind: testNets, side: s, members: m}}
+// memberTests adds the tests of which one holds when the address is in a set.
+func (x *expander) memberTests(s side, m *memberSet) {
+	x.tests = append(x.tests, test{kind: testNets, side: s, members: m})
 	if m.large {
-		tests = append(tests, test{kind: testHosts, side: s, members: m})
+		x.tests = append(x.tests, test{kind: testHosts, side: s, members: m})
 	}
-	return tests
 }
 
-// oneOf returns the alternatives of a packet that v and one of the tests match.
-func (x expander) oneOf(v variant, tests []test) []variant {
-	var out []variant
-	for i, t := range tests {
+// oneOf adds the alternatives of a packet that v and one of the tests match.
+func (x *expander) oneOf(out []variant, v variant) []variant {
+	for i, t := range x.tests {
 		alternative := v
 		if !x.rule.Action.Decides() {
-			alternative = without(v, tests[:i])
+			alternative = x.without(v, x.tests[:i])
 		}
-		out = append(out, alternative.with(t))
+		out = append(out, x.with(alternative, t))
 	}
 	return out
 }
 
 // find returns the set with members of that kind. A set that is missing, or that is used for what it is not, has no
 // member: it returns nil.
-func (x expander) find(id ruleset.SetID, kind ruleset.SetKind) *memberSet {
+func (x *expander) find(id ruleset.SetID, kind ruleset.SetKind) *memberSet {
 	if m := x.sets.find(id); m != nil && m.kind == kind {
 		return m
 	}
 	return nil
 }
 
-func (x expander) nets(v variant, s side, nets []netip.Prefix) []variant {
+func (x *expander) nets(out []variant, v variant, s side, nets []netip.Prefix) []variant {
 	disjoint := maximal(ofFamily(nets, v.family))
 	switch {
 	case len(disjoint) == 0:
-		return nil
+		return out
 	case disjoint[0].Bits() == 0:
-		return []variant{v}
+		return append(out, v)
 	}
-	return []variant{v.with(netsTest(s, disjoint))}
+	return append(out, x.with(v, netsTest(s, disjoint)))
 }
 
-func (x expander) notNets(v variant, s side, nets []netip.Prefix) []variant {
+func (x *expander) notNets(out []variant, v variant, s side, nets []netip.Prefix) []variant {
 	disjoint := maximal(ofFamily(nets, v.family))
 	switch {
 	case len(disjoint) == 0:
-		return []variant{v}
+		return append(out, v)
 	case disjoint[0].Bits() == 0:
-		return nil
+		return out
 	}
 	t := netsTest(s, disjoint)
 	t.not = true
-	return []variant{v.with(t)}
+	return append(out, x.with(v, t))
 }
 
-// ports returns an alternative for the ranges and one for each set.
-func (x expander) ports(v variant, s side, ports *ruleset.Ports) []variant {
-	v = v.only(portProtocols)
-	var tests []test
+// portTests collects a test for the ranges and one for each set. everything: all ports are in the ranges.
+func (x *expander) portTests(s side, ports *ruleset.Ports) (everything bool) {
+	x.tests = x.tests[:0]
 	ranges := mergeRanges(ports.Ranges)
 	if everyPort(ranges) {
-		return []variant{v}
+		return true
 	}
 	if len(ranges) > 0 {
-		tests = append(tests, portsTest(s, ranges))
+		x.tests = append(x.tests, portsTest(s, ranges))
 	}
 	for _, id := range ports.Named {
 		if m := x.find(id, ruleset.AddrPorts); m != nil {
-			tests = append(tests, test{kind: testAddrPorts, side: s, members: m})
+			x.tests = append(x.tests, test{kind: testAddrPorts, side: s, members: m})
 		}
 	}
-	return x.oneOf(v, tests)
+	return false
 }
 
-func (x expander) notPorts(v variant, s side, ports *ruleset.Ports) []variant {
-	var tests []test
-	ranges := mergeRanges(ports.Ranges)
-	if everyPort(ranges) {
-		return []variant{v.only(portProtocols.not())}
-	}
-	if len(ranges) > 0 {
-		tests = append(tests, portsTest(s, ranges))
-	}
-	for _, id := range ports.Named {
-		if m := x.find(id, ruleset.AddrPorts); m != nil {
-			tests = append(tests, test{kind: testAddrPorts, side: s, members: m})
+// ports makes an alternative for the ranges and one for each set.
+func (x *expander) ports(s side, ports *ruleset.Ports) {
+	everything := x.portTests(s, ports)
+	x.each(func(out []variant, v variant) []variant {
+		v = v.only(portProtocols)
+		if everything {
+			return append(out, v)
 		}
-	}
-	if len(tests) == 0 {
-		return []variant{v}
-	}
-	return []variant{v.only(portProtocols.not()), without(v.only(portProtocols), tests)}
+		return x.oneOf(out, v)
+	})
+}
+
+func (x *expander) notPorts(s side, ports *ruleset.Ports) {
+	everything := x.portTests(s, ports)
+	x.each(func(out []variant, v variant) []variant {
+		switch {
+		case everything:
+			return append(out, v.only(portProtocols.not()))
+		case len(x.tests) == 0:
+			return append(out, v)
+		}
+		return append(out, v.only(portProtocols.not()), x.without(v.only(portProtocols), x.tests))
+	})
 }
 
 // without returns v restricted to what no test matches.
-func without(v variant, tests []test) variant {
+func (x *expander) without(v variant, tests []test) variant {
 	for _, t := range tests {
 		t.not = true
 		if t.isOtherPort() && v.implies(test.isOtherPort) {
 			t.kind = testPortSet // nft 1.0.6 reads "sport != 1 dport != 2" as one comparison of both ports, which is something else
 		}
-		v = v.with(t)
+		v = x.with(v, t)
 	}
 	return v
 }
@@ -302,6 +318,9 @@ func maximal(nets []netip.Prefix) []netip.Prefix {
 
 // mergeRanges returns the same ports as disjoint ranges in order, neighbours merged.
 func mergeRanges(ranges []ruleset.PortRange) []ruleset.PortRange {
+	if len(ranges) == 1 && ranges[0].First <= ranges[0].Last {
+		return ranges
+	}
 	sorted := slices.SortedFunc(slices.Values(ranges), func(a, b ruleset.PortRange) int {
 		return int(a.First) - int(b.First)
 	})
