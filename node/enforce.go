@@ -6,6 +6,7 @@ import (
 	"maps"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"margay/ruleset"
@@ -23,6 +24,9 @@ func (l *loop) enforce(ctx context.Context) {
 	}
 	start := time.Now()
 	delta := l.calc.Flush()
+	// What is new is told after a success, which need not be that of this attempt.
+	l.untold.summary = l.untold.summary || l.unflushed || l.changes > 0
+	l.untold.endpoints = l.untold.endpoints || len(delta.Endpoints)+len(delta.Workloads) > 0 || !l.programmed
 	l.unflushed = false
 	l.metrics.updateTime.Observe(time.Since(start).Seconds())
 	l.metrics.outputs.Add(float64(len(delta.Endpoints) + len(delta.Policies) + len(delta.Profiles) + len(delta.Sets)))
@@ -32,15 +36,15 @@ func (l *loop) enforce(ctx context.Context) {
 		}
 		return
 	}
-	if len(delta.Endpoints)+len(delta.Workloads) > 0 || !l.programmed {
+	if l.untold.endpoints {
 		l.endpoints.setProgram(l.program)
 		l.checkBridges()
 	}
 	l.succeeded()
-	if !delta.Empty() || l.changes > 0 {
+	if l.untold.summary {
 		l.summariseSoon()
 	}
-	l.changes = 0
+	l.changes, l.untold = 0, untold{}
 }
 
 // change makes the kernel enforce what it did, changed by delta.
@@ -145,7 +149,8 @@ func (l *loop) summariseSoon() {
 func (l *loop) summarise() {
 	l.summaryDue = false
 	if l.unflushed {
-		return // calc tells of its state as of a Flush; after the next one this is due again
+		l.untold.summary = true // calc tells of its state as of a Flush: after the next one this is due again
+		return
 	}
 	l.metrics.setCounts(l.calc.Counts())
 	now := map[string]bool{}
@@ -157,22 +162,42 @@ func (l *loop) summarise() {
 		}
 	}
 	if !maps.Equal(now, l.warnings) {
-		l.standing.setWarnings(someOf(slices.Sorted(maps.Keys(now))))
+		l.standing.setWarnings(someOf(slices.Sorted(maps.Keys(now)), maxWarnings))
 		kick(l.reported)
 	}
 	l.warnings = now
 	l.metrics.warnings.Set(float64(len(now)))
+	if l.slips.warned() {
+		l.summary.Reset(slipMemory) // they end without a change of anything
+	}
 }
 
-// maxWarnings bounds how many warnings a status holds.
-const maxWarnings = 100
+// Bounds of what a status holds: the store takes no value beyond a megabyte or so, and one that it does not take says nothing.
+const (
+	maxWarnings  = 100
+	maxFaults    = 500
+	maxFaultText = 1000 // bytes; a stored value may be quoted in it
+)
 
 // someOf returns the first of many texts, and how many there are more.
-func someOf(texts []string) []string {
-	if len(texts) <= maxWarnings {
+func someOf(texts []string, most int) []string {
+	if len(texts) <= most {
 		return texts
 	}
-	return append(texts[:maxWarnings:maxWarnings], fmt.Sprintf("and %d more, which the agent's log names", len(texts)-maxWarnings))
+	return append(texts[:most:most], fmt.Sprintf("and %d more, which the agent's log names", len(texts)-most))
+}
+
+// faultTexts returns faults as a status has them.
+func faultTexts(faults []fault) []string {
+	var texts []string
+	for _, f := range faults {
+		text := f.key.String() + ": " + f.reason
+		if len(text) > maxFaultText {
+			text = strings.ToValidUTF8(text[:maxFaultText], "") + "..."
+		}
+		texts = append(texts, text)
+	}
+	return someOf(texts, maxFaults)
 }
 
 // disturbed arranges for a repair of what somebody else changed: at once, if the last one was not just now.

@@ -148,7 +148,7 @@ func (f *feed) persist() {
 			f.warnKeep(f.keep.drop(key))
 		}
 	}
-	clear(f.dirty)
+	f.dirty = map[v3.Key]bool{} // a first snapshot makes it large
 }
 
 // faulty decides what holds in place of a value that cannot be used and returns the change that it makes, if any.

@@ -73,6 +73,7 @@ type loop struct {
 	retry      backoff
 	timer      *time.Timer // runs when an attempt waits for notBefore
 	unflushed  bool        // calc was told something since its last Flush
+	untold     untold      // what follows the next success
 	changes    int         // taken in since the kernel was last changed
 	oldest     time.Time   // arrival of the first of them
 	warnings   map[string]bool
@@ -86,6 +87,12 @@ type loop struct {
 	repairs      int // not yet logged
 	lastRepair   time.Time
 	repairLogged time.Time
+}
+
+// untold is what the loop knows, or has enforced, and has not told yet.
+type untold struct {
+	endpoints bool // what is enforced for them
+	summary   bool // counts and warnings
 }
 
 // What the kernel tells of the host.

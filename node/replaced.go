@@ -43,6 +43,9 @@ func (s *slips) take(key v3.Key, r v3.Resource, at time.Time) {
 	}
 }
 
+// warned reports whether there is anything left to warn of.
+func (s *slips) warned() bool { return len(s.was) > 0 }
+
 // warnings returns what calc says of them.
 func (s *slips) warnings(c *calc.Calc, at time.Time) []calc.Warning {
 	var list []calc.Warning

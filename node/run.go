@@ -309,9 +309,7 @@ func (a *agent) status() store.NodeStatus {
 		Time: time.Now().UTC().Format(time.RFC3339), TTLSeconds: int(a.settings.reportingNow().ttl / time.Second),
 	}
 	s.Unused = a.settings.unusedNow()
-	for _, f := range faults {
-		s.Faults = append(s.Faults, f.key.String()+": "+f.reason)
-	}
+	s.Faults = faultTexts(faults)
 	s.Warnings, s.Endpoints, s.Interfaces = warnings, a.endpoints.texts(), a.standing.interfaces()
 	return s
 }

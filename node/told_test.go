@@ -1,0 +1,72 @@
+package node
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	v3 "margay/api/v3"
+	"margay/store"
+)
+
+// What a change brought is told, also when the kernel refused it and only the next attempt, which has nothing new, succeeded.
+func TestRefusedChangeIsToldLater(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fill()
+	r.begin()
+	r.untilReady()
+	r.dp.FailNext(fmt.Errorf("no memory"))
+	r.put(v3.KindHostEndpoint, `{"metadata": {"name": "late"}, "spec": {"node": "h", "interfaceName": "eth7", "profiles": ["gone"]}}`)
+	r.untilStatus("the endpoint", func(s store.NodeStatus) bool {
+		return s.Endpoints["HostEndpoint(late)"] == store.EndpointError
+	})
+	if failures := r.log.count("no memory"); failures == 0 {
+		t.Error("nothing was refused")
+	}
+}
+
+// An interface that changes nothing of the rules may be worth a warning all the same.
+func TestInterfaceIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fill()
+	r.begin()
+	r.untilReady()
+	r.untilStatus("the first warnings", func(s store.NodeStatus) bool { return len(s.Warnings) > 0 })
+	both := interfaces("eth0", "10.0.0.1")
+	both["cali7"] = []netip.Addr{netip.MustParseAddr("169.254.1.1")}
+	r.links <- both
+	closed := func(w string) bool { return strings.Contains(w, "no WorkloadEndpoint is for cali7") }
+	r.untilStatus("that cali7 is closed", func(s store.NodeStatus) bool { return slices.ContainsFunc(s.Warnings, closed) })
+	r.links <- interfaces("eth0", "10.0.0.1")
+	r.untilStatus("that it is gone", func(s store.NodeStatus) bool { return !slices.ContainsFunc(s.Warnings, closed) })
+}
+
+// A status stays small enough to be stored, whatever is in the store.
+func TestStatusIsBounded(t *testing.T) {
+	var faults []fault
+	for i := range 10_000 {
+		faults = append(faults, fault{key: gnp(fmt.Sprint("p", i)), reason: strings.Repeat("ä", 5000)})
+	}
+	texts := faultTexts(faults)
+	size := 0
+	for _, text := range texts {
+		size += len(text)
+		if !utf8.ValidString(text) {
+			t.Fatalf("%q is cut in the middle of a letter", text)
+		}
+	}
+	if size > 1<<20 || len(texts) != maxFaults+1 || !strings.HasPrefix(texts[maxFaults-1], "GlobalNetworkPolicy(p499): ä") {
+		t.Errorf("%d texts, %d bytes, the last ones %.40q", len(texts), size, texts[maxFaults-1:])
+	}
+	if last := texts[maxFaults]; last != "and 9500 more, which the agent's log names" {
+		t.Errorf("%q", last)
+	}
+	if short := faultTexts(faults[:2]); len(short) != 2 {
+		t.Errorf("%d texts for 2 faults", len(short))
+	}
+}
