@@ -211,10 +211,10 @@ func TestTyphaConfig(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.options.Environ = []string{"NODENAME=n7", "FELIX_TYPHAADDR=typha:5473", "FELIX_TYPHACAFILE=/ca", "FELIX_TYPHACERTFILE=/crt", "FELIX_TYPHAKEYFILE=/key",
-		"FELIX_TYPHACN=cn", "FELIX_TYPHAURISAN=uri", "FELIX_TYPHAREADTIMEOUT=5", "FELIX_TYPHAWRITETIMEOUT=6"}
+		"FELIX_TYPHAK8SSERVICENAME=calico-typha", "FELIX_TYPHACN=cn", "FELIX_TYPHAURISAN=uri", "FELIX_TYPHAREADTIMEOUT=5", "FELIX_TYPHAWRITETIMEOUT=6"}
 	a, err := newAgent(r.options)
 	check(t, err)
-	want := TyphaConfig{"typha:5473", "n7", "/ca", "/crt", "/key", "cn", "uri", 5 * time.Second, 6 * time.Second}
+	want := TyphaConfig{"typha:5473", "kube-system", "calico-typha", "n7", "/ca", "/crt", "/key", "cn", "uri", 5 * time.Second, 6 * time.Second}
 	if a.storeConfig.Typha != want {
 		t.Errorf("%+v", a.storeConfig.Typha)
 	}

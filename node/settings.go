@@ -40,8 +40,8 @@ type StoreConfig struct {
 
 // A TyphaConfig says how to reach typha.
 type TyphaConfig struct {
-	// Address is host:port; "" for none.
-	Address string
+	// Address is host:port; "" for none. Then Service of Namespace is the service of Kubernetes that says where typha is.
+	Address, Namespace, Service string
 	// Node is the name of this host.
 	Node string
 	// TLS with typha, and the common name or the URI that its certificate must have.
@@ -250,9 +250,9 @@ func (s *settings) store() StoreConfig {
 		CAFile: s.now.EtcdCAFile, CertFile: s.now.EtcdCertFile, KeyFile: s.now.EtcdKeyFile,
 		Username: get("CALICO_ETCD_USERNAME"), Password: get("CALICO_ETCD_PASSWORD"),
 	}
-	if s.now.TyphaAddr != "" {
+	if s.now.TyphaAddr != "" || s.now.TyphaK8sServiceName != "" {
 		c.Typha = TyphaConfig{
-			Address: s.now.TyphaAddr, Node: s.now.FelixHostname,
+			Address: s.now.TyphaAddr, Namespace: s.now.TyphaK8sNamespace, Service: s.now.TyphaK8sServiceName, Node: s.now.FelixHostname,
 			CAFile: s.now.TyphaCAFile, CertFile: s.now.TyphaCertFile, KeyFile: s.now.TyphaKeyFile,
 			CN: s.now.TyphaCN, URISAN: s.now.TyphaURISAN,
 			ReadTimeout: s.now.TyphaReadTimeout, WriteTimeout: s.now.TyphaWriteTimeout,

@@ -21,12 +21,16 @@ func (s *Server) watchInstances(ctx context.Context) {
 	if s.cfg.Instances == nil {
 		return
 	}
+	n, failing := 0, false
 	for {
-		n, err := s.cfg.Instances(ctx)
-		if err != nil {
-			s.log.Warn("the number of typhas is not known", "error", err)
-			n = 0
+		now, err := s.cfg.Instances(ctx)
+		switch {
+		case err == nil:
+			n = now
+		case !failing && ctx.Err() == nil:
+			s.log.Warn("the number of typhas is not known, the last one counts", "error", err, "last", n)
 		}
+		failing = err != nil
 		limit := ConnectionLimit(s.cache.nodeCount(), n, s.cfg.LowerLimit, s.cfg.UpperLimit)
 		s.mu.Lock()
 		changed := limit != s.limit

@@ -81,6 +81,13 @@ func TestSpread(t *testing.T) {
 		t.Errorf("no address: %v", got)
 	}
 	cause := errors.New("forbidden")
+	failing := error(nil)
+	c = dialWith(t, ClientConfig{Addresses: Spread(func(context.Context) ([]string, []string, error) { return []string{"10.0.0.1:1"}, nil, failing })})
+	for _, failing = range []error{nil, cause} {
+		if got, err := c.addresses(t.Context()); err != nil || len(got) != 1 {
+			t.Errorf("what was found before the error %v: %v, %v", failing, got, err)
+		}
+	}
 	c = dialWith(t, ClientConfig{Addresses: Spread(func(context.Context) ([]string, []string, error) { return nil, nil, cause })})
 	if _, err := c.List(t.Context(), "", v3.KindTier); !errors.Is(err, store.ErrUnavailable) || !errors.Is(err, cause) {
 		t.Error(err)

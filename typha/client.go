@@ -48,14 +48,21 @@ func Fixed(address string) func(context.Context) ([]string, error) {
 }
 
 // Spread returns what find says, those near (on this host, say) before the others, each in random order, so that clients spread
-// over the instances. It is for those who find instances by other means than a name, such as a service of Kubernetes.
+// over the instances. It is for those who find instances by other means than a name, such as a service of Kubernetes. When
+// nothing can be found out, those of the last time count: typha may be there when who knows it is not.
 func Spread(find func(context.Context) (near, others []string, err error)) func(context.Context) ([]string, error) {
+	var mu sync.Mutex
+	var last [2][]string
 	return func(ctx context.Context) ([]string, error) {
 		near, others, err := find(ctx)
-		if err != nil {
+		mu.Lock()
+		defer mu.Unlock()
+		if err == nil {
+			last = [2][]string{near, others}
+		} else if len(last[0])+len(last[1]) == 0 {
 			return nil, err
 		}
-		return append(shuffled(near), shuffled(others)...), nil
+		return append(shuffled(last[0]), shuffled(last[1])...), nil
 	}
 }
 

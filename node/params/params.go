@@ -29,14 +29,18 @@ type Params struct {
 
 	// Typha instead of the store: host:port, where "" means none. TLS with it is off unless one of the files or names is
 	// given; the timeouts are of reading and of writing.
-	TyphaAddr         string        `type:"authority" local:"" change:"restart"`
-	TyphaCAFile       string        `type:"string" local:"" change:"restart"`
-	TyphaCertFile     string        `type:"string" local:"" change:"restart"`
-	TyphaKeyFile      string        `type:"string" local:"" change:"restart"`
-	TyphaCN           string        `type:"string" local:"" change:"restart"`
-	TyphaURISAN       string        `type:"string" local:"" change:"restart"`
-	TyphaReadTimeout  time.Duration `type:"seconds" default:"30" local:"" change:"restart"`
-	TyphaWriteTimeout time.Duration `type:"seconds" default:"10" local:"" change:"restart"`
+	TyphaAddr string `type:"authority" local:"" change:"restart"`
+	// TyphaK8sServiceName finds Typha by the endpoints of a service of Kubernetes, unless TyphaAddr is set; "" means no
+	// Typha.
+	TyphaK8sServiceName string        `type:"string" local:"" change:"restart"`
+	TyphaK8sNamespace   string        `type:"string" default:"kube-system" local:"" required:"" change:"restart"`
+	TyphaCAFile         string        `type:"string" local:"" change:"restart"`
+	TyphaCertFile       string        `type:"string" local:"" change:"restart"`
+	TyphaKeyFile        string        `type:"string" local:"" change:"restart"`
+	TyphaCN             string        `type:"string" local:"" change:"restart"`
+	TyphaURISAN         string        `type:"string" local:"" change:"restart"`
+	TyphaReadTimeout    time.Duration `type:"seconds" default:"30" local:"" change:"restart"`
+	TyphaWriteTimeout   time.Duration `type:"seconds" default:"10" local:"" change:"restart"`
 
 	// FelixHostname is what spec.node of host endpoints calls this host.
 	FelixHostname string `type:"hostname" local:"" required:"" change:"restart"`

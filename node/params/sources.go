@@ -273,7 +273,6 @@ func knownNames() map[string]string {
 	}
 	for _, name := range strings.Fields(`
 		CalicoVersion ClusterGUID ClusterType Variant
-		TyphaK8sNamespace TyphaK8sServiceName
 		IpInIpTunnelAddr IPv4VXLANTunnelAddr IPv6VXLANTunnelAddr VXLANTunnelMACAddr VXLANTunnelMACAddrV6
 		DebugBPFCgroupV2 DebugCPUProfilePath DebugPanicAfter DebugSimulateDataRace`) {
 		known[strings.ToLower(name)] = ""
