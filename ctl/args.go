@@ -3,8 +3,6 @@ package ctl
 import (
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -57,21 +55,6 @@ func absent(name, why string) *cobra.Command {
 			return fmt.Errorf("%s is not there: %s", cmd.CommandPath(), why)
 		},
 	}
-}
-
-// completeKind completes the first argument.
-func completeKind(_ *cobra.Command, args []string, start string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	var names []string
-	for _, info := range v3.Kinds() {
-		if strings.HasPrefix(info.Plural, strings.ToLower(start)) {
-			names = append(names, info.Plural)
-		}
-	}
-	slices.Sort(names)
-	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 // keysOf returns the keys of KIND NAME..., in the namespace that is given or default. Without names it returns one key

@@ -25,7 +25,7 @@ func (c *cli) deleteCommand() *cobra.Command {
 		Short:             "Delete resources",
 		Long:              "Delete resources, by kind and name or by manifests that describe them.",
 		Example:           c.example("$ delete globalnetworkpolicy allow-ssh allow-dns", "$ delete -f policy.yaml"),
-		ValidArgsFunction: completeKind,
+		ValidArgsFunction: c.completeArgs,
 		RunE:              func(cmd *cobra.Command, args []string) error { return c.delete(cmd, &f, args) },
 	}
 	f.input.add(cmd)

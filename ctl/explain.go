@@ -78,6 +78,9 @@ func (c *cli) explainCommand() *cobra.Command {
 	flags.StringVar(&f.socket, "agent-socket", c.env.AgentSocket, "with --live: the agent's socket")
 	flags.BoolVar(&f.rules, "rules", false, "print every rule that is looked at, not only those that match")
 	flags.StringVarP(&f.output, "output", "o", "text", "text, yaml or json")
+	for _, name := range []string{"from", "to"} {
+		_ = cmd.RegisterFlagCompletionFunc(name, c.completeEndpoint)
+	}
 	return cmd
 }
 

@@ -32,7 +32,7 @@ func (c *cli) getCommand() *cobra.Command {
 			"be applied again; --export leaves out what belongs to this datastore.",
 		Example: c.example("$ get nodes", "$ get hostendpoints -o wide", "$ get gnp default-host -o yaml --export",
 			"$ get np -A -o custom-columns=NAMESPACE,NAME,ORDER", "$ get hostendpoints --watch"),
-		ValidArgsFunction: completeKind,
+		ValidArgsFunction: c.completeArgs,
 		RunE:              func(cmd *cobra.Command, args []string) error { return c.get(cmd, &f, args) },
 	}
 	f.input.add(cmd)

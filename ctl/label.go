@@ -30,7 +30,7 @@ func (c *cli) labelCommand() *cobra.Command {
 		Example: c.example("$ label hostendpoint master.eth0 running-calico=true",
 			"$ label globalnetworkset scrapers calico-prometheus-access --remove"),
 		Args:              exactly(3),
-		ValidArgsFunction: completeKind,
+		ValidArgsFunction: c.completeArgs,
 		RunE:              func(cmd *cobra.Command, args []string) error { return c.label(cmd, &f, args) },
 	}
 	c.addStoreFlags(cmd, &f.store)

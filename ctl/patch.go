@@ -30,7 +30,7 @@ func (c *cli) patchCommand() *cobra.Command {
 		Example: c.example(`$ patch gnp allow-ssh -p '{"spec":{"order":100}}'`,
 			`$ patch gnp allow-ssh -t json -p '[{"op":"add","path":"/spec/ingress/0/destination/ports/-","value":2222}]'`),
 		Args:              exactly(2),
-		ValidArgsFunction: completeKind,
+		ValidArgsFunction: c.completeArgs,
 		RunE:              func(cmd *cobra.Command, args []string) error { return c.patch(cmd, &f, args) },
 	}
 	c.addStoreFlags(cmd, &f.store)
