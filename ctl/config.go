@@ -175,7 +175,7 @@ func (c *cli) loadConfig(path string) (StoreConfig, error) {
 		return c.storeConfig(spec, "the environment ("+strings.Join(names, ", ")+")")
 	}
 	if _, err := os.Stat(c.env.Socket); err == nil {
-		return StoreConfig{Type: TypeEtcd, Endpoints: []string{"unix://" + c.env.Socket}, Source: "the default"}, nil
+		return StoreConfig{Type: TypeEtcd, Endpoints: []string{"unix://" + c.env.Socket}, Source: "the default: the store of this host, which margay standalone runs, for root alone"}, nil
 	}
 	if place := c.kubernetesHere(); place != "" {
 		return c.storeConfig(spec, "the default ("+place+")")

@@ -25,7 +25,7 @@ func TestConfig(t *testing.T) {
 		wantErr string // a part of the error
 	}{
 		{name: "nothing, and no store here", wantErr: "none runs on this host: SOCKET does not exist (start one with `margay standalone`"},
-		{name: "nothing, and a store here", socket: true, want: StoreConfig{Type: TypeEtcd, Endpoints: []string{"unix://SOCKET"}, Source: "the default"}},
+		{name: "nothing, and a store here", socket: true, want: StoreConfig{Type: TypeEtcd, Endpoints: []string{"unix://SOCKET"}, Source: "the default: the store of this host, which margay standalone runs, for root alone"}},
 		{name: "endpoints", env: map[string]string{"ETCD_ENDPOINTS": "http://a:2379, http://b:2379,"},
 			want: StoreConfig{Type: TypeEtcd, Endpoints: []string{"http://a:2379", "http://b:2379"}, Source: "the environment (ETCD_ENDPOINTS)"}},
 		{name: "all of the environment", env: map[string]string{"DATASTORE_TYPE": "etcdv3", "ETCD_DISCOVERY_SRV": "example.org", "ETCD_USERNAME": "u",
@@ -45,7 +45,7 @@ func TestConfig(t *testing.T) {
 		{name: "kubectl's file, when nothing else is there", env: map[string]string{"HOME": "HOME"},
 			want: StoreConfig{Type: TypeKubernetes, Kubernetes: KubernetesConfig{Kubeconfig: "HOME/.kube/config"}, Source: "the default (HOME/.kube/config)"}},
 		{name: "a store here beats kubectl's file", socket: true, env: map[string]string{"HOME": "HOME"},
-			want: StoreConfig{Type: TypeEtcd, Endpoints: []string{"unix://SOCKET"}, Source: "the default"}},
+			want: StoreConfig{Type: TypeEtcd, Endpoints: []string{"unix://SOCKET"}, Source: "the default: the store of this host, which margay standalone runs, for root alone"}},
 		{name: "a server beats kubectl's file", env: map[string]string{"HOME": "HOME", "K8S_API_ENDPOINT": "https://a:6443"},
 			want: StoreConfig{Type: TypeKubernetes, Kubernetes: KubernetesConfig{Endpoint: "https://a:6443"}, Source: "the environment (K8S_API_ENDPOINT)"}},
 		{name: "all of the environment, Kubernetes", env: map[string]string{"KUBECONFIG": "f", "K8S_API_ENDPOINT": "https://a:6443", "K8S_KEY_FILE": "k",
