@@ -87,7 +87,7 @@ func surveyed() []v3.Kind {
 // newAdviser looks at the datastore before a command changes objects of these kinds.
 func newAdviser(ctx context.Context, s *session, kinds []v3.Kind) *adviser {
 	a := &adviser{}
-	for _, kind := range []v3.Kind{v3.KindHostEndpoint, v3.KindGlobalNetworkPolicy, v3.KindNetworkPolicy, v3.KindProfile} {
+	for _, kind := range []v3.Kind{v3.KindHostEndpoint, v3.KindWorkloadEndpoint, v3.KindGlobalNetworkPolicy, v3.KindNetworkPolicy, v3.KindProfile} {
 		if slices.Contains(kinds, kind) && a.list == nil && !s.down {
 			a.survey(ctx, s)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -20,10 +19,10 @@ import (
 //	G1  a policy takes another one's name                               lost, in advice_lost.go
 //	G2  only Deny rules: the end of the tier denies the rest            onlyDeny
 //	G3  a selector in a NetworkPolicy covers one namespace              ownNamespace
-//	G4  the only policy of a host endpoint is about one direction       oneSided
-//	G5  a pod on the host's network has no endpoint, so no labels       hostNetworked
-//	G6  a host endpoint covers one interface                            uncovered
-//	G7  masquerading hides the workloads that a rule means              masqueraded
+//	G4  the only policy of a host endpoint is about one direction       oneSided, in advice_host.go
+//	G5  a pod on the host's network has no endpoint, so no labels       hostNetworked, in advice_labels.go
+//	G6  a host endpoint covers one interface                            uncovered, in advice_host.go
+//	G7  masquerading hides the workloads that a rule means              masqueraded, in advice_labels.go
 
 // A vicinity is what is near the objects of a command. It is read after they were written, only as far as it is needed.
 type vicinity struct {
@@ -44,7 +43,7 @@ const maxNamespaces = 20
 
 // guide warns of what changes have done, or would do.
 func (a *adviser) guide(ctx context.Context, c *cli, w *writer, after *landscape) {
-	var policies, created []*change
+	var policies, created, named []*change
 	for _, change := range w.changes {
 		if change.err != nil || change.result == nil || change.state != stateCreated && change.state != stateConfigured {
 			continue
@@ -52,13 +51,14 @@ func (a *adviser) guide(ctx context.Context, c *cli, w *writer, after *landscape
 		switch change.key.Kind {
 		case v3.KindGlobalNetworkPolicy, v3.KindNetworkPolicy:
 			policies = append(policies, change)
-		case v3.KindHostEndpoint:
-			if change.state == stateCreated {
+		case v3.KindHostEndpoint, v3.KindWorkloadEndpoint:
+			named = append(named, change)
+			if change.key.Kind == v3.KindHostEndpoint && change.state == stateCreated {
 				created = append(created, change)
 			}
 		}
 	}
-	if w.session == nil || w.down || len(policies)+len(created) == 0 {
+	if w.session == nil || w.down || len(policies)+len(named) == 0 {
 		return
 	}
 	v := &vicinity{landscape: after}
@@ -70,8 +70,14 @@ func (a *adviser) guide(ctx context.Context, c *cli, w *writer, after *landscape
 			traps.add(change.key, text)
 		}
 	}
+	for _, change := range named {
+		for _, text := range v.profileless(change.result) {
+			traps.add(change.key, text)
+		}
+	}
+	v.forwarding(&traps, policies, named)
 	traps.print(c)
-	for _, text := range v.uncovered(created) {
+	for _, text := range uncoveredTexts(v.uncovered(created)) {
 		c.warning("%s", text)
 	}
 }
@@ -330,276 +336,4 @@ func (v *vicinity) opened(r v3.Resource, a applicant, direction string) bool {
 		}
 	}
 	return slices.ContainsFunc(v.policies, func(p *v3.NetworkPolicy) bool { return does(p) })
-}
-
-// having says what has labels: whether something in a namespace, and what is known elsewhere.
-func (v *vicinity) having(sel *selector.Selector, namespace string) (inside bool, elsewhere []string) {
-	for _, w := range v.workloads {
-		inside = inside || w.Namespace == namespace && sel.Matches(v.workloadLabels(w))
-	}
-	for _, s := range v.local {
-		inside = inside || s.Namespace == namespace && sel.Matches(selector.Map(s.Labels))
-	}
-	for _, s := range v.sets {
-		if sel.Matches(selector.Map(s.Labels)) {
-			elsewhere = append(elsewhere, v3.KeyOf(s).String())
-		}
-	}
-	for _, h := range v.endpoints {
-		if sel.Matches(selector.Map(v.labels(h))) {
-			elsewhere = append(elsewhere, v3.KeyOf(h).String())
-		}
-	}
-	return inside, elsewhere
-}
-
-// kubelet is the port that people miss first when the hosts of a cluster are closed.
-const kubelet = 10250
-
-// oneSided warns of the first policy for host endpoints if it says nothing of the other direction: all of that stays denied
-// (guide defect G4). What host endpoints lose by coming without a policy is told when they come (see bare).
-func (v *vicinity) oneSided(p *v3.GlobalNetworkPolicy) []string {
-	if p.Spec.DoNotTrack || p.Spec.PreDNAT {
-		return nil
-	}
-	names := map[string][]string{}
-	for _, half := range v.half {
-		if !v.matches(p, half.endpoint) {
-			continue
-		}
-		name, text := half.endpoint.Name, half.text
-		if half.silent == v3.TypeEgress && !slices.ContainsFunc(p.Spec.Ingress, admitsKubelet) {
-			text += fmt.Sprintf("; of what comes in only what its rules allow passes, and the failsafe ports: not the kubelet's tcp %d, for one", kubelet)
-		}
-		names[text] = append(names[text], name)
-	}
-	var list []string
-	for _, text := range slices.Sorted(maps.Keys(names)) {
-		list = append(list, "HostEndpoint "+some(names[text])+": "+text)
-	}
-	return list
-}
-
-// A halfGoverned endpoint has policies for one direction; text says what that means for the other, silent one.
-type halfGoverned struct {
-	endpoint     *v3.HostEndpoint
-	silent, text string
-}
-
-// onlyHalf returns the host endpoints that had no policy and now have some for one direction, by name.
-func (v *vicinity) onlyHalf(before *landscape) []halfGoverned {
-	var out []halfGoverned
-	for _, name := range slices.Sorted(maps.Keys(v.endpoints)) {
-		h := v.endpoints[name]
-		was := before.endpoints[name]
-		if was == nil || before.governed(was, v3.TypeIngress) || before.governed(was, v3.TypeEgress) {
-			continue
-		}
-		ingress, egress := v.governed(h, v3.TypeIngress), v.governed(h, v3.TypeEgress)
-		if ingress == egress {
-			continue
-		}
-		half := halfGoverned{endpoint: h, silent: v3.TypeIngress}
-		if ingress {
-			half.silent = v3.TypeEgress
-		}
-		half.text = v.denied(h, []string{half.silent})
-		out = append(out, half)
-	}
-	return out
-}
-
-// admitsKubelet reports whether a rule may let connections to the kubelet pass.
-func admitsKubelet(r v3.Rule) bool {
-	ports := r.Destination.Ports
-	return opens(r) && (len(ports) == 0 || slices.ContainsFunc(ports, func(p v3.Port) bool { return p.First <= kubelet && kubelet <= p.Last }))
-}
-
-// hostNetworked warns of labels of pods that have no endpoint (guide defect G5).
-func (v *vicinity) hostNetworked(r v3.Resource) []string {
-	var list []string
-	for _, m := range calc.LabelMatches(policySpec(r)) {
-		sel := m.Reach(r.GetNamespace())
-		var pods []string
-		for _, pod := range v.hostPods {
-			if sel.Matches(v.podLabels(pod)) && !v.knowsHost(sel, pod.Node) {
-				pods = append(pods, pod.String())
-			}
-		}
-		if len(pods) > 0 {
-			slices.Sort(pods)
-			list = append(list, fmt.Sprintf("%s: pod %s has the label, but is on the network of its host and has no endpoint, so the rule does not know it (give the label to the host endpoint of its node, which then counts for all that is on the node, or to a global network set with the node's address)", m.Path, some(pods)))
-		}
-	}
-	return list
-}
-
-func (v *vicinity) podLabels(pod v3.HostPod) selector.Map {
-	w := &v3.WorkloadEndpoint{}
-	w.Namespace, w.Labels = pod.Namespace, pod.Labels
-	w.Spec.Orchestrator, w.Spec.ServiceAccountName = v3.OrchestratorKubernetes, pod.ServiceAccount
-	w.Spec.Profiles = []string{v3.PrefixNamespaceProfile + pod.Namespace, v3.PrefixServiceAccountProfile + pod.Namespace + "." + pod.ServiceAccount}
-	return v.workloadLabels(w)
-}
-
-// knowsHost reports whether a selector covers the addresses of a node, by its host endpoint or a network set.
-func (v *vicinity) knowsHost(sel *selector.Selector, node string) bool {
-	var addrs []string
-	for _, h := range v.endpoints {
-		if h.Spec.Node == node {
-			addrs = append(addrs, h.Spec.ExpectedIPs...)
-			if sel.Matches(selector.Map(v.labels(h))) && len(h.Spec.ExpectedIPs) > 0 {
-				return true
-			}
-		}
-	}
-	return v.inSet(sel, addrs)
-}
-
-// inSet reports whether a global network set that a selector matches holds one of the addresses, or there is none to ask for.
-func (v *vicinity) inSet(sel *selector.Selector, addrs []string) bool {
-	wanted := addrsOf(addrs)
-	for _, s := range v.sets {
-		if !sel.Matches(selector.Map(s.Labels)) {
-			continue
-		}
-		if len(wanted) == 0 {
-			return true
-		}
-		for _, text := range s.Spec.Nets {
-			net := netOf(text)
-			if slices.ContainsFunc(wanted, net.Contains) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// netOf returns a network or an address as a network; the zero value contains nothing.
-func netOf(text string) netip.Prefix {
-	if p, err := netip.ParsePrefix(text); err == nil {
-		return p
-	}
-	if a, err := netip.ParseAddr(text); err == nil {
-		return netip.PrefixFrom(a, a.BitLen())
-	}
-	return netip.Prefix{}
-}
-
-// masqueraded warns of rules for host endpoints that mean workloads by their labels, while these come from the addresses of
-// their nodes (guide defect G7). Whoever gave the label to host endpoints, or to a set that holds some of them, knows.
-func (v *vicinity) masqueraded(p *v3.GlobalNetworkPolicy) []string {
-	var pools, hosts, addrs []string
-	for _, pool := range v.pools {
-		if pool.Spec.NATOutgoing {
-			pools = append(pools, pool.Name)
-		}
-	}
-	for _, a := range v.applicants(p, v3.TypeIngress) {
-		hosts = append(hosts, a.key.String())
-	}
-	felix := v.felix["default"]
-	spared := felix != nil && felix.Spec.NATOutgoingExclusions != nil && *felix.Spec.NATOutgoingExclusions == "IPPoolsAndHostIPs"
-	if len(pools) == 0 || len(hosts) == 0 || spared {
-		return nil
-	}
-	for _, h := range v.endpoints {
-		addrs = append(addrs, h.Spec.ExpectedIPs...)
-	}
-	var list []string
-	for _, m := range calc.LabelMatches(&p.Spec.PolicySpec) {
-		sel := m.Reach("")
-		labelled := slices.ContainsFunc(slices.Collect(maps.Values(v.endpoints)), func(h *v3.HostEndpoint) bool {
-			return sel.Matches(selector.Map(v.labels(h)))
-		})
-		if m.Ingress && m.Source && !labelled && !v.inSet(sel, addrs) {
-			list = append(list, fmt.Sprintf("%s: workloads of IPPool %s reach other hosts under the address of their node (natOutgoing), so %s does not know them by this label (set natOutgoingExclusions: IPPoolsAndHostIPs in FelixConfiguration default, or give the label to the host endpoints of their nodes)", m.Path, some(pools), some(hosts)))
-		}
-	}
-	return list
-}
-
-// uncovered warns of host endpoints that are new and cover one interface of their host among others (guide defect G6). Which
-// there are is known from agents, and from Nodes. Of a host about which nothing is known it is said in general.
-func (v *vicinity) uncovered(created []*change) []string {
-	names := map[string][]string{}
-	for _, change := range created {
-		h, ok := change.result.(*v3.HostEndpoint)
-		if !ok {
-			continue
-		}
-		if others, known := v.others(h); len(others) > 0 {
-			text := fmt.Sprintf("node %s has %s as well: what policies close stays open there (add a host endpoint for each, or one with interfaceName: \"*\" for all, loopback included)", h.Spec.Node, some(others))
-			names[text] = append(names[text], h.Name)
-		} else if !known {
-			const text = "it covers one interface: what policies close there stays open on every other one of the host, tunnels included (interfaceName: \"*\" covers all, and loopback)"
-			names[text] = append(names[text], h.Name)
-		}
-	}
-	var list []string
-	for _, text := range slices.Sorted(maps.Keys(names)) {
-		list = append(list, "HostEndpoint "+some(names[text])+": "+text)
-	}
-	return list
-}
-
-// others returns the interfaces or addresses of a host endpoint's node that no host endpoint covers, and whether enough is
-// known to say that there are none.
-func (v *vicinity) others(h *v3.HostEndpoint) (others []string, known bool) {
-	interfaces, addrs := map[string]bool{}, map[netip.Addr]bool{}
-	for _, other := range v.endpoints {
-		if other.Spec.Node != h.Spec.Node {
-			continue
-		}
-		if other.Spec.InterfaceName == "*" || other.Name != h.Name && other.Spec.InterfaceName != h.Spec.InterfaceName {
-			known = true // whoever has several for one host knows what they are
-		}
-		interfaces[other.Spec.InterfaceName] = true
-		for _, a := range addrsOf(other.Spec.ExpectedIPs) {
-			addrs[a] = true
-		}
-	}
-	if interfaces["*"] {
-		return nil, true
-	}
-	add := func(name string, texts []string) {
-		known = true
-		for _, a := range addrsOf(texts) {
-			if a.IsGlobalUnicast() && !interfaces[name] && !addrs[a] {
-				others = append(others, strings.TrimSpace(fmt.Sprintf("%s %s", name, a)))
-				return
-			}
-		}
-	}
-	for _, s := range v.statuses {
-		if s.Node == h.Spec.Node {
-			for _, name := range slices.Sorted(maps.Keys(s.Interfaces)) {
-				add(name, s.Interfaces[name])
-			}
-		}
-	}
-	for _, n := range v.nodes {
-		if n.Name == h.Spec.Node && len(others) == 0 {
-			for _, i := range n.Spec.Interfaces {
-				add(i.Name, i.Addresses)
-			}
-			for _, tunnel := range tunnelsOf(&n.Spec) {
-				add("a tunnel,", []string{tunnel})
-			}
-		}
-	}
-	return others, known
-}
-
-// tunnelsOf returns the addresses of a node's tunnels.
-func tunnelsOf(n *v3.NodeSpec) []string {
-	all := []string{n.IPv4VXLANTunnelAddr, n.IPv6VXLANTunnelAddr}
-	if n.BGP != nil {
-		all = append(all, n.BGP.IPv4IPIPTunnelAddr)
-	}
-	if n.Wireguard != nil {
-		all = append(all, n.Wireguard.InterfaceIPv4Address, n.Wireguard.InterfaceIPv6Address)
-	}
-	return slices.DeleteFunc(all, func(text string) bool { return text == "" })
 }
