@@ -19,7 +19,7 @@ type endpoint struct {
 	policies map[*policy]struct{}
 
 	interfaces []string
-	bridge     string   // of which the workload's interface is a port
+	way        Way      // to a workload on a bridge
 	conflicts  []string // why it does not have an interface that it wants
 	contested  bool     // another workload claims its interface
 	spoofable  []netip.Prefix
@@ -149,8 +149,9 @@ func (c *Calc) compileWorkload(ep *endpoint) *ruleset.Workload {
 		ID: ep.id, Normal: c.walk(c.ordered(ep.policies), ruleset.Normal), Profiles: ep.workload.Profiles, Spoofable: ep.spoofable,
 	}
 	if len(ep.interfaces) > 0 {
-		compiled.Interface, compiled.Bridge = ep.interfaces[0], ep.bridge
+		compiled.Interface = ep.interfaces[0]
 	}
+	compiled.Bridge, compiled.Filtered = ep.way.Bridge, ep.way.Bridge != "" && ep.way.Unfiltered == ""
 	if ep.contested {
 		compiled.Normal, compiled.Profiles = ruleset.Walk{}, nil
 	}

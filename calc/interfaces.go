@@ -40,8 +40,8 @@ func (c *Calc) resolveInterfaces() {
 	}
 	for _, key := range keys {
 		ep := c.locals[key]
-		if bridge := c.bridgeOf(ep); bridge != ep.bridge {
-			ep.bridge = bridge
+		if way := c.bridgeOf(ep); way != ep.way {
+			ep.way = way
 			c.staleEndpoints[key] = struct{}{}
 		}
 	}

@@ -170,7 +170,7 @@ func (s *state) step(t *rapid.T, c *Calc) {
 	case 12:
 		s.ways = map[netip.Addr]Way{}
 		for _, a := range some(t, addrPool, 3) {
-			s.ways[addr(a)] = Way{draw(t, ifacePool), draw(t, []string{"", "", "cni0"})}
+			s.ways[addr(a)] = Way{draw(t, ifacePool), draw(t, []string{"", "", "cni0"}), draw(t, []string{"", "off"})}
 		}
 		c.SetWays(s.ways)
 	case 10:

@@ -11,8 +11,10 @@ import (
 
 // A Way leads from this host to a workload.
 type Way struct {
-	Interface string // the host's end of the workload's cable
+	Interface string // the host's end of the workload's cable; "": several ports of Bridge claim the address
 	Bridge    string // of this host, of which Interface is a port; "": none
+	// Unfiltered is why what passes between ports of Bridge does not pass the hooks of IP; "": it does.
+	Unfiltered string
 }
 
 // SetWays takes note of the ways to addresses that the kernel knows, in the place of all that it knew before. ways must not be
@@ -40,7 +42,7 @@ func (c *Calc) hinted(ep *endpoint) bool {
 func (c *Calc) leading(ep *endpoint) []string {
 	var names []string
 	for _, p := range ep.item.addrs {
-		if w, ok := c.ways[p.Addr()]; ok {
+		if w, ok := c.ways[p.Addr()]; ok && w.Interface != "" {
 			names = append(names, w.Interface)
 		}
 	}
@@ -90,14 +92,20 @@ func (c *Calc) contest(ep *endpoint, is bool) {
 	c.staleEndpoints[ep.item.key] = struct{}{}
 }
 
-// bridgeOf returns the bridge of which a workload's interface is a port; "": none.
-func (c *Calc) bridgeOf(ep *endpoint) string {
+// bridgeOf returns the way to a workload whose interface is a port of a bridge, or whose addresses several ports claim; zero if
+// it is neither.
+func (c *Calc) bridgeOf(ep *endpoint) Way {
+	var found Way
 	for _, p := range ep.item.addrs {
-		if w := c.ways[p.Addr()]; len(ep.interfaces) > 0 && w.Interface == ep.interfaces[0] {
-			return w.Bridge
+		w := c.ways[p.Addr()]
+		switch {
+		case len(ep.interfaces) > 0 && w.Interface == ep.interfaces[0]:
+			return w
+		case len(ep.interfaces) == 0 && w.Interface == "":
+			found = w
 		}
 	}
-	return ""
+	return found
 }
 
 // conflictOf is why an endpoint does not have an interface that belongs to another.

@@ -22,7 +22,7 @@ func (w *world) setWays(text string) {
 	for _, one := range strings.Split(text, ", ") {
 		if a, to, ok := strings.Cut(one, " "); ok {
 			iface, bridge, _ := strings.Cut(to, "@")
-			ways[netip.MustParseAddr(a)] = Way{iface, bridge}
+			ways[netip.MustParseAddr(a)] = Way{Interface: iface, Bridge: bridge}
 		}
 	}
 	w.calc.SetWays(ways)

@@ -99,11 +99,7 @@ func (h *Host) FilterBridge(name string) error { return h.setFilter(name, 1) }
 func (h *Host) UnfilterBridge(name string) error { return h.setFilter(name, 0) }
 
 func (h *Host) setFilter(name string, value byte) error {
-	return h.Do(func() error {
-		link, err := h.ns.netlink.LinkByName(name)
-		if err != nil {
-			return fmt.Errorf("find bridge %s of %s: %w", name, h.name, err)
-		}
+	return h.onLink("set the filter of", name, func(link netlink.Link) error {
 		message := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
 		header := nl.NewIfInfomsg(unix.AF_UNSPEC)
 		header.Index = int32(link.Attrs().Index)
@@ -115,11 +111,30 @@ func (h *Host) setFilter(name string, value byte) error {
 			data.AddRtAttr(attr, []byte{value})
 		}
 		message.AddData(info)
-		if _, err := message.Execute(unix.NETLINK_ROUTE, 0); err != nil {
-			return fmt.Errorf("set the filter of bridge %s of %s: %w", name, h.name, err)
-		}
-		return nil
+		return h.Do(func() error {
+			_, err := message.Execute(unix.NETLINK_ROUTE, 0)
+			return err
+		})
 	})
+}
+
+// SetMaster makes an interface a port of a bridge, or of none.
+func (h *Host) SetMaster(name, bridge string) error {
+	return h.onLink("make a port of "+bridge, name, func(port netlink.Link) error {
+		if bridge == "" {
+			return h.ns.netlink.LinkSetNoMaster(port)
+		}
+		master, err := h.ns.netlink.LinkByName(bridge)
+		if err != nil {
+			return err
+		}
+		return h.ns.netlink.LinkSetMaster(port, master)
+	})
+}
+
+// Hairpin has a port of a bridge hand frames back to where they came from.
+func (h *Host) Hairpin(name string) error {
+	return h.onLink("hand back by", name, func(port netlink.Link) error { return h.ns.netlink.LinkSetHairpin(port, true) })
 }
 
 // attach lays the cable and makes the host pass on what comes over it.

@@ -38,6 +38,9 @@ func (l *loop) enforce(ctx context.Context) {
 	}
 	if l.untold.endpoints {
 		l.endpoints.setProgram(l.program)
+	}
+	if len(delta.Workloads) > 0 || l.relocated || !l.programmed {
+		l.relocated = false
 		l.checkBridges()
 	}
 	l.succeeded()

@@ -65,6 +65,7 @@ type loop struct {
 	faults     []fault
 	all        map[string][]netip.Addr // interfaces as last listed; nil: not yet
 	known      map[string][]netip.Addr // those that calc has
+	relocated  bool                    // ways changed since bridges were looked at
 	located    bool                    // calc has the ways to workloads, or nobody tells
 	unbridged  bool                    // there are workloads on bridges, whose policy is not enforced
 	programmed bool                    // the kernel enforces, or did before the last error
@@ -83,6 +84,8 @@ type loop struct {
 	summaryDue bool
 	rest       *time.Timer // runs when memory is to be given back
 	lastTidy   time.Time
+
+	filterBridge func(name string) error // has packets between ports of a bridge pass the hooks of IP; nil: nobody does
 
 	repairs      int // not yet logged
 	lastRepair   time.Time

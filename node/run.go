@@ -95,6 +95,9 @@ type Options struct {
 	// Ways delivers the ways to workloads that the kernel knows, at first and after every change, until the context ends.
 	// nil: if Interfaces is nil, pods.Follow in the network namespace of the process; otherwise none are known.
 	Ways func(ctx context.Context, deliver func(map[netip.Addr]calc.Way)) error
+	// FilterBridge has what passes between ports of a bridge pass the hooks of IP. nil: if Interfaces is nil, pods.FilterBridge in
+	// the network namespace of the process; otherwise nobody does.
+	FilterBridge func(name string) error
 	// ReadLog delivers the packets that rules with action Log matched, until the context ends. nil: none are logged.
 	ReadLog func(ctx context.Context, report func(PacketLog)) error
 	// ReadCounters returns what the dataplane has counted, each counter never less than before. It is called by one goroutine
@@ -198,6 +201,9 @@ func newAgent(o Options) (*agent, error) {
 				return pods.Follow(ctx, pods.Options{Log: a.log}, deliver)
 			}
 		}
+		if a.options.FilterBridge == nil {
+			a.options.FilterBridge = func(name string) error { return pods.FilterBridge(pods.Options{}, name) }
+		}
 	}
 	a.log.Info("starting", "version", o.Version)
 	a.settings = &settings{
@@ -226,7 +232,7 @@ func (a *agent) openDataplane(ctx context.Context) (Dataplane, error) {
 func newLoop(a *agent, dp Dataplane) *loop {
 	l := &loop{
 		log: a.log, metrics: a.metrics, health: a.health, standing: a.standing, endpoints: a.endpoints, reported: a.reported,
-		dataplane: dp, settings: a.settings,
+		dataplane: dp, settings: a.settings, filterBridge: a.options.FilterBridge,
 		updates: make(chan update, maxDrain), interfaces: newMailbox[addressList](), waysFound: newMailbox[wayList](), located: a.options.Ways == nil, questions: make(chan chan<- snapshot),
 		calc: calc.New(a.host), services: newServices(), program: ruleset.NewProgram(),
 		held: map[v3.Key]v3.Resource{}, warnings: map[string]bool{}, slips: newSlips(), hostPods: make(chan []v3.HostPod),

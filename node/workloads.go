@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"margay/node/pods"
 )
 
 // componentWorkloads is there when workloads are looked for in the kernel.
@@ -23,34 +25,66 @@ func (a *agent) followWays(ctx context.Context, into *mailbox[wayList]) {
 // takeWays tells calc where workloads are.
 func (l *loop) takeWays(found wayList) {
 	l.calc.SetWays(found)
-	l.unflushed = true
+	l.unflushed, l.relocated = true, true
 	if !l.located {
 		l.located = true
 		l.health.set(componentWorkloads, condition{ready: true})
 	}
 }
 
-// checkBridges takes readiness away while there are workloads whose policy is not enforced: what passes from port to port of
-// a bridge, and what comes from a port, does not show the dataplane the workload's interface.
+// checkBridges takes readiness away while there are workloads on bridges whose policy is not enforced as it should be: what passes
+// from port to port is not seen by the hooks of IP, so that the ports are closed to each other, or ports cannot be held to their
+// addresses. A bridge that nobody told to is told to have it seen.
 func (l *loop) checkBridges() {
-	bridges := map[string]int{}
+	faults := map[string]string{}
 	for _, w := range l.program.Workloads {
 		if w.Bridge != "" {
-			bridges[w.Bridge]++
+			faults[w.Bridge] = ""
 		}
 	}
-	if len(bridges) == 0 {
-		if l.unbridged {
-			l.health.set(componentWorkloads, condition{ready: true})
+	for _, way := range l.waysFound.get() {
+		if _, ok := faults[way.Bridge]; ok && way.Unfiltered != "" {
+			faults[way.Bridge] = way.Unfiltered
 		}
-		l.unbridged = false
-		return
 	}
+	ports := l.portsFault(len(faults) > 0)
 	var list []string
-	for _, name := range slices.Sorted(maps.Keys(bridges)) {
-		list = append(list, fmt.Sprintf("%d on %s", bridges[name], name))
+	for _, bridge := range slices.Sorted(maps.Keys(faults)) {
+		why := faults[bridge]
+		if why == pods.Unasked && l.filterBridge != nil {
+			if err := l.filterBridge(bridge); err == nil {
+				l.log.Info("packets between ports of a bridge pass the hooks of IP from now on", "bridge", bridge)
+			} else {
+				why += ", and cannot be set: " + err.Error()
+			}
+		}
+		switch {
+		case ports != "":
+			list = append(list, bridge+": "+ports)
+		case why != "":
+			list = append(list, bridge+": "+why+"; until then its ports are closed to each other")
+		}
 	}
-	l.unbridged = true
-	l.health.set(componentWorkloads, condition{detail: "the policy of workloads on a bridge is not enforced, for this release filters what is " +
-		"routed, not what is bridged: " + strings.Join(list, ", ") + " (use a CNI that routes to each pod, or keep such nodes out of those that Margay is to protect)"})
+	l.bridgesBad(list)
+}
+
+// portsFault returns why ports of bridges cannot be held to the addresses of workloads; "" if they can, or need not.
+func (l *loop) portsFault(needed bool) string {
+	if dp, ok := l.dataplane.(interface{ Bridges() error }); ok && needed {
+		if err := dp.Bridges(); err != nil {
+			return err.Error()
+		}
+	}
+	return ""
+}
+
+// bridgesBad sets readiness; list says what is wrong with which bridge.
+func (l *loop) bridgesBad(list []string) {
+	switch {
+	case len(list) > 0:
+		l.health.set(componentWorkloads, condition{detail: "the policy of workloads on bridges cannot be enforced: " + strings.Join(list, "; ")})
+	case l.unbridged:
+		l.health.set(componentWorkloads, condition{ready: true})
+	}
+	l.unbridged = len(list) > 0
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	v3 "margay/api/v3"
 	"margay/calc"
+	"margay/node/pods"
 	"margay/ruleset"
 )
 
@@ -27,6 +29,8 @@ func TestWorkloadsFound(t *testing.T) {
 			}
 		}
 	}
+	var told atomic.Int32
+	r.options.FilterBridge = func(string) error { told.Add(1); return nil }
 	r.put(v3.KindProfile, `{"metadata": {"name": "p"}, "spec": {"ingress": [{"action": "Allow"}], "egress": [{"action": "Allow", "protocol": "UDP"}]}}`)
 	r.put(v3.KindWorkloadEndpoint, `{"metadata": {"name": "w", "namespace": "ns"},
 		"spec": {"node": "h", "orchestrator": "k8s", "ipNetworks": ["10.65.0.1/32"], "profiles": ["p"]}}`)
@@ -50,11 +54,26 @@ func TestWorkloadsFound(t *testing.T) {
 	r.untilReady()
 	found <- wayList{netip.MustParseAddr("10.65.0.1"): {Interface: "eni2"}}
 	eventually(t, "its policy is on eni2", enforced("eni2"))
-	found <- wayList{netip.MustParseAddr("10.65.0.1"): {Interface: "veth1", Bridge: "cni0"}}
-	eventually(t, "it is on a bridge, and the agent is not ready", func() bool {
-		code, body := r.get(healthAt, "/readiness")
-		return code == 503 && strings.Contains(body, "1 on cni0")
-	})
+	bridged := func(unfiltered string) wayList {
+		return wayList{netip.MustParseAddr("10.65.0.1"): {Interface: "veth1", Bridge: "cni0", Unfiltered: unfiltered}}
+	}
+	unready := func(why string) func() bool {
+		return func() bool {
+			code, body := r.get(healthAt, "/readiness")
+			return code == 503 && strings.Contains(body, "cni0: "+why)
+		}
+	}
+	found <- bridged("no filter")
+	eventually(t, "what passes its bridge is not filtered, and the agent is not ready", unready("no filter"))
+	found <- bridged("")
+	eventually(t, "its policy is on the bridge", enforced("cni0"))
+	r.untilReady()
+	found <- bridged(pods.Unasked)
+	eventually(t, "the bridge is told to be filtered", func() bool { return told.Load() == 1 })
+	found <- bridged("")
+	r.untilReady()
+	found <- bridged("gone")
+	eventually(t, "the filter is gone", unready("gone"))
 	found <- wayList{}
 	r.untilReady()
 }

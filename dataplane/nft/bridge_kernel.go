@@ -43,6 +43,9 @@ func diffBridge(have, want *Table) []Change {
 	return changes
 }
 
+// Bridges returns why ports of bridges cannot be held to the addresses of workloads; nil: they are.
+func (d *Dataplane) Bridges() error { return d.noBridge }
+
 // CheckBridge returns why the kernel takes no table of family bridge; nil: it does. It changes nothing.
 func CheckBridge(o Options) error {
 	c, err := dial(o.NetNS)

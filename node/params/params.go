@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"reflect"
 	"regexp"
+	"slices"
 	"time"
 
 	"margay/ruleset"
@@ -200,13 +201,15 @@ func (p *Params) Settings() ruleset.Settings {
 		LogPrefix:        p.LogPrefix,
 		LogRate:          rate,
 		WorkloadPrefixes: p.InterfacePrefix,
-		EndpointToHost:   p.endpointToHost(),
-		AllowSpoofing:    p.WorkloadSourceSpoofing == "Any",
-		AllowVXLAN:       p.AllowVXLANPacketsFromWorkloads,
-		AllowIPIP:        p.AllowIPIPPacketsFromWorkloads,
-		VXLANPort:        p.VXLANPort,
-		Tunnels:          p.tunnels(),
-		TunnelNets:       p.ExternalNodesCIDRList,
+		// Calico's ports are on no bridge; who names others wants them closed before they are known.
+		ClosePorts:     !slices.Equal(p.InterfacePrefix, []string{"cali"}),
+		EndpointToHost: p.endpointToHost(),
+		AllowSpoofing:  p.WorkloadSourceSpoofing == "Any",
+		AllowVXLAN:     p.AllowVXLANPacketsFromWorkloads,
+		AllowIPIP:      p.AllowIPIPPacketsFromWorkloads,
+		VXLANPort:      p.VXLANPort,
+		Tunnels:        p.tunnels(),
+		TunnelNets:     p.ExternalNodesCIDRList,
 	}
 }
 

@@ -115,9 +115,61 @@ func TestBridgedPods(t *testing.T) {
 	must(t, late.AddAddress("eth0", netip.MustParsePrefix("10.66.0.4/24")))
 	w.until(t, "an address that comes later", "10.66.0.2 veth1@cni0, 10.66.0.3 veth2@cni0, 10.66.0.4 veth3@cni0, fd66::2 veth1@cni0")
 	must(t, late.AddAddress("eth0", netip.MustParsePrefix("10.66.0.2/24")))
-	w.until(t, "two have it: nobody", "10.66.0.3 veth2@cni0, 10.66.0.4 veth3@cni0, fd66::2 veth1@cni0")
+	must(t, late.AddAddress("eth0", netip.MustParsePrefix("10.66.0.5/24")))
+	w.until(t, "two have an address: who had it keeps it", "10.66.0.2 veth1@cni0, 10.66.0.3 veth2@cni0, 10.66.0.4 veth3@cni0, 10.66.0.5 veth3@cni0, fd66::2 veth1@cni0")
+	fresh := watch(t, h, false)
+	fresh.until(t, "nobody knows who had it", "10.66.0.2 @cni0, 10.66.0.3 veth2@cni0, 10.66.0.4 veth3@cni0, 10.66.0.5 veth3@cni0, fd66::2 veth1@cni0")
 	must(t, first.Remove())
-	w.until(t, "the other is gone", "10.66.0.2 veth3@cni0, 10.66.0.3 veth2@cni0, 10.66.0.4 veth3@cni0")
+	const other = "10.66.0.2 veth3@cni0, 10.66.0.3 veth2@cni0, 10.66.0.4 veth3@cni0, 10.66.0.5 veth3@cni0"
+	w.until(t, "the other is gone", other)
+	fresh.until(t, "the other is gone", other)
+}
+
+// TestMovedPort: a port is that of another bridge, or of none, as soon as it is.
+func TestMovedPort(t *testing.T) {
+	h := newHost(t)
+	must(t, h.AddBridge("cni0", netip.MustParsePrefix("10.66.0.1/24")))
+	must(t, h.AddBridge("cni1", netip.MustParsePrefix("10.67.0.1/24")))
+	w := watch(t, h, false)
+	newPod(t, h, "veth1", "cni0", "10.66.0.2")
+	w.until(t, "a pod", "10.66.0.2 veth1@cni0")
+	must(t, h.SetMaster("veth1", "cni1"))
+	w.until(t, "another bridge", "10.66.0.2 veth1@cni1")
+	must(t, h.SetMaster("veth1", ""))
+	w.until(t, "no bridge", "10.66.0.2 veth1")
+}
+
+// TestBridgeFaults: it is told when what passes between ports is not filtered, and why.
+func TestBridgeFaults(t *testing.T) {
+	h := newHost(t)
+	must(t, h.AddBridge("cni0", netip.MustParsePrefix("10.66.0.1/24")))
+	w := watch(t, h, false)
+	newPod(t, h, "veth1", "cni0", "10.66.0.2")
+	fault := func(what, want string) {
+		t.Helper()
+		deadline := time.After(20 * time.Second)
+		for {
+			way, ok := w.last[netip.MustParseAddr("10.66.0.2")]
+			if ok && way.Unfiltered == want {
+				return
+			}
+			select {
+			case w.last = <-w.told:
+			case <-deadline:
+				t.Fatalf("%s: %+v, want %q", what, way, want)
+			}
+		}
+	}
+	fault("as it was made", Unasked)
+	must(t, FilterBridge(Options{NetNS: h.NetNS()}, "cni0"))
+	fault("it was told to", "")
+	must(t, h.UnfilterBridge("cni0"))
+	fault("somebody took that back", Unasked)
+	must(t, h.FilterBridge("cni0"))
+	fault("the lab does the same", "")
+	if err := FilterBridge(Options{NetNS: h.NetNS()}, "none"); err == nil {
+		t.Error("no such bridge, and no error")
+	}
 }
 
 // TestDeaf: without CAP_NET_BROADCAST an address that comes late is seen with the first packet.
@@ -158,7 +210,7 @@ func TestLearned(t *testing.T) {
 				w.table.others[index] = nil // as if the other end could not be asked
 			}
 		}
-		got := text(w.table.ways())
+		got := text(w.table.ways(nil))
 		w.mu.Unlock()
 		if got == "10.66.0.2 veth1@cni0" {
 			return

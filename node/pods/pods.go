@@ -51,6 +51,7 @@ import (
 	"maps"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -83,7 +84,31 @@ func (f *follower) run(ctx context.Context) error {
 	if !f.deaf {
 		wg.Go(func() { _ = links.Watch(ctx, f.links(), f.others()) }) // it ends with the context only
 	}
+	wg.Go(func() { f.watchFilter(ctx) })
 	return links.Watch(ctx, f.links(), f.here())
+}
+
+// filterInterval is how often it is looked whether br_netfilter is there: nothing tells when a module comes or goes.
+const filterInterval = 5 * time.Second
+
+// watchFilter tells when br_netfilter comes or goes, until the context ends.
+func (f *follower) watchFilter(ctx context.Context) {
+	tick := time.NewTicker(filterInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		filterless := !f.options.hasFilter()
+		f.mu.Lock()
+		if f.table.filterless != filterless {
+			f.table.filterless = filterless
+			f.tell()
+		}
+		f.mu.Unlock()
+	}
 }
 
 // A follower keeps the table up to date.
@@ -130,6 +155,7 @@ func (f *follower) here() links.Subject {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			f.table = newTable()
+			f.table.filterless = !f.options.hasFilter()
 		},
 		Apply: func(m netlink.Message) (bool, error) {
 			f.mu.Lock()
@@ -184,7 +210,7 @@ func (f *follower) tell() {
 		return
 	}
 	f.ask(f.table.unasked())
-	ways := f.table.ways()
+	ways := f.table.ways(f.told)
 	if f.told != nil && maps.Equal(ways, f.told) {
 		return
 	}

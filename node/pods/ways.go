@@ -20,6 +20,7 @@ type table struct {
 	neighbours map[netip.Addr]map[uint32]neighbour // by interface
 	ports      map[uint32]map[hardware]uint32      // of each bridge, behind which a hardware address is
 	others     map[uint32][]netip.Addr             // what the other end of a cable carries; nil: it cannot be asked
+	filterless bool                                // the kernel has no br_netfilter
 }
 
 // A link is an interface.
@@ -27,6 +28,8 @@ type link struct {
 	name   string
 	kind   string
 	master uint32 // 0: none
+	calls  bool   // a bridge: what passes between ports passes the hooks of IP
+	vlans  bool   // a bridge: it filters VLANs
 	// The other end of a veth or netkit: its index, and the number that its namespace has here, -1 for none.
 	peer   uint32
 	peerNS int32
@@ -57,8 +60,9 @@ func newTable() *table {
 	}
 }
 
-// ways returns the way to each address for which there is exactly one.
-func (t *table) ways() map[netip.Addr]calc.Way {
+// ways returns the way to each address for which there is exactly one, and to those that several ports of a bridge claim the one
+// that was told before, or else the bridge alone.
+func (t *table) ways(told map[netip.Addr]calc.Way) map[netip.Addr]calc.Way {
 	carriers := map[netip.Addr][]uint32{}
 	for index, addrs := range t.others {
 		for _, a := range addrs {
@@ -71,7 +75,14 @@ func (t *table) ways() map[netip.Addr]calc.Way {
 			if _, done := ways[a]; done {
 				return
 			}
-			if index, ok := t.find(a, carriers[a]); ok {
+			index, claims := t.find(a, carriers[a])
+			if len(claims) > 1 {
+				if bridge := t.disputed(claims); bridge != "" {
+					ways[a] = calc.Way{Bridge: bridge}
+				}
+				index = t.holder(claims, told[a].Interface)
+			}
+			if index != 0 {
 				ways[a] = t.way(index)
 			}
 		})
@@ -92,27 +103,33 @@ func (t *table) way(index uint32) calc.Way {
 	l := t.links[index]
 	w := calc.Way{Interface: l.name}
 	if master := t.links[l.master]; master.kind == "bridge" {
-		w.Bridge = master.name
+		w.Bridge, w.Unfiltered = master.name, t.bridgeFault(master)
 	}
 	return w
 }
 
-// find returns the cable that leads to an address, which the other ends of carriers carry.
-func (t *table) find(a netip.Addr, carriers []uint32) (uint32, bool) {
+// find returns the cable that leads to an address, which the other ends of carriers carry; 0 if none does, or one of several
+// claims is to be chosen.
+func (t *table) find(a netip.Addr, carriers []uint32) (index uint32, claims []uint32) {
 	if len(t.routes[a]) > 0 {
 		index, ok := t.routed(a)
-		if !ok || t.links[index].cable() {
-			return index, ok
-		}
-		if t.links[index].kind != "bridge" {
-			return 0, false // it is elsewhere
+		switch {
+		case !ok:
+			return 0, nil
+		case t.links[index].cable():
+			return index, nil
+		case t.links[index].kind != "bridge":
+			return 0, nil // it is elsewhere
 		}
 		carriers = slices.DeleteFunc(slices.Clone(carriers), func(c uint32) bool { return t.links[c].master != index })
 	}
-	if len(carriers) > 0 {
-		return carriers[0], len(carriers) == 1
+	switch len(carriers) {
+	case 0:
+		return t.neighbour(a), nil
+	case 1:
+		return carriers[0], nil
 	}
-	return t.neighbour(a)
+	return 0, carriers
 }
 
 // routed returns the interface that the kernel's choice of routes leads to; false if that is by a gateway or not one.
@@ -129,8 +146,9 @@ func (t *table) routed(a netip.Addr) (uint32, bool) {
 	return best[0].index, len(best) == 1 && best[0].index != 0
 }
 
-// neighbour returns the cable behind which the neighbour is that has an address. A fixed entry counts before those learned.
-func (t *table) neighbour(a netip.Addr) (uint32, bool) {
+// neighbour returns the cable behind which the neighbour is that has an address, 0 for none or several. A fixed entry counts before
+// those learned.
+func (t *table) neighbour(a netip.Addr) uint32 {
 	var fixed, learned []uint32
 	for index, n := range t.neighbours[a] {
 		bridged := t.links[index].kind == "bridge"
@@ -146,11 +164,14 @@ func (t *table) neighbour(a netip.Addr) (uint32, bool) {
 		}
 	}
 	for _, found := range [][]uint32{fixed, learned} {
-		if len(found) > 0 {
-			return found[0], len(found) == 1
+		if len(found) == 1 {
+			return found[0]
+		}
+		if len(found) > 1 {
+			return 0
 		}
 	}
-	return 0, false
+	return 0
 }
 
 // unasked returns the cables whose other end was not asked for its addresses yet.
@@ -265,6 +286,9 @@ func (t *table) applyLink(m message) bool {
 		kind:   kindOf(m.attrs[unix.IFLA_LINKINFO]),
 		master: m.number(unix.IFLA_MASTER),
 		peerNS: -1,
+	}
+	if l.kind == "bridge" {
+		l.readBridge(m.attrs[unix.IFLA_LINKINFO])
 	}
 	if _, there := m.attrs[unix.IFLA_LINK_NETNSID]; there {
 		l.peer, l.peerNS = m.number(unix.IFLA_LINK), int32(m.number(unix.IFLA_LINK_NETNSID))
