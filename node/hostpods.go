@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	v3 "margay/api/v3"
@@ -25,6 +26,8 @@ func (a *agent) followHostPods(ctx context.Context, s store.HostPods, into chan<
 			case <-ctx.Done():
 				return
 			}
+		case errors.Is(err, store.ErrNotSupported):
+			return // there are no pods where this store gets its objects from
 		case !failing && ctx.Err() == nil:
 			a.log.Warn("pods on this host's network are not known, so labels of theirs that count for nothing are not warned of", "error", err)
 		}

@@ -83,6 +83,7 @@ const (
 	opRegister   = "register"  // creates the client's Node
 	opReport     = "report"    // of the client's status, a statusReport
 	opEndpoints  = "endpoints" // of the states of its endpoints, an endpointsReport
+	opHostPods   = "hostpods"  // the pods on the network of the client's node, a list of them in the reply
 )
 
 // A request is one operation of package store.
@@ -112,12 +113,14 @@ type endpointState struct {
 	State store.EndpointState `json:"state"`
 }
 
-// A reply answers the request of the same ID: with a record, with a code, or, when there is nothing to say, with neither.
+// A reply answers the request of the same ID: with a record, with pods, with a code, or, when there is nothing to say, with neither.
 type reply struct {
 	ID     uint64 `json:"id"`
 	Code   code   `json:"code,omitempty"`
 	Reason string `json:"reason,omitempty"`
 	Record []byte `json:"record,omitempty"`
+	// HostPods answer opHostPods.
+	HostPods []v3.HostPod `json:"hostPods,omitempty"`
 }
 
 // A code stands for a sentinel of package store.

@@ -200,6 +200,18 @@ func (c *Client) Previous(ctx context.Context, key v3.Key, before store.Revision
 	return c.resource(ctx, "read an earlier version of", request{Op: opPrevious, Key: key, Before: before})
 }
 
+var _ store.HostPods = (*Client)(nil)
+
+// HostPods implements store.HostPods for the host that the client is for: typha asks its store.
+func (c *Client) HostPods(ctx context.Context, node string) ([]v3.HostPod, error) {
+	key := v3.Key{Kind: v3.KindNode, Name: node}
+	if node != c.cfg.Node {
+		return nil, unsupported("list pods on the network of", key)
+	}
+	answer, err := c.call(ctx, "list pods on the network of", request{Op: opHostPods, Key: key})
+	return answer.HostPods, err
+}
+
 // resource makes a request whose answer is a resource.
 func (c *Client) resource(ctx context.Context, op string, r request) (v3.Resource, error) {
 	answer, err := c.call(ctx, op, r)

@@ -49,7 +49,7 @@ func (s *Server) work(ctx context.Context) {
 
 // opName keeps what a client makes up out of the metric.
 func opName(op string) string {
-	if slices.Contains([]string{opGet, opPrevious, opInitialise, opRegister, opReport, opEndpoints}, op) {
+	if slices.Contains([]string{opGet, opPrevious, opInitialise, opRegister, opReport, opEndpoints, opHostPods}, op) {
 		return op
 	}
 	return "unknown"
@@ -78,6 +78,8 @@ func (s *Server) do(ctx context.Context, j job) (reply, error) {
 		return reply{}, s.reportStatus(ctx, j)
 	case opEndpoints:
 		return reply{}, s.reportEndpoints(ctx, j)
+	case opHostPods:
+		return s.hostPods(ctx, j)
 	}
 	return reply{}, fmt.Errorf("%w: %q", store.ErrNotSupported, r.Op)
 }
@@ -152,6 +154,20 @@ func (s *Server) reportEndpoints(ctx context.Context, j job) error {
 		states[e.Key] = e.State
 	}
 	return to.ReportEndpoints(ctx, report.Node, states)
+}
+
+// hostPods asks the store for the pods on the network of the client's own node, which are no endpoints: they concern its
+// warnings only, so that they are no part of the stream that all clients get.
+func (s *Server) hostPods(ctx context.Context, j job) (reply, error) {
+	from, ok := s.cache.store.(store.HostPods)
+	if !ok {
+		return reply{}, store.ErrNotSupported
+	}
+	pods, err := from.HostPods(ctx, j.peer.node)
+	if err != nil {
+		return reply{}, err
+	}
+	return reply{HostPods: pods}, nil
 }
 
 // unpackReport is the reverse of packReport.

@@ -430,6 +430,9 @@ func TestRequests(t *testing.T) {
 	if err := c.ReportEndpoints(ctx, "n", states); err != nil || !maps.Equal(m.states, states) {
 		t.Errorf("%d states of endpoints: %v", len(m.states), err)
 	}
+	if pods, err := c.HostPods(ctx, "n"); err != nil || len(pods) != 1 || pods[0].Node != "n" || pods[0].Labels["app"] != "proxy" {
+		t.Errorf("pods on the node's network: %v, %v", pods, err)
+	}
 	many := store.NodeStatus{Node: "n", Detail: strings.Repeat("x", maxClient), Endpoints: pod.Endpoints}
 	for i := range 4000 {
 		many.Faults = append(many.Faults, fmt.Sprintf("fault %d: %s", i, strings.Repeat("<", 500)))
@@ -450,6 +453,7 @@ func TestRequests(t *testing.T) {
 		"update":           second(c.Update(ctx, set("s0000"))),
 		"delete":           second(c.Delete(ctx, v3.KeyOf(set("s0000")), "")),
 		"another's state":  c.ReportEndpoints(ctx, "other", states),
+		"another's pods":   second(c.HostPods(ctx, "other")),
 		"states":           second(c.EndpointStatuses(ctx)),
 		"another's status": c.ReportStatus(ctx, store.NodeStatus{Node: "other"}),
 		"write all":        c.WriteAll(ctx, store.Commit, []store.Write{{Resource: set("x")}})[0].Err,

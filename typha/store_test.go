@@ -387,6 +387,11 @@ func (m *memory) ReportEndpoints(_ context.Context, _ string, states map[v3.Key]
 
 func (m *memory) EndpointStatuses(context.Context) ([]store.EndpointStatus, error) { return nil, nil }
 
+// HostPods answers with one pod of the node.
+func (m *memory) HostPods(_ context.Context, node string) ([]v3.HostPod, error) {
+	return []v3.HostPod{{Namespace: "kube-system", Name: "proxy", Node: node, Labels: map[string]string{"app": "proxy"}}}, nil
+}
+
 // set returns a GlobalNetworkSet, the simplest object there is.
 func set(name string, nets ...string) *v3.GlobalNetworkSet {
 	info, _ := v3.Lookup(v3.KindGlobalNetworkSet)
