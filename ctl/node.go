@@ -76,11 +76,34 @@ func (c *cli) nodeStatus(ctx context.Context, f storeFlags, host Host) error {
 	status, last, err := c.ownStatus(ctx, f)
 	if err != nil {
 		fmt.Fprintf(out, "\nWhat it reports is not known: %v\n", err)
+		c.writeAnswer(ctx, out)
 	} else if err := writeOwnStatus(out, status, last, time.Now()); err != nil {
 		return err
 	}
 	_, err = fmt.Fprint(out, "\nThe BGP backend process (BIRD) is not running.\n\n")
 	return err
+}
+
+// writeAnswer prints what the agent tells root, with or without a datastore.
+func (c *cli) writeAnswer(ctx context.Context, out io.Writer) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	state, err := askAgent(ctx, c.env.AgentSocket)
+	if err != nil {
+		return
+	}
+	fmt.Fprintf(out, "\nAsked directly:\nNode:       %s\n", state.Node)
+	if p := state.Program; p == nil {
+		fmt.Fprintln(out, "In force:   nothing yet")
+	} else {
+		fmt.Fprintf(out, "In force:   %d policies and profiles at %d endpoints (margay node show)\n", len(p.Policies)+len(p.Profiles), len(p.Endpoints)+len(p.Workloads))
+	}
+	for _, text := range state.Warnings {
+		fmt.Fprintf(out, "Warning:    %s\n", text)
+	}
+	if state.Detail != "" {
+		fmt.Fprintf(out, "Detail:     %s\n", state.Detail)
+	}
 }
 
 // nodeName is the name under which the agent of this host reports: it tells root, for others it is what it is started with.

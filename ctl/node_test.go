@@ -269,3 +269,26 @@ func TestNodeDiags(t *testing.T) {
 		t.Errorf("exit %d:\n%s", code, out)
 	}
 }
+
+// TestNodeStatusWithoutDatastore has an agent that answers although the datastore does not.
+func TestNodeStatusWithoutDatastore(t *testing.T) {
+	running := Host{Root: files(t, map[string]string{"proc/17/cmdline": "margay\x00node\x00"})}
+	var b bytes.Buffer
+	c := newCLI(Env{
+		Stdout: &b, Stderr: &b, ConfigFile: "none",
+		AgentSocket: serveState(t, `{"node": "node7", "warnings": ["W"], "detail": "store: it is away", "program": {}}`),
+		Getenv:      func(name string) string { return map[string]string{"ETCD_ENDPOINTS": "http://127.0.0.1:1"}[name] },
+		OpenStore:   func(context.Context, StoreConfig) (store.Store, error) { return nil, store.ErrUnavailable },
+	})
+	cmd := c.nodeStatusCommand(running)
+	cmd.SetArgs(nil)
+	cmd.SetContext(t.Context())
+	if err := cmd.Execute(); err != nil {
+		t.Fatal(err)
+	}
+	want := "Asked directly:\nNode:       node7\nIn force:   0 policies and profiles at 0 endpoints (margay node show)\n" +
+		"Warning:    W\nDetail:     store: it is away\n"
+	if !strings.Contains(b.String(), want) {
+		t.Errorf("%s\nwant:\n%s", &b, want)
+	}
+}
