@@ -443,11 +443,7 @@ func TestDisturbance(t *testing.T) {
 		r.dp.Disturb(ruleset.NewProgram())
 		r.dp.disturbed <- struct{}{}
 	}
-	fought := time.Now()
 	r.untilDenied("192.0.2.1", 80)
-	if took := time.Since(fought); took > time.Second {
-		t.Errorf("the repair took %v", took)
-	}
 	r.untilMetric("margay_dataplane_disturbances_total 51")
 	eventually(t, "the last disturbance is repaired", func() bool { return r.dp.Calls().Resync > before })
 	if n, most := r.dp.Calls().Resync-before, 2+int(time.Since(start)/repairInterval); n > most {

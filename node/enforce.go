@@ -144,7 +144,7 @@ func (l *loop) tidy() {
 func (l *loop) summariseSoon() {
 	if !l.summaryDue {
 		l.summaryDue = true
-		l.summary.Reset(summaryDelay)
+		l.summary.Reset(max(summaryDelay, summaryShare*l.summaryTook))
 	}
 }
 
@@ -155,6 +155,8 @@ func (l *loop) summarise() {
 		l.untold.summary = true // calc tells of its state as of a Flush: after the next one this is due again
 		return
 	}
+	start := time.Now()
+	defer func() { l.summaryTook = time.Since(start) }()
 	l.metrics.setCounts(l.calc.Counts())
 	now := map[string]bool{}
 	for _, w := range slices.Concat(l.calc.Warnings(), l.slips.warnings(l.calc, time.Now())) {

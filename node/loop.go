@@ -22,8 +22,10 @@ const (
 	// repairInterval is the least time between two repairs of what somebody else changed: the first is made at once, and a
 	// program that fights for the table cannot keep this one busy.
 	repairInterval = 200 * time.Millisecond
-	// summaryDelay passes after a change before counts and warnings follow: they take a look at everything.
+	// summaryDelay passes after a change before counts and warnings follow: they take a look at everything. In a large cluster,
+	// where something changes all the time, they take one part in summaryShare of it.
 	summaryDelay = 200 * time.Millisecond
+	summaryShare = 50
 	// restDelay passes without a change or scrape before memory is given back, which is not done more often than tidyInterval.
 	restDelay    = 500 * time.Millisecond
 	tidyInterval = time.Minute
@@ -57,33 +59,34 @@ type loop struct {
 	services *services
 	program  *ruleset.Program // what calc has given out so far: what the kernel should enforce
 
-	inSync     bool           // the first snapshot is in calc
-	revision   store.Revision // what calc contains
-	lost       time.Time      // since when the store cannot be followed; zero: it can
-	locked     bool           // ClusterInformation says: do not act on what the store holds
-	held       map[v3.Key]v3.Resource
-	faults     []fault
-	all        map[string][]netip.Addr // interfaces as last listed; nil: not yet
-	known      map[string][]netip.Addr // those that calc has
-	relocated  bool                    // ways changed since bridges were looked at
-	located    bool                    // calc has the ways to workloads, or nobody tells
-	unbridged  bool                    // there are workloads on bridges, whose policy is not enforced
-	programmed bool                    // the kernel enforces, or did before the last error
-	resync     bool                    // what the kernel has must be compared as a whole
-	notBefore  time.Time               // of the next attempt to change the kernel
-	retry      backoff
-	timer      *time.Timer // runs when an attempt waits for notBefore
-	unflushed  bool        // calc was told something since its last Flush
-	untold     untold      // what follows the next success
-	changes    int         // taken in since the kernel was last changed
-	oldest     time.Time   // arrival of the first of them
-	warnings   map[string]bool
-	slips      *slips
-	hostPods   chan []v3.HostPod // of this node; only warnings know of them
-	summary    *time.Timer       // runs when counts and warnings are due
-	summaryDue bool
-	rest       *time.Timer // runs when memory is to be given back
-	lastTidy   time.Time
+	inSync      bool           // the first snapshot is in calc
+	revision    store.Revision // what calc contains
+	lost        time.Time      // since when the store cannot be followed; zero: it can
+	locked      bool           // ClusterInformation says: do not act on what the store holds
+	held        map[v3.Key]v3.Resource
+	faults      []fault
+	all         map[string][]netip.Addr // interfaces as last listed; nil: not yet
+	known       map[string][]netip.Addr // those that calc has
+	relocated   bool                    // ways changed since bridges were looked at
+	located     bool                    // calc has the ways to workloads, or nobody tells
+	unbridged   bool                    // there are workloads on bridges, whose policy is not enforced
+	programmed  bool                    // the kernel enforces, or did before the last error
+	resync      bool                    // what the kernel has must be compared as a whole
+	notBefore   time.Time               // of the next attempt to change the kernel
+	retry       backoff
+	timer       *time.Timer // runs when an attempt waits for notBefore
+	unflushed   bool        // calc was told something since its last Flush
+	untold      untold      // what follows the next success
+	changes     int         // taken in since the kernel was last changed
+	oldest      time.Time   // arrival of the first of them
+	warnings    map[string]bool
+	slips       *slips
+	hostPods    chan []v3.HostPod // of this node; only warnings know of them
+	summary     *time.Timer       // runs when counts and warnings are due
+	summaryDue  bool
+	summaryTook time.Duration // the last one
+	rest        *time.Timer   // runs when memory is to be given back
+	lastTidy    time.Time
 
 	filterBridge func(name string) error // has packets between ports of a bridge pass the hooks of IP; nil: nobody does
 
@@ -334,8 +337,9 @@ func (l *loop) compareInterfaces() {
 	}
 	l.known, l.unflushed = wanted, true
 	l.endpoints.setInterfaces(wanted)
-	l.standing.setInterfaces(l.ways(wanted))
-	kick(l.reported)
+	if l.standing.setInterfaces(l.ways(wanted)) {
+		kick(l.reported)
+	}
 }
 
 // ways returns the interfaces by which others reach this host, with their addresses: not those of workloads, and none

@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -59,10 +61,13 @@ func (s *standing) setWarnings(warnings []string) {
 	s.warnings = warnings
 }
 
-func (s *standing) setInterfaces(ways map[string][]string) {
+// setInterfaces reports whether they are others than before: those of workloads, which come and go all the time, are none.
+func (s *standing) setInterfaces(ways map[string][]string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	same := s.ways != nil && maps.EqualFunc(s.ways, ways, slices.Equal)
 	s.ways = ways
+	return !same
 }
 
 // interfaces returns what is not changed any more.

@@ -70,3 +70,24 @@ func TestStatusIsBounded(t *testing.T) {
 		t.Errorf("%d texts for 2 faults", len(short))
 	}
 }
+
+// Interfaces of workloads come and go; only those by which others reach the host are worth a report to the store.
+func TestOnlyWaysAreReported(t *testing.T) {
+	s := &standing{}
+	for _, step := range []struct {
+		ways map[string][]string
+		new  bool
+	}{
+		{map[string][]string{}, true},
+		{map[string][]string{}, false},
+		{map[string][]string{"eth0": {"10.0.0.1"}}, true},
+		{map[string][]string{"eth0": {"10.0.0.1"}}, false},
+		{map[string][]string{"eth0": {"10.0.0.1", "10.0.0.2"}}, true},
+		{map[string][]string{"eth1": {"10.0.0.1", "10.0.0.2"}}, true},
+		{map[string][]string{}, true},
+	} {
+		if is := s.setInterfaces(step.ways); is != step.new {
+			t.Errorf("%v: new is %v", step.ways, is)
+		}
+	}
+}
