@@ -18,6 +18,7 @@ type metrics struct {
 	pending   *prometheus.GaugeVec
 	problems  *prometheus.GaugeVec
 	healthy   *prometheus.GaugeVec
+	notices   *prometheus.CounterVec
 }
 
 func newMetrics(version string) *metrics {
@@ -31,10 +32,12 @@ func newMetrics(version string) *metrics {
 		pending:  gauges("margay_controllers_pending", "Objects that are still to be compared or written.", "controller"),
 		problems: gauges("margay_controllers_problems", "Objects that cannot be brought in line, as the log names them.", "controller"),
 		healthy:  gauges("margay_controllers_ready", "1 for every part that is ready.", "component"),
+		notices: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "margay_controllers_notices_total",
+			Help: "Warnings of agents that were shown as Events of Kubernetes, by result (ok, error)."}, []string{"result"}),
 	}
 	build := gauges("margay_build_info", "Always 1; the label is the version of this program.", "version")
 	build.WithLabelValues(version).Set(1)
-	m.registry.MustRegister(m.leader, m.connected, m.writes, m.pending, m.problems, m.healthy, build,
+	m.registry.MustRegister(m.leader, m.connected, m.writes, m.pending, m.problems, m.healthy, m.notices, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

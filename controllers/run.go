@@ -222,6 +222,7 @@ type supervisor struct {
 	term   term // the zero value: somebody else leads
 	engine part
 	forget part // of history
+	tell   part // of what agents warn of
 	checks part
 	server part
 	retry  time.Duration // before the status is written again; 0: it is written
@@ -323,6 +324,9 @@ func (s *supervisor) begin(t term) {
 	s.term = t
 	s.work()
 	s.keepForgetting()
+	if to, ok := s.stores[source].(store.Notifier); ok {
+		s.tell.start(t.ctx, s.notices(to))
+	}
 }
 
 func (s *supervisor) end() {
@@ -331,6 +335,7 @@ func (s *supervisor) end() {
 	}
 	s.engine.halt()
 	s.forget.halt()
+	s.tell.halt()
 	close(s.term.done)
 	s.term, s.retry = term{}, 0
 	s.log.Info("no longer leading")

@@ -200,7 +200,7 @@ func TestRights(t *testing.T) {
 		{"calico-typha", follow, []access{{"update", "coordination.k8s.io", "leases", "calico-system"}}},
 		{"calico-kube-controllers", control, []access{
 			{"update", "projectcalico.org", "hostendpoints", ""}, {"delete", "projectcalico.org", "hostendpoints", ""},
-			{"update", "coordination.k8s.io", "leases", "calico-system"}}},
+			{"update", "coordination.k8s.io", "leases", "calico-system"}, {"patch", "", "events", "default"}}},
 	} {
 		t.Run(test.account, func(t *testing.T) {
 			t.Parallel()
@@ -296,7 +296,8 @@ func control(t *testing.T, s *server) {
 		})
 	}()
 	await(t, s, access{"create", "coordination.k8s.io", "leases", "calico-system"}, access{"create", "projectcalico.org", "hostendpoints", ""},
-		access{"update", "projectcalico.org", "kubecontrollersconfigurations/status", ""})
+		access{"update", "projectcalico.org", "kubecontrollersconfigurations/status", ""}, access{"create", "", "events", "default"},
+		access{"get", "", "serviceaccounts", "default"}, access{"get", "projectcalico.org", "tiers", ""})
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)

@@ -107,6 +107,38 @@ const node = `{"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n1", "u
 const settings = `{"kind": "KubeControllersConfiguration", "apiVersion": "projectcalico.org/v3",
 	"metadata": {"name": "default", "uid": "6c4d1c4e-2a3b-4d57-9b1a-000000000003", "resourceVersion": "6"}, "spec": {"controllers": {"node": {}}}}`
 
+// warned are objects of every sort that agents warn of.
+func warned() []string {
+	return []string{
+		"GlobalNetworkPolicy(p)", "NetworkPolicy(default/p)", "StagedGlobalNetworkPolicy(p)", "StagedNetworkPolicy(default/p)",
+		"StagedKubernetesNetworkPolicy(default/p)", "NetworkPolicy(default/knp.default.p)", "GlobalNetworkPolicy(kcnp.kube-admin.p)",
+		"HostEndpoint(h)", "GlobalNetworkSet(s)", "NetworkSet(default/s)", "Tier(t)", "IPPool(i)", "FelixConfiguration(f)", "ClusterInformation(c)",
+		"WorkloadEndpoint(default/n1-k8s-p-eth0)", "Profile(kns.default)", "Profile(ksa.default.a)", "Node(n1)",
+	}
+}
+
+// report is the Lease of an agent.
+func report() string {
+	status := map[string]any{"node": "n1"}
+	var warnings []string
+	for _, object := range warned() {
+		warnings = append(warnings, object+": something is odd")
+	}
+	status["warnings"] = warnings
+	text, err := json.Marshal(status)
+	if err != nil {
+		panic(err)
+	}
+	lease, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"name": "margay.n1", "annotations": map[string]any{"margay.io/status": string(text)}},
+		"spec":     map[string]any{"holderIdentity": "n1"},
+	})
+	if err != nil {
+		panic(err)
+	}
+	return string(lease)
+}
+
 func (s *server) reply(w http.ResponseWriter, r *http.Request, a access, name string) {
 	w.Header().Set("Content-Type", "application/json")
 	switch {
@@ -122,6 +154,8 @@ func (s *server) reply(w http.ResponseWriter, r *http.Request, a access, name st
 		_, _ = io.WriteString(w, `{"metadata": {"resourceVersion": "7"}, "items": [`+settings+`]}`)
 	case a.verb == "get" && a.resource == "kubecontrollersconfigurations":
 		_, _ = io.WriteString(w, settings)
+	case a.verb == "list" && a.resource == "leases":
+		_, _ = io.WriteString(w, `{"metadata": {"resourceVersion": "7"}, "items": [`+report()+`]}`)
 	case a.verb == "list":
 		_, _ = io.WriteString(w, `{"metadata": {"resourceVersion": "7"}, "items": []}`)
 	case a.verb == "get" && a.resource == "nodes":

@@ -1,0 +1,164 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	v3 "margay/api/v3"
+	"margay/store"
+)
+
+// What agents warn of concerns whoever made the object, who looks at it with kubectl and not into the agents' logs. The
+// agents say it in their reports anyhow (store.NodeStatus), so that one writer, the instance that leads, tells it: a fleet
+// of agents would write the same a thousand times.
+const (
+	tellInterval = 10 * time.Second
+	// tellAgain is how often a notice is shown again that still holds: a server of Kubernetes forgets it after an hour.
+	tellAgain = 30 * time.Minute
+	// maxTold bounds the notices of one round, maxTexts those of one kind about one object: many nodes say the same of a
+	// policy in other words, as each names its own endpoints.
+	maxTold  = 50
+	maxTexts = 3
+)
+
+// The reasons of notices, as machines know them.
+const (
+	reasonWarning = "PolicyWarning" // it is in force otherwise than its author may expect
+	reasonFault   = "NotInForce"    // it cannot be used: what was there before counts
+)
+
+// A teller tells in Kubernetes what the agents report. It belongs to one goroutine.
+type teller struct {
+	to store.Notifier
+	// from returns the reports.
+	from func(context.Context) ([]store.NodeStatus, error)
+	// knows reports whether Kubernetes has an object; nil: all.
+	knows func(v3.Key) bool
+	// tell counts what became of a notice.
+	count func(error)
+	told  map[store.Notice]time.Time // when it was shown last; without text and node
+}
+
+// notices returns what shows the warnings of the agents until the context ends.
+func (s *supervisor) notices(to store.Notifier) func(context.Context) {
+	t := &teller{
+		to: to, from: s.stores[target].Statuses, told: map[store.Notice]time.Time{},
+		count: func(err error) { s.metrics.notices.WithLabelValues(outcome(err)).Inc() },
+	}
+	if s.stores[source] != s.stores[target] {
+		t.knows = ofKubernetes
+	}
+	return func(ctx context.Context) {
+		failing := false
+		for ctx.Err() == nil {
+			err := t.round(ctx, time.Now())
+			if err != nil && !failing && ctx.Err() == nil {
+				s.log.Warn("what agents warn of is not shown in Kubernetes, trying again", "error", err)
+			}
+			failing = err != nil
+			pause(ctx, tellInterval)
+		}
+	}
+}
+
+// ofKubernetes reports whether an object of an etcd datastore is a copy of one that Kubernetes has.
+func ofKubernetes(key v3.Key) bool {
+	switch key.Kind {
+	case v3.KindWorkloadEndpoint, v3.KindProfile, v3.KindNode:
+		return true
+	case v3.KindNetworkPolicy:
+		return strings.HasPrefix(key.Name, v3.PrefixKubernetesPolicy)
+	}
+	return false
+}
+
+// round shows what is new, and what was shown long ago; the first error ends it, but for objects that are gone.
+func (t *teller) round(ctx context.Context, now time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	statuses, err := t.from(ctx)
+	if err != nil {
+		return err
+	}
+	maps.DeleteFunc(t.told, func(_ store.Notice, at time.Time) bool { return now.Sub(at) > tellAgain })
+	left := maxTold
+	for _, n := range noticesOf(statuses) {
+		id := n
+		id.Text, id.Node = "", ""
+		if _, told := t.told[id]; told || t.knows != nil && !t.knows(n.Key) {
+			continue
+		}
+		if left--; left < 0 {
+			break // the rest is due in the next round
+		}
+		err := t.to.Notify(ctx, n)
+		t.count(err)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		t.told[id] = now
+	}
+	return nil
+}
+
+// noticesOf returns what agents warn of, in order: of every object the first texts, each once, and how many there are more.
+func noticesOf(statuses []store.NodeStatus) []store.Notice {
+	type about struct {
+		key    v3.Key
+		reason string
+	}
+	nodes := map[about]map[string]string{} // by text, the first node that says so
+	add := func(node, reason string, texts []string) {
+		for _, line := range texts {
+			key, text, ok := cutKey(line)
+			if !ok {
+				continue // how many more there are
+			}
+			a := about{key, reason}
+			if nodes[a] == nil {
+				nodes[a] = map[string]string{}
+			}
+			if first, known := nodes[a][text]; !known || node < first {
+				nodes[a][text] = node
+			}
+		}
+	}
+	for _, s := range statuses {
+		add(s.Node, reasonFault, s.Faults)
+		add(s.Node, reasonWarning, s.Warnings)
+	}
+	var list []store.Notice
+	for _, a := range slices.SortedFunc(maps.Keys(nodes), func(a, b about) int {
+		return strings.Compare(a.key.String()+a.reason, b.key.String()+b.reason)
+	}) {
+		texts := slices.Sorted(maps.Keys(nodes[a]))
+		for _, text := range texts[:min(len(texts), maxTexts)] {
+			list = append(list, store.Notice{Key: a.key, ID: text, Reason: a.reason, Text: text, Node: nodes[a][text]})
+		}
+		if more := len(texts) - maxTexts; more > 0 {
+			list = append(list, store.Notice{Key: a.key, ID: "more", Reason: a.reason,
+				Text: fmt.Sprintf("agents have %d more like this to say about it (margay status shows them)", more)})
+		}
+	}
+	return list
+}
+
+// cutKey splits Kind(namespace/name): text.
+func cutKey(line string) (key v3.Key, text string, ok bool) {
+	head, text, ok := strings.Cut(line, "): ")
+	kind, name, open := strings.Cut(head, "(")
+	info, known := v3.Lookup(v3.Kind(kind))
+	if !ok || !open || !known {
+		return v3.Key{}, "", false
+	}
+	key = v3.Key{Kind: info.Kind, Name: name}
+	if info.Namespaced {
+		key.Namespace, key.Name, ok = strings.Cut(name, "/")
+	}
+	return key, text, ok && key.Name != ""
+}
