@@ -357,7 +357,7 @@ func (c *converter) json(n *yaml.Node, at place) ([]byte, error) {
 	case tag == "!!bool":
 		return []byte(strings.ToLower(n.Value)), nil
 	case (tag == "!!int" || tag == "!!float") && json.Valid([]byte(n.Value)):
-		return []byte(n.Value), nil
+		return []byte(withoutFraction(n.Value)), nil
 	case tag == "!!int" || tag == "!!float" || looksBoolean(n):
 		c.fail(n, at.path, problem{value: raw(n.Value), reason: "value is " + describe(n) + " in a notation that is not read alike everywhere",
 			remedy: "write it in decimal notation, or quote it: " + strconv.Quote(n.Value)})
@@ -368,6 +368,22 @@ func (c *converter) json(n *yaml.Node, at place) ([]byte, error) {
 
 // decimal is an integer that YAML 1.1, YAML 1.2 and JSON read alike.
 var decimal = lazily(`^-?(0|[1-9][0-9]*)$`)
+
+// exact bounds the whole numbers that a float64 holds without loss.
+const exact = 1 << 53
+
+// withoutFraction returns a number without its fraction if that is zero: 80.0 and 8e1 are 80, as they are for calicoctl. Other numbers
+// stay as they are.
+func withoutFraction(text string) string {
+	if decimal.MatchString(text) || !json.Valid([]byte(text)) {
+		return text
+	}
+	f, err := strconv.ParseFloat(text, 64)
+	if err != nil || f != math.Trunc(f) || math.Abs(f) >= exact {
+		return text
+	}
+	return strconv.FormatInt(int64(f), 10)
+}
 
 // scalar converts a single value into a text, number or boolean.
 func (c *converter) scalar(n *yaml.Node, v reflect.Value, at place) {
@@ -396,9 +412,17 @@ func (c *converter) text(n *yaml.Node, v reflect.Value, at place) {
 		v.SetString(n.Value)
 	case tag == "!!int" && decimal.MatchString(n.Value), tag == "!!bool" && (n.Value == "true" || n.Value == "false"):
 		v.SetString(n.Value) // as calicoctl reads it; words and numbers that it would respell are refused
+	case tag == "!!float" && keepsSpelling(n.Value):
+		v.SetString(n.Value)
 	default:
 		c.fail(n, at.path, problem{value: raw(n.Value), reason: "value is " + describe(n) + " where a text is wanted", remedy: "quote it: " + strconv.Quote(n.Value)})
 	}
+}
+
+// keepsSpelling reports whether calicoctl writes a fraction as it reads it, where a text is wanted.
+func keepsSpelling(text string) bool {
+	f, err := strconv.ParseFloat(text, 64)
+	return err == nil && json.Valid([]byte(text)) && strconv.FormatFloat(f, 'g', -1, 64) == text
 }
 
 // looksBoolean reports whether a word without quotes is a boolean for the YAML 1.1 readers that Kubernetes tools use.
@@ -431,20 +455,21 @@ func (c *converter) integer(n *yaml.Node, v reflect.Value, at place) {
 		c.wrongType(n, at.path, "a whole number")
 		return
 	}
-	if !decimal.MatchString(n.Value) {
+	text := withoutFraction(n.Value)
+	if !decimal.MatchString(text) {
 		c.fail(n, at.path, problem{value: raw(n.Value), reason: "value is no whole number in decimal notation"})
 		return
 	}
 	var low, high string
 	if v.CanUint() {
-		u, err := strconv.ParseUint(n.Value, 10, v.Type().Bits())
+		u, err := strconv.ParseUint(text, 10, v.Type().Bits())
 		if err == nil {
 			v.SetUint(u)
 			return
 		}
 		low, high = "0", strconv.FormatUint(math.MaxUint64>>(64-v.Type().Bits()), 10)
 	} else {
-		i, err := strconv.ParseInt(n.Value, 10, v.Type().Bits())
+		i, err := strconv.ParseInt(text, 10, v.Type().Bits())
 		if err == nil {
 			v.SetInt(i)
 			return

@@ -116,6 +116,9 @@ func blockSizes(a netip.Addr) (least, most, preset int) {
 func validateIPPool(c *check, p *IPPool) {
 	spec := &p.Spec
 	checkTags(c, "spec", spec)
+	if p.Status != nil {
+		checkConditions(c, "status.conditions", p.Status.Conditions)
+	}
 	if cidr, err := netip.ParsePrefix(spec.CIDR); spec.CIDR != "" && (err != nil || cidr.Addr().Is4In6()) {
 		c.fail("spec.cidr", spec.CIDR, "IPPool CIDR must be a valid subnet", "")
 	} else if err == nil {

@@ -99,6 +99,7 @@ func validateKubeControllersConfiguration(c *check, k *KubeControllersConfigurat
 			"write "+KubeControllersConfigurationName)
 	}
 	checkTags(c, "spec", &k.Spec)
+	checkRunning(c, k.Status.RunningConfig)
 	templates := k.Spec.templates()
 	for i, t := range templates {
 		path := index(templatesPath, i)
@@ -108,6 +109,20 @@ func validateKubeControllersConfiguration(c *check, k *KubeControllersConfigurat
 			c.fail(path+".generateName", t.GenerateName, "Template name must be unique", "")
 		}
 	}
+}
+
+// checkRunning checks the configuration that a status shows. Calico takes everything in its templates.
+func checkRunning(c *check, running *KubeControllersConfigurationSpec) {
+	if running == nil {
+		return
+	}
+	spec := *running
+	if n := spec.Controllers.Node; n != nil && n.HostEndpoint != nil {
+		node, endpoint := *n, *n.HostEndpoint
+		endpoint.Templates = nil
+		node.HostEndpoint, spec.Controllers.Node = &endpoint, &node
+	}
+	checkTags(c, "status.runningConfig", &spec)
 }
 
 const templatesPath = "spec.controllers.node.hostEndpoint.templates"

@@ -25,6 +25,7 @@ func defaultTier(t *Tier) {
 func validateTier(c *check, t *Tier) {
 	checkOrder(c, t.Spec.Order)
 	checkTierAction(c, t)
+	checkConditions(c, "status.conditions", t.Status.Conditions)
 	require := func(order float64, action string) {
 		if t.Spec.Order == nil || *t.Spec.Order != order {
 			c.fail("spec.order", orderText(t.Spec.Order), fmt.Sprintf("%s tier order must be %.0f", t.Name, order), "")
