@@ -66,8 +66,9 @@ func serverConfig(cfg Config) (config.ServerConfig, error) {
 		ElectionTicks:              electionTicks,
 		InitialElectionTickAdvance: true,
 
-		SnapshotCount:          10_000,
-		SnapshotCatchUpEntries: 1_000,
+		// There is no other member that could have to catch up, and what is kept for it is kept in memory.
+		SnapshotCount:          1_000,
+		SnapshotCatchUpEntries: 1,
 		MaxSnapFiles:           5,
 		MaxWALFiles:            5,
 		QuotaBackendBytes:      quotaBytes,
