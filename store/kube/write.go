@@ -60,7 +60,10 @@ func refuseDerived(op string, key v3.Key) error {
 		if op == "update" {
 			return nil
 		}
-		reason = "nodes belong to Kubernetes (use kubectl " + op + " node)"
+		reason = "nodes belong to Kubernetes: their kubelets create them"
+		if op == "delete" {
+			reason = "nodes belong to Kubernetes (use kubectl delete node)"
+		}
 	case idPolicies:
 		reason = "kubernetes network policies must be managed through the kubernetes API"
 	case idClusterPolicies:
