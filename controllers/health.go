@@ -202,17 +202,5 @@ func (h *health) table() []byte {
 
 // handler serves /liveness and /readiness.
 func (h *health) handler() http.Handler {
-	mux := http.NewServeMux()
-	answer := func(ok func() bool) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-			if !ok() {
-				w.WriteHeader(http.StatusServiceUnavailable)
-			}
-			_, _ = w.Write(h.table()) // the client is gone: nobody to tell
-		}
-	}
-	mux.Handle("GET /liveness", answer(h.live))
-	mux.Handle("GET /readiness", answer(func() bool { return h.ready() && h.live() }))
-	return mux
+	return serve.Probes(h.live, func() bool { return h.ready() && h.live() }, h.table)
 }

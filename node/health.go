@@ -9,6 +9,8 @@ import (
 	"sync"
 	"text/tabwriter"
 	"time"
+
+	"margay/serve"
 )
 
 // The components that health tells about, in the order of the table.
@@ -144,17 +146,5 @@ func (h *health) table() []byte {
 
 // handler serves /liveness and /readiness.
 func (h *health) handler() http.Handler {
-	mux := http.NewServeMux()
-	answer := func(ok func() bool) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-			if !ok() {
-				w.WriteHeader(http.StatusServiceUnavailable)
-			}
-			_, _ = w.Write(h.table()) // the client is gone: nobody to tell
-		}
-	}
-	mux.Handle("GET /liveness", answer(h.live))
-	mux.Handle("GET /readiness", answer(func() bool { ready, _ := h.ready(); return ready }))
-	return mux
+	return serve.Probes(h.live, func() bool { ready, _ := h.ready(); return ready }, h.table)
 }

@@ -19,19 +19,8 @@ func metricsTLS(p *Params) serve.TLS {
 
 // probes serves /liveness and /readiness (spec 4.2).
 func probes(live func() bool, ready func() (bool, string)) http.Handler {
-	answer := func(ok func() bool) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-			if !ok() {
-				w.WriteHeader(http.StatusServiceUnavailable)
-			}
-			_, _ = w.Write(report(live, ready)) // the client is gone: nobody to tell
-		}
-	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /liveness", answer(live))
-	mux.Handle("GET /readiness", answer(func() bool { is, _ := ready(); return is && live() }))
-	return mux
+	both := func() bool { is, _ := ready(); return is && live() }
+	return serve.Probes(live, both, func() []byte { return report(live, ready) })
 }
 
 // report prints the state as the agent's report has it.
