@@ -45,7 +45,7 @@ type world struct {
 	agent                    *process
 }
 
-func newWorld(t testing.TB) *world {
+func newWorld(t testing.TB, args ...string) *world {
 	t.Helper()
 	w := &world{TB: t, dir: t.TempDir()}
 	var err error
@@ -62,7 +62,7 @@ func newWorld(t testing.TB) *world {
 		}
 	}
 	w.cluster, err = cluster.Start(t.Context(), cluster.Config{
-		Dir: filepath.Join(w.dir), Host: masterAddr, Port: 6443, Start: w.master.Start, Dial: w.master.Dial,
+		Dir: filepath.Join(w.dir), Host: masterAddr, Port: 6443, Start: w.master.Start, Dial: w.master.Dial, Args: args,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -112,6 +112,17 @@ current-context: x
 	return os.WriteFile(path, []byte(text), 0o600)
 }
 
+// Certificate issues a certificate of the cluster's authority for both ends of a connection, as PEM with its key.
+func (c *Cluster) Certificate(name string) (cert, key []byte, err error) {
+	return c.keys.issue(&x509.Certificate{
+		Subject:     pkix.Name{CommonName: name},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+	})
+}
+
+// CAFile is the certificate of the cluster's authority.
+func (c *Cluster) CAFile() string { return filepath.Join(c.cfg.Dir, "ca.crt") }
+
 // UserKubeconfig writes a kubeconfig for a user, who may do what RBAC says, and returns its path.
 func (c *Cluster) UserKubeconfig(user string) (string, error) {
 	cert, key, err := c.keys.user(user, "users")
