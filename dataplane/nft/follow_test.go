@@ -58,3 +58,25 @@ func TestStageFollowsItsExits(t *testing.T) {
 		})
 	}
 }
+
+// A change of a rule that is in maps by address is one transaction of elements, and nothing else is looked at.
+func TestElementsChangeAtOnce(t *testing.T) {
+	for name, change := range map[string]func(*ruleset.Rule){
+		"action":              func(r *ruleset.Rule) { r.Action = ruleset.Deny },
+		"addresses":           func(r *ruleset.Rule) { r.Source.Sets = []ruleset.SetID{sharedSource(3)} },
+		"networks":            func(r *ruleset.Rule) { r.Source.Sets, r.Source.Nets = nil, netsOf("10.1.0.0/24", "10.1.9.0/24") },
+		"port, back or forth": func(r *ruleset.Rule) { *r = tcp(ruleset.Allow, 9999); r.Source.Sets = []ruleset.SetID{sharedSource(3)} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := sharedSources(20)
+			im := newImage(p, defaultLimits)
+			changed := sharingPolicy(5)
+			change(&changed.Ingress[5])
+			for _, c := range im.apply(&ruleset.Delta{Policies: map[ruleset.PolicyID]*ruleset.Policy{changed.ID: changed}}) {
+				if c.phase != now || c.op != opDelElements && c.op != opAddElements {
+					t.Error(c.String())
+				}
+			}
+		})
+	}
+}

@@ -375,7 +375,7 @@ func (t *touch) changes() []Change {
 		}
 		d.set(was, t.table.Sets[name])
 	}
-	atOnce := t.direct && !t.record.moves()
+	atOnce := t.direct && !t.record.moves() || t.apart()
 	for s := range t.record {
 		if _, ok := t.before.Sets[s.Name]; ok || t.table.Sets[s.Name] != s {
 			continue

@@ -72,6 +72,8 @@ func TestAllowedStaysAllowed(t *testing.T) {
 	narrowed.Source.NotNets = netsOf("10.3.0.0/16")
 	tests := map[string]*ruleset.Delta{
 		"prefixes of a set are replaced": memberDelta("0", netsOf("10.0.0.0/13", "10.8.0.0/13"), netsOf("10.0.0.0/12")),
+		"a rule for the same addresses by other prefixes": {Policies: map[ruleset.PolicyID]*ruleset.Policy{
+			many().ID: many(from(11, ruleset.Allow))}},
 		"from a map into a chain": {Policies: map[ruleset.PolicyID]*ruleset.Policy{
 			many().ID: many(narrowed)}},
 		"allowed earlier, denied in a map": {Policies: map[ruleset.PolicyID]*ruleset.Policy{
@@ -83,10 +85,12 @@ func TestAllowedStaysAllowed(t *testing.T) {
 			ep := p.Endpoints[hostEndpoint("e").ID]
 			ids := ep.Normal.Ingress[0].Policies
 			ep.Normal.Ingress = []ruleset.Tier{{Name: "a", EndPass: true, Policies: ids[:1]}, {Name: "b", Policies: ids[1:]}}
-			for i := range 11 {
+			for i := range 12 {
 				id := ruleset.SetID(fmt.Sprint(i))
 				p.Sets[id] = ruleset.NewSet(ruleset.Addrs, "", ruleset.Member{Prefix: netip.PrefixFrom(sourceOf(0, i), 32)})
 			}
+			p.Sets["11"] = ruleset.NewSet(ruleset.Addrs, "", ruleset.Member{Prefix: netip.MustParsePrefix("10.0.0.0/13")},
+				ruleset.Member{Prefix: netip.MustParsePrefix("10.8.0.0/13")})
 			// Others use the same lengths of prefixes, so that no map comes or goes.
 			p.Sets["1"].Add(ruleset.Member{Prefix: netip.MustParsePrefix("172.16.0.0/12")})
 			p.Sets["2"].Add(ruleset.Member{Prefix: netip.MustParsePrefix("172.16.0.0/13")})
@@ -96,6 +100,30 @@ func TestAllowedStaysAllowed(t *testing.T) {
 			checkMix(t, statesOf(im, d), ruleset.Packet{In: "t0", Src: peers4[0], Dst: locals4[0], Protocol: ruleset.TCP, DstPort: 80})
 		})
 	}
+}
+
+// What allowed a packet, for every port, goes to maps that it has asked before.
+func TestAllowedByAnotherGroup(t *testing.T) {
+	sets := map[ruleset.SetID]*ruleset.Set{}
+	policy := func(name string, first int, r ruleset.Rule) *ruleset.Policy {
+		var rules []ruleset.Rule
+		for i := first; i < 10; i++ {
+			id := ruleset.SetID(fmt.Sprint(i))
+			sets[id] = ruleset.NewSet(ruleset.Addrs, "", ruleset.Member{Prefix: netip.PrefixFrom(sourceOf(0, i), 32)})
+			r.Source.Sets = []ruleset.SetID{id}
+			rules = append(rules, r)
+		}
+		return policyOf(name, rules...)
+	}
+	open := ruleset.Rule{Action: ruleset.Allow, Protocol: ruleset.TCP}
+	p := programOf([]*ruleset.Endpoint{hostEndpoint("e", "t0")}, policy("port", 1, tcp(ruleset.Allow, 80)), policy("open", 0, open))
+	p.Sets = sets
+	im := newImage(p, defaultLimits)
+	d := &ruleset.Delta{Policies: map[ruleset.PolicyID]*ruleset.Policy{}}
+	for _, changed := range []*ruleset.Policy{policy("port", 0, tcp(ruleset.Allow, 80)), policy("open", 1, open)} {
+		d.Policies[changed.ID] = changed
+	}
+	checkMix(t, statesOf(im, d), ruleset.Packet{In: "t0", Src: sourceOf(0, 0), Dst: locals4[0], Protocol: ruleset.TCP, DstPort: 80})
 }
 
 // statesOf returns the table before a change and after each of its transactions.

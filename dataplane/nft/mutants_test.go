@@ -32,6 +32,8 @@ const (
 	byBounds     = "TestTableIsBounded"
 	byListing    = "TestListing"
 	byCounters   = "TestCounters"
+	byGroups     = "TestAllowedByAnotherGroup"
+	byOnce       = "TestElementsChangeAtOnce"
 	byExits      = "TestStageFollowsItsExits"
 	byShared     = "TestSharedChainsFollow"
 )
@@ -174,6 +176,11 @@ var mutants = []mutant{
 	{file: "image.go", old: "e.change(t, prefixesOf(gone), prefixesOf(come))", new: "e.change(t, prefixesOf(gone), nil)", caught: byImage},
 	{file: "image.go", old: "t.direct = len(t.renewed) == 0 && len(t.reweighed) == 0 && t.delta.Empty()", new: "t.direct = true", caught: byRules},
 	{file: "image.go", old: "t.direct && !t.record.moves()", new: "t.direct", caught: byAllowed},
+	{file: "apart.go", old: "len(t.before.Chains)+len(t.before.Sets) > 0", new: "len(t.before.Sets) > 0", caught: byAllowed},
+	{file: "apart.go", old: "group != nil && group != m.group", new: "false", caught: byGroups},
+	{file: "apart.go", old: "a.prefix.Overlaps(b.prefix)", new: "false", caught: byAllowed},
+	{file: "apart.go", old: "a != b && a.rest == b.rest", new: "a.rest == b.rest", caught: byOnce},
+	{file: "apart.go", old: "group = m.group", new: "_ = m", caught: byGroups},
 	{file: "image.go", old: "s.shorten(b, 0)\n", new: "", caught: byImage},
 	{file: "image.go", old: "if t.table.Chains[name] = c; c == nil {\n\t\tdelete(t.table.Chains, name)\n\t} else {\n\t\tt.countSets(c, 1)", new: "if t.table.Chains[name] = c; c == nil {\n\t\tdelete(t.table.Chains, name)\n\t} else if old == nil {\n\t\tt.countSets(c, 1)", caught: byImage},
 	{file: "diff.go", old: "if from != \"\" {\n\t\tmade = before", new: "if false {\n\t\tmade = before", caught: byMix},
