@@ -59,10 +59,15 @@ func (e *evaluation) addressesKnown() bool {
 	return true
 }
 
-// onPort reports whether an address is that of the workload behind a port of a bridge.
-func (p *Program) onPort(port, bridge string, a netip.Addr) bool {
-	w, _ := p.bridged(bridge, a)
-	return w != nil && w.Interface == port
+// onPort reports whether an address is that of the workload behind a port, of whatever bridge.
+func (p *Program) onPort(port string, a netip.Addr) bool {
+	for _, w := range p.Workloads {
+		if w.Bridge != "" && w.Interface == port && slices.Contains(w.Addrs, a) {
+			sole, _ := p.bridged(w.Bridge, a)
+			return sole == w
+		}
+	}
+	return false
 }
 
 // hasBridge reports whether there is a workload on the bridge.
@@ -131,7 +136,7 @@ func (p *Program) mayLeave(pkt *Packet) (Reason, bool) {
 	case !known:
 		return SpoofedSource, !claimed
 	}
-	return SpoofedSource, p.onPort(pkt.InPort, pkt.In, pkt.Src) || isPortDiscovery(pkt)
+	return SpoofedSource, p.onPort(pkt.InPort, pkt.Src) || isPortDiscovery(pkt)
 }
 
 // mayArrive reports whether a port hands a packet to what is behind it: a workload's those to its own addresses, that of
@@ -147,7 +152,7 @@ func (p *Program) mayArrive(pkt *Packet) (Reason, bool) {
 	case !known:
 		return ForeignAddress, !claimed
 	}
-	return ForeignAddress, p.onPort(pkt.OutPort, pkt.Out, pkt.Dst) || isDiscovery(pkt)
+	return ForeignAddress, p.onPort(pkt.OutPort, pkt.Dst) || isDiscovery(pkt)
 }
 
 // closes reports whether nothing passes by a port that no workload is known to be behind.

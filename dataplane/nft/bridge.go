@@ -161,21 +161,20 @@ func hasPair(w way, f ruleset.Family, set *Set, not bool) condition {
 	if not {
 		op = "!= "
 	}
-	c := w.loadPair(f).lookup(set.Name, not)
+	c := w.loadPair(w.far(), f).lookup(set.Name, not)
 	return condition{w.name + " . " + w.far().addr(f) + " " + op + "@" + set.Name + " ", c, []*Set{set}}
 }
 
-// loadPair loads the name of an interface, and the address behind it into the registers after it.
-func (w way) loadPair(f ruleset.Family) code {
-	c := code{}.meta(w.meta, regFirst)
+// loadPair loads the name of an interface, and the address at an end into the registers after it.
+func (w way) loadPair(s side, f ruleset.Family) code {
 	offset, size := uint32(12), uint32(4)
 	if f == ruleset.IPv6 {
 		offset, size = 8, 16
 	}
-	if w.far() == destination {
+	if s == destination {
 		offset += size
 	}
-	return c.payload(unix.NFT_PAYLOAD_NETWORK_HEADER, offset, size, regNext)
+	return code{}.meta(w.meta, regFirst).payload(unix.NFT_PAYLOAD_NETWORK_HEADER, offset, size, regNext)
 }
 
 // bothFamilies are those of addresses.
@@ -195,6 +194,19 @@ func (b *bridged) ifBridged(w way, f func(condition) *Rule) []*Rule {
 // fromHost returns the rules that let this host send to the addresses of workloads on bridges.
 func (b *bridged) fromHost() []*Rule {
 	return b.ifBridged(wayOut(), func(c condition) *Rule { return c.then(exit{verdict: nfAccept}, "host to own workload") })
+}
+
+// passedOn returns the rules that let go what a bridge passes on from a workload. In postrouting that has no incoming interface, as
+// what this host sends, but the workload's source.
+func (b *bridged) passedOn() []*Rule {
+	var rules []*Rule
+	for _, f := range bothFamilies() {
+		if set := b.pairs(f); set != nil {
+			is := condition{"oifname . " + source.addr(f) + " @" + set.Name + " ", wayOut().loadPair(source, f).lookup(set.Name, false), []*Set{set}}
+			rules = append(rules, ifFamily(f).and(is).then(exit{verdict: nfAccept}, "passed on by a bridge"))
+		}
+	}
+	return rules
 }
 
 // ifPort returns the rule that denies what passes by a port itself: IP passes by the bridge.
@@ -239,7 +251,7 @@ func (u *builder) leadsBridged(kind string, dir ruleset.Direction, w way, o owne
 		}
 		m := u.fill("bridged-"+kind+familyDigit(family), typesToPod[family], elements)
 		c := ifFamily(family)
-		rules = append(rules, rule(w.name+" . "+w.far().addr(family)+" vmap @"+m.Name, "", append(c.code, w.loadPair(family).vmap(m.Name)...), m))
+		rules = append(rules, rule(w.name+" . "+w.far().addr(family)+" vmap @"+m.Name, "", append(c.code, w.loadPair(w.far(), family).vmap(m.Name)...), m))
 	}
 	return rules
 }

@@ -2,8 +2,11 @@ package nft
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -104,5 +107,90 @@ func TestBridgePolicy(t *testing.T) {
 		if reaches(&first.Machine, host+":81") == nil {
 			t.Errorf("%s:81 is open", host)
 		}
+	}
+}
+
+// tables lists the tables of the host's namespace as nft(8) reads them.
+func (b *bridgeLab) tables(args ...string) string {
+	b.Helper()
+	needNFT(b)
+	cmd := exec.Command("nft", append([]string{"-s", "list"}, args...)...)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	must(b, b.host.Run(cmd))
+	return out.String()
+}
+
+func (b *bridgeLab) nft(args ...string) {
+	b.Helper()
+	needNFT(b)
+	must(b, b.host.Run(exec.Command("nft", args...)))
+}
+
+// The table of family bridge is there while it is needed, is found when somebody changes it and put right, survives the agent, and
+// goes with clean-up.
+func TestBridgeTableLives(t *testing.T) {
+	b := newBridgeLab(t)
+	must(t, b.host.FilterBridge("cni0"))
+	resync(t, b.Dataplane, b.program)
+	if out := b.tables("tables"); strings.Contains(out, "bridge") {
+		t.Fatalf("nobody needs it: %s", out)
+	}
+	b.pod("one", 2)
+	resync(t, b.Dataplane, b.program)
+	if out := b.tables("table", "bridge", "margay"); !strings.Contains(out, "what comes from workloads") || !strings.Contains(out, `"vethone" . 10.66.0.2`) {
+		t.Errorf("it reads\n%s", out)
+	}
+	if n := resync(t, b.Dataplane, b.program); n != 0 {
+		t.Errorf("%d messages to a table that is in sync", n)
+	}
+	before := b.tables("ruleset")
+	for _, harm := range [][]string{
+		{"flush", "chain", "bridge", "margay", "sends"}, {"add", "rule", "bridge", "margay", "gets", "accept"}, {"delete", "table", "bridge", "margay"},
+		{"add", "chain", "bridge", "margay", "mine"}, {"insert", "rule", "bridge", "margay", "prerouting", "accept"},
+	} {
+		b.nft(harm...)
+		select {
+		case <-b.Disturbed():
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%v: nobody noticed", harm)
+		}
+		resync(t, b.Dataplane, b.program)
+		if after := b.tables("ruleset"); after != before {
+			t.Errorf("after %v:\n%s\nbefore:\n%s", harm, after, before)
+		}
+	}
+	other, err := Open(Options{NetNS: b.host.NetNS()})
+	must(t, err)
+	defer other.Close()
+	if n := resync(t, other, b.program); n != 0 {
+		t.Errorf("%d messages from another that finds it", n)
+	}
+	clear(b.program.Workloads)
+	resync(t, other, b.program)
+	if out := b.tables("tables"); strings.Contains(out, "bridge") {
+		t.Errorf("the last workload is gone: %s", out)
+	}
+	b.pod("two", 3)
+	resync(t, other, b.program)
+	must(t, Cleanup(t.Context(), Options{NetNS: b.host.NetNS()}))
+	if out := b.tables("ruleset"); out != "" {
+		t.Errorf("after clean-up: %s", out)
+	}
+}
+
+// The kernel is asked whether it takes a table of family bridge, and nothing comes of it.
+func TestCheckBridge(t *testing.T) {
+	b := newBridgeLab(t)
+	must(t, CheckBridge(Options{NetNS: b.host.NetNS()}))
+	must(t, b.Bridges())
+	if out := b.tables("ruleset"); out != "" {
+		t.Errorf("it left %s", out)
+	}
+	b.noBridge = errors.New("no such family")
+	b.pod("one", 2)
+	resync(t, b.Dataplane, b.program)
+	if out := b.tables("tables"); strings.Contains(out, "bridge") {
+		t.Errorf("the kernel takes none: %s", out)
 	}
 }

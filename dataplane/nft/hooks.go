@@ -222,6 +222,7 @@ func (u *builder) postrouting(o owners) {
 		ifKnown().then(exit{verdict: nfAccept}, ""),
 		wayIn().exists().then(exit{verdict: nfAccept}, "passed on by this host"),
 	}
+	rules = append(rules, o.bridged.passedOn()...)
 	chains := map[string][]*Rule{}
 	for name, ep := range o.named {
 		chains[name] = []*Rule{jumpRule("goto", u.redirectedEntry(ep))}
