@@ -9,8 +9,12 @@ import (
 	"margay/store"
 )
 
-// hostPodsInterval is how often the store is asked for pods on this host's own network. They matter to warnings only.
-const hostPodsInterval = time.Minute
+// How often the store is asked for pods on this host's own network, and asked again when it does not answer. They matter to
+// warnings only.
+const (
+	hostPodsInterval = time.Minute
+	hostPodsRetry    = 10 * time.Second
+)
 
 // followHostPods tells the loop which pods are on this host's own network, until the context ends.
 func (a *agent) followHostPods(ctx context.Context, s store.HostPods, into chan<- []v3.HostPod) {
@@ -32,7 +36,11 @@ func (a *agent) followHostPods(ctx context.Context, s store.HostPods, into chan<
 			a.log.Warn("pods on this host's network are not known, so labels of theirs that count for nothing are not warned of", "error", err)
 		}
 		failing = err != nil
-		if wait(ctx, hostPodsInterval) != nil {
+		pause := hostPodsInterval
+		if failing {
+			pause = hostPodsRetry
+		}
+		if wait(ctx, pause) != nil {
 			return
 		}
 	}

@@ -66,10 +66,50 @@ func TestV1(t *testing.T) {
 	if len(list.Items) != 5 || len(list.Faults) > 0 {
 		t.Errorf("the list is %+v", list)
 	}
+	old = migrateNames(t, c, s)
 	for _, r := range []v3.Resource{old, updated} {
 		if _, err := s.Delete(ctx, v3.KeyOf(r), store.Revision(r.GetResourceVersion())); err != nil {
 			t.Error(err)
 		}
 	}
 	eventually(t, "the policies are gone", func() bool { return len(m.keys(v3.KindGlobalNetworkPolicy)) == 0 })
+}
+
+// migrateNames has the policies stored under their names: nothing else of them changes, and one that was written anew since
+// stays as it is.
+func migrateNames(t *testing.T, c *cluster.Cluster, s store.Store) v3.Resource {
+	t.Helper()
+	const path = "/apis/" + kube.GroupV1 + "/globalnetworkpolicies"
+	stored := func(name, own, tier string) {
+		do(t, c, http.MethodPost, path, object{"apiVersion": kube.GroupV1, "kind": "GlobalNetworkPolicy", "metadata": object{"name": name,
+			"annotations": object{"projectcalico.org/metadata": `{"name":"` + own + `"}`}}, "spec": object{"selector": "has(stale)", "tier": tier}})
+	}
+	stored("default.new", "new", "default")                     // "new" is newer
+	stored("default.called-so", "default.called-so", "default") // its name
+	stored("security.x", "x", "security")                       // no old name: other tiers keep theirs
+	for _, want := range []int{2, 0} {
+		moved, err := s.(*kube.Store).MigratePolicyNames(t.Context())
+		if moved != want || err != nil {
+			t.Errorf("moved %d, %v; want %d", moved, err, want)
+		}
+	}
+	list, err := s.List(t.Context(), "", v3.KindGlobalNetworkPolicy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, r := range list.Items {
+		names = append(names, r.GetName()+" "+r.(*v3.GlobalNetworkPolicy).Spec.Selector)
+	}
+	if got := strings.Join(names, "; "); got != "default.called-so has(stale); new all(); old all(); security.x has(stale)" {
+		t.Errorf("the policies are %s", got)
+	}
+	old, err := s.Get(t.Context(), v3.Key{Kind: v3.KindGlobalNetworkPolicy, Name: "old"})
+	if err != nil || old.GetLabels()["a"] != "b" || old.GetCreationTimestamp().Year() != 2020 || *old.(*v3.GlobalNetworkPolicy).Spec.Order != 5 {
+		t.Fatalf("%+v, %v", old, err)
+	}
+	for _, name := range []string{"default.called-so", "security.x"} {
+		do(t, c, http.MethodDelete, path+"/"+name, nil)
+	}
+	return old
 }
