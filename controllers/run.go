@@ -8,12 +8,13 @@
 //	              '-----------------------------'
 //
 //	KubeControllersConfiguration + environment --> what runs --> status of the KubeControllersConfiguration
+//	reports of the agents (target) --> notices --> Events of the objects (source)
 //
 // Work is by difference: both sides are listed and followed, what is different is written, with the revision that was
 // seen. So it does not matter what was missed, who else writes, or where a predecessor was killed. Only what belongs to
 // the controllers is touched; how that is told is written at each controller.
 //
-// It must not write to the source, nor delete anything before both sides are listed completely.
+// It must not write to the source, but for Events, nor delete anything before both sides are listed completely.
 package controllers
 
 import (

@@ -47,6 +47,6 @@
 //
 // An agent registers its Node and reports its status. The server forwards that to the store with its own credentials, so
 // that an agent needs none and the store has one connection and not thousands: a report and a Node only for the name
-// with which the client introduced itself, a bounded number at once. Everything else is refused with
-// store.ErrNotSupported.
+// with which the client introduced itself, a bounded number at once. In the same way it asks for the pods on the network of
+// its host, which are no endpoints and so in no stream. Everything else is refused with store.ErrNotSupported.
 package typha
