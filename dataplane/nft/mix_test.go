@@ -70,7 +70,11 @@ func TestAllowedStaysAllowed(t *testing.T) {
 	}
 	narrowed := from(0, ruleset.Allow)
 	narrowed.Source.NotNets = netsOf("10.3.0.0/16")
+	plain := tcp(ruleset.Allow, 80) // no set comes with it
+	plain.Source.Nets, plain.Source.NotNets = netsOf("10.0.0.0/12"), netsOf("10.3.0.0/16")
 	tests := map[string]*ruleset.Delta{
+		"from a map into a chain, no set comes": {Policies: map[ruleset.PolicyID]*ruleset.Policy{
+			many().ID: many(plain)}},
 		"prefixes of a set are replaced": memberDelta("0", netsOf("10.0.0.0/13", "10.8.0.0/13"), netsOf("10.0.0.0/12")),
 		"a rule for the same addresses by other prefixes": {Policies: map[ruleset.PolicyID]*ruleset.Policy{
 			many().ID: many(from(11, ruleset.Allow))}},

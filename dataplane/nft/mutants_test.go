@@ -177,7 +177,7 @@ var mutants = []mutant{
 	{file: "image.go", old: "t.direct = len(t.renewed) == 0 && len(t.reweighed) == 0 && t.delta.Empty()", new: "t.direct = true", caught: byRules},
 	{file: "image.go", old: "t.direct && !t.record.moves()", new: "t.direct", caught: byAllowed},
 	{file: "apart.go", old: "len(t.before.Chains)+len(t.before.Sets) > 0", new: "len(t.before.Sets) > 0", caught: byAllowed},
-	{file: "apart.go", old: "group != nil && group != m.group", new: "false", caught: byGroups},
+	{file: "apart.go", old: "group != nil && group != m.group", new: "group != nil && m.group == nil", caught: byGroups},
 	{file: "apart.go", old: "a.prefix.Overlaps(b.prefix)", new: "false", caught: byAllowed},
 	{file: "apart.go", old: "a != b && a.rest == b.rest", new: "a.rest == b.rest", caught: byOnce},
 	{file: "apart.go", old: "group = m.group", new: "_ = m", caught: byGroups},
