@@ -17,7 +17,9 @@ import (
 // agents say it in their reports anyhow (store.NodeStatus), so that one writer, the instance that leads, tells it: a fleet
 // of agents would write the same a thousand times.
 const (
+	// All reports are read every tellInterval, or more seldom the more nodes there are: a thousand reports are some megabytes.
 	tellInterval = 10 * time.Second
+	tellPerNode  = 50 * time.Millisecond
 	// tellAgain is how often a notice is shown again that still holds: a server of Kubernetes forgets it after an hour.
 	tellAgain = 30 * time.Minute
 	// maxTold bounds the notices of one round, maxTexts those of one kind about one object: many nodes say the same of a
@@ -39,8 +41,9 @@ type teller struct {
 	from func(context.Context) ([]store.NodeStatus, error)
 	// knows reports whether Kubernetes has an object; nil: all.
 	knows func(v3.Key) bool
-	// tell counts what became of a notice.
+	// count counts what became of a notice.
 	count func(error)
+	nodes int                        // how many have reported
 	told  map[store.Notice]time.Time // when it was shown last; without text and node
 }
 
@@ -61,7 +64,7 @@ func (s *supervisor) notices(to store.Notifier) func(context.Context) {
 				s.log.Warn("what agents warn of is not shown in Kubernetes, trying again", "error", err)
 			}
 			failing = err != nil
-			pause(ctx, tellInterval)
+			pause(ctx, max(tellInterval, time.Duration(t.nodes)*tellPerNode))
 		}
 	}
 }
@@ -85,6 +88,7 @@ func (t *teller) round(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	t.nodes = len(statuses)
 	maps.DeleteFunc(t.told, func(_ store.Notice, at time.Time) bool { return now.Sub(at) > tellAgain })
 	left := maxTold
 	for _, n := range noticesOf(statuses) {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -145,6 +146,14 @@ func TestEvents(t *testing.T) {
 	shown(restrict, "natOutgoing")                        // G7
 	kubectlApply(t, w, replacement)                       // G1
 	shown(restrict, "took the place of another policy of its name")
+
+	// What the agent cannot use, and the API server cannot know: the selector.
+	do(t, w.cluster, http.MethodPatch, v3API+"globalnetworkpolicies/restrict", object{"spec": object{"selector": "running-calico = 'true'"}})
+	eventually(t, "an Event says that the policy is not in force", func() bool {
+		return slices.ContainsFunc(eventsOf(t, w, restrict), func(e event) bool {
+			return e.Reason == "NotInForce" && strings.Contains(e.Message, "selector")
+		})
+	})
 
 	// What is shown again by another instance is the same Event.
 	before := map[string]int{}
