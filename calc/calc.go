@@ -66,6 +66,7 @@ type Calc struct {
 	holders     holders
 	givers      givers
 	marks       uint64 // the last mark of markGivers
+	parsed      parsed // selectors of rules, during a Flush
 
 	// What Flush has to look at again.
 	touched         map[v3.Key]*item // what items were when last matched against the set index; nil: new
@@ -159,6 +160,8 @@ func (c *Calc) Flush() *ruleset.Delta {
 		Endpoints: map[ruleset.EndpointID]*ruleset.Endpoint{}, Workloads: map[ruleset.EndpointID]*ruleset.Workload{}, Policies: map[ruleset.PolicyID]*ruleset.Policy{},
 		Profiles: map[string]*ruleset.Profile{}, Sets: map[ruleset.SetID]*ruleset.SetDelta{},
 	}
+	c.parsed = parsed{}
+	defer func() { c.parsed = nil }()
 	c.flushSettings(d)
 	c.inheritLabels()
 	c.matchChangedPolicies()

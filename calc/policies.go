@@ -241,7 +241,7 @@ func (c *Calc) compile(p *policy) (*ruleset.Policy, []setSpec) {
 	if p.deletes {
 		return &ruleset.Policy{ID: p.id, Staged: true, Deletes: true}, nil
 	}
-	k := compiler{namespace: p.id.Namespace, blind: len(p.faults) > 0}
+	k := compiler{namespace: p.id.Namespace, blind: len(p.faults) > 0, parsed: c.parsed}
 	compiled := &ruleset.Policy{ID: p.id, Staged: isStaged(p.id), Superseded: p.shadow != nil}
 	if p.applies(ruleset.Ingress) {
 		compiled.Ingress = k.rules("spec.ingress", p.spec.Ingress, ruleset.Ingress)

@@ -96,7 +96,7 @@ func (c *Calc) flushProfiles(d *ruleset.Delta) {
 		var specs []setSpec
 		p.warnings = nil
 		if p.spec != nil && p.users > 0 {
-			k := compiler{}
+			k := compiler{parsed: c.parsed}
 			compiled = &ruleset.Profile{
 				Name: p.name, Ingress: k.rules("spec.ingress", p.spec.Ingress, ruleset.Ingress),
 				Egress: k.rules("spec.egress", p.spec.Egress, ruleset.Egress),

@@ -19,6 +19,7 @@ import (
 type compiler struct {
 	namespace string // of a NetworkPolicy
 	blind     bool   // it is in doubt what the policy applies to, so no rule may allow
+	parsed    parsed // what other policies have, too; nil: nothing is shared
 
 	specs    []setSpec
 	services []serviceKey
@@ -173,9 +174,9 @@ func familyOf(nets []netip.Prefix) ruleset.Family {
 func (k *compiler) entity(field string, e *v3.EntityRule, protocol uint8) ruleset.Entity {
 	positive, negative := k.selectors(field, e)
 	out := ruleset.Entity{
-		Nets: k.nets(field+".nets", e.Nets), NotNets: k.nets(field+".notNets", e.NotNets),
-		Ports:    k.ports(field+".ports", e.Ports, setSpec{sel: positive, protocol: protocol}),
-		NotPorts: k.ports(field+".notPorts", e.NotPorts, setSpec{sel: positive, protocol: protocol}),
+		Nets: k.nets(field, ".nets", e.Nets), NotNets: k.nets(field, ".notNets", e.NotNets),
+		Ports:    k.ports(field, ".ports", portsOf{e.Ports, positive, protocol}),
+		NotPorts: k.ports(field, ".notPorts", portsOf{e.NotPorts, positive, protocol}),
 	}
 	if e.Nets != nil && len(e.Nets) == 0 {
 		k.empty(field + ".nets")
@@ -225,12 +226,12 @@ func (k *compiler) use(spec setSpec) ruleset.SetID {
 }
 
 // nets returns nil for no list and for one that is empty or does not parse.
-func (k *compiler) nets(field string, texts []string) []netip.Prefix {
+func (k *compiler) nets(field, list string, texts []string) []netip.Prefix {
 	var nets []netip.Prefix
 	for i, text := range texts {
 		p, ok := parsePrefix(text)
 		if !ok {
-			k.fault(fmt.Sprintf("%s[%d]", field, i), fmt.Sprintf("%q is no network", text))
+			k.fault(fmt.Sprintf("%s%s[%d]", field, list, i), fmt.Sprintf("%q is no network", text))
 			return nil
 		}
 		nets = append(nets, p)
@@ -238,23 +239,28 @@ func (k *compiler) nets(field string, texts []string) []netip.Prefix {
 	return nets
 }
 
-// ports returns nil for no list and for one that is empty or faulty. Named ports are those of what the rule's positive
-// selector selects, or of everything.
-func (k *compiler) ports(field string, list []v3.Port, of setSpec) *ruleset.Ports {
-	if len(list) == 0 {
+// portsOf are ports in a rule. Named ones are those of what the rule's positive selector selects, nil: of everything.
+type portsOf struct {
+	list     []v3.Port
+	sel      *selector.Selector
+	protocol uint8
+}
+
+// ports returns nil for no list and for one that is empty or faulty.
+func (k *compiler) ports(field, name string, of portsOf) *ruleset.Ports {
+	if len(of.list) == 0 {
 		return nil
 	}
-	if of.sel == nil {
-		of.sel = selector.All()
-	}
 	out := &ruleset.Ports{}
-	for i, p := range list {
+	for i, p := range of.list {
 		switch {
 		case p.Name != "":
-			of.port = p.Name
-			out.Named = append(out.Named, k.use(of))
+			if of.sel == nil {
+				of.sel = selector.All()
+			}
+			out.Named = append(out.Named, k.use(setSpec{sel: of.sel, port: p.Name, protocol: of.protocol}))
 		case p.First == 0 || p.First > p.Last:
-			k.fault(fmt.Sprintf("%s[%d]", field, i), fmt.Sprintf("%q is no port", p))
+			k.fault(fmt.Sprintf("%s%s[%d]", field, name, i), fmt.Sprintf("%q is no port", p))
 			return nil
 		default:
 			out.Ranges = append(out.Ranges, ruleset.PortRange{First: p.First, Last: p.Last})
@@ -279,7 +285,7 @@ func (k *compiler) selectors(field string, e *v3.EntityRule) (positive, negative
 		parts = append(parts, selector.Equal(labelNamespace, k.namespace))
 	}
 	parts = append(parts, accounts...)
-	if sel := k.parse(field+".selector", e.Selector); sel != nil {
+	if sel := k.parse(field, ".selector", e.Selector); sel != nil {
 		parts = append(parts, sel)
 		if sel.IsAll() && len(parts) == 1 {
 			k.warn(field+".selector", "all() matches the addresses of known endpoints and network sets only (remove it to match every address)")
@@ -290,25 +296,39 @@ func (k *compiler) selectors(field string, e *v3.EntityRule) (positive, negative
 			k.fault(field, "what it selects cannot be written as a selector")
 		}
 	}
-	return positive, k.parse(field+".notSelector", e.NotSelector)
+	return positive, k.parse(field, ".notSelector", e.NotSelector)
 }
 
 // parse returns nil for no text and for one that does not parse.
-func (k *compiler) parse(field, text string) *selector.Selector {
+func (k *compiler) parse(field, name, text string) *selector.Selector {
 	if text == "" {
 		return nil
 	}
-	sel, err := selector.Parse(text)
+	sel, err := k.parsed.parse(text)
 	if err != nil {
-		k.fault(field, err.Error())
+		k.fault(field+name, err.Error())
 		return nil
 	}
 	return sel
 }
 
+// parsed are selectors by their text. Thousands of rules have a few hundred: so they are parsed, and kept, once.
+type parsed map[string]*selector.Selector
+
+func (p parsed) parse(text string) (*selector.Selector, error) {
+	if sel := p[text]; sel != nil {
+		return sel, nil
+	}
+	sel, err := selector.Parse(text)
+	if p != nil && err == nil {
+		p[text] = sel
+	}
+	return sel, err
+}
+
 func (k *compiler) namespaces(field, text string) []*selector.Selector {
 	field += ".namespaceSelector"
-	sel := k.parse(field, text)
+	sel := k.parse(field, "", text)
 	switch {
 	case sel == nil:
 		return nil
@@ -327,7 +347,7 @@ func (k *compiler) serviceAccounts(field string, m *v3.ServiceAccountMatch) (par
 		return nil, false
 	}
 	field += ".serviceAccounts"
-	if sel := k.parse(field+".selector", m.Selector); sel != nil {
+	if sel := k.parse(field, ".selector", m.Selector); sel != nil {
 		parts = append(parts, sel.WithPrefix(serviceAccountPrefix))
 	}
 	switch names := selector.In(labelServiceAccount, m.Names...); {

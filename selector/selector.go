@@ -101,16 +101,20 @@ func All() *Selector { return newSelector(&node{op: opAll}) }
 // And returns the selector that matches what all of sels match: nil if one of them is nil, all() if there are none.
 func And(sels ...*Selector) *Selector {
 	var operands []*node
+	var only *Selector
 	for _, s := range sels {
 		if s == nil || s.root == nil {
 			return nil
 		}
 		if s.root.op != opAll {
-			operands = append(operands, s.root)
+			operands, only = append(operands, s.root), s
 		}
 	}
-	if len(operands) == 0 {
+	switch len(operands) {
+	case 0:
 		return All()
+	case 1:
+		return only
 	}
 	return newSelector(group(opAnd, operands))
 }
