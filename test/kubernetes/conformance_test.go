@@ -17,9 +17,9 @@ import (
 // A situation is a sequence of steps, after which everything is as it was before.
 type situation struct {
 	name string
-	// sctp: SCTP is tried as well.
-	sctp  bool
-	steps []step
+	// sctp: SCTP is tried as well; six: so is IPv6.
+	sctp, six bool
+	steps     []step
 }
 
 // A step does something, in the words of [conformance.do], and says what is open then, as [field.expect] reads it. What is
@@ -48,10 +48,17 @@ func newConformance(t testing.TB) *conformance {
 	}
 	makeNode(t, w.cluster, "node-2", node2Addr)
 	installClusterPolicies(t, w.cluster)
+	for on, addr := range map[*lab.Host]string{w.node: "fd00:15::100/64", node2: "fd00:15::101/64", w.other: otherAddr6 + "/64"} {
+		if err := on.AddAddress("eth0", netip.MustParsePrefix(addr)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, r := range []struct {
 		on          *lab.Host
 		via, prefix string
 	}{
+		{w.node, "fd00:15::101", "fd00:65:2::/64"}, {node2, "fd00:15::100", "fd00:65:1::/64"},
+		{w.other, "fd00:15::100", "fd00:65:1::/64"}, {w.other, "fd00:15::101", "fd00:65:2::/64"},
 		{w.node, node2Addr, "10.65.2.0/24"}, {node2, nodeAddr, "10.65.1.0/24"},
 		{w.other, nodeAddr, "10.65.1.0/24"}, {w.other, node2Addr, "10.65.2.0/24"},
 	} {
@@ -84,7 +91,7 @@ func (c *conformance) makePod(id, machine string, labels object) {
 	if name == "b" {
 		serve = 81
 	}
-	podOn(c, c.cluster, podSpec{namespace: namespace, name: name, node: c.nodes[machine], ip: c.addrs[machine].String(), labels: labels,
+	podOn(c, c.cluster, podSpec{namespace: namespace, name: name, node: c.nodes[machine], ip: c.addrs[machine].String(), ip6: c.addrs6[machine].String(), labels: labels,
 		ports: []any{object{"name": "serve", "containerPort": serve}, object{"name": "dns", "containerPort": 53, "protocol": "UDP"}}})
 }
 
@@ -198,6 +205,9 @@ func (c *conformance) run(t *testing.T, s situation) {
 	list := services()
 	if s.sctp {
 		list = append(list, sctpServices()...)
+	}
+	if s.six {
+		list = append(list, services6()...)
 	}
 	cells := c.cells(list)
 	now := c.expect(cells, "")

@@ -31,11 +31,15 @@ type field struct {
 	t        testing.TB
 	machines map[string]*lab.Machine
 	addrs    map[string]netip.Addr
+	addrs6   map[string]netip.Addr
 	nodes    map[string]string // of pods
 	heard    sync.Map          // the tags of SCTP packets that arrived
 }
 
 const outside = "outside"
+
+// otherAddr6 is the host outside over IPv6; the nodes are fd00:15::100 and 101, pods fd00:65:NODE::NUMBER.
+const otherAddr6 = "fd00:15::66"
 
 // A service is a port to send to.
 type service struct {
@@ -45,10 +49,13 @@ type service struct {
 
 func (s service) String() string { return fmt.Sprintf("%d/%s", s.port, s.protocol) }
 
-// services are those that every cell is tried with; sctpServices only where SCTP is the matter.
+// services are those that every cell is tried with; the others only where they are the matter.
 func services() []service { return []service{{"tcp", 80}, {"tcp", 81}, {"udp", 80}, {"udp", 53}} }
 
 func sctpServices() []service { return []service{{"sctp", 80}, {"sctp", 81}} }
+
+// services6 are some of them over IPv6.
+func services6() []service { return []service{{"tcp6", 80}, {"udp6", 80}} }
 
 // A cell is one thing to try.
 type cell struct {
@@ -62,7 +69,8 @@ func (c cell) String() string { return fmt.Sprintf("%s > %s %s", c.from, c.to, c
 func newField(t testing.TB, node1, node2, other *lab.Host) *field {
 	t.Helper()
 	f := &field{t: t, machines: map[string]*lab.Machine{"node-1": &node1.Machine, "node-2": &node2.Machine, outside: &other.Machine},
-		addrs: map[string]netip.Addr{outside: netip.MustParseAddr(otherAddr)}, nodes: map[string]string{}}
+		addrs:  map[string]netip.Addr{outside: netip.MustParseAddr(otherAddr)},
+		addrs6: map[string]netip.Addr{outside: netip.MustParseAddr(otherAddr6)}, nodes: map[string]string{}}
 	for i, namespace := range []string{"x", "y", "z"} {
 		for j, name := range []string{"a", "b", "c"} {
 			on, network := node1, byte(1)
@@ -71,7 +79,8 @@ func newField(t testing.TB, node1, node2, other *lab.Host) *field {
 			}
 			id := namespace + "/" + name
 			f.addrs[id], f.nodes[id] = netip.AddrFrom4([4]byte{10, 65, network, byte(10 + 3*i + j)}), on.Name()
-			pod, err := on.Pod(id, lab.Cable{Interface: "pod" + namespace + name, Addrs: []netip.Addr{f.addrs[id]}})
+			f.addrs6[id] = netip.MustParseAddr(fmt.Sprintf("fd00:65:%d::%d", network, 10+3*i+j))
+			pod, err := on.Pod(id, lab.Cable{Interface: "pod" + namespace + name, Addrs: []netip.Addr{f.addrs[id], f.addrs6[id]}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -90,7 +99,7 @@ func (f *field) listen(m *lab.Machine) {
 	for _, s := range services() {
 		at := fmt.Sprintf(":%d", s.port)
 		if s.protocol == "tcp" {
-			l, err := m.Listen("tcp4", at)
+			l, err := m.Listen("tcp", at)
 			if err != nil {
 				f.t.Fatal(err)
 			}
@@ -98,7 +107,7 @@ func (f *field) listen(m *lab.Machine) {
 			go acceptAll(l)
 			continue
 		}
-		c, err := m.ListenPacket("udp4", at)
+		c, err := m.ListenPacket("udp", at)
 		if err != nil {
 			f.t.Fatal(err)
 		}
@@ -225,28 +234,30 @@ func (f *field) send(cells []cell, patience time.Duration) (map[cell]bool, error
 
 // begin sends the first packet of a cell.
 func (f *field) begin(c cell) (try, error) {
-	kind, protocol := unix.SOCK_STREAM, 0
-	switch c.protocol {
+	family, kind, protocol := unix.AF_INET, unix.SOCK_STREAM, 0
+	bare, six := strings.CutSuffix(c.protocol, "6")
+	var to unix.Sockaddr = &unix.SockaddrInet4{Port: int(c.port), Addr: f.addrs[c.to].As4()}
+	if six {
+		family, to = unix.AF_INET6, &unix.SockaddrInet6{Port: int(c.port), Addr: f.addrs6[c.to].As16()}
+	}
+	switch bare {
 	case "udp":
 		kind = unix.SOCK_DGRAM
 	case "sctp":
 		kind, protocol = unix.SOCK_RAW, unix.IPPROTO_SCTP
+		to = &unix.SockaddrInet4{Addr: f.addrs[c.to].As4()}
 	}
-	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, protocol)
+	fd, err := unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return try{}, err
 	}
 	t := try{c, fd, rand.Uint32() | 1}
-	to := &unix.SockaddrInet4{Port: int(c.port), Addr: f.addrs[c.to].As4()}
-	if c.protocol == "sctp" {
-		to.Port = 0
-	}
 	if err = unix.Connect(fd, to); errors.Is(err, unix.EINPROGRESS) {
 		err = nil
 	}
 	switch {
 	case err != nil:
-	case c.protocol == "udp":
+	case bare == "udp":
 		_, err = unix.Write(fd, []byte("?"))
 	case c.protocol == "sctp":
 		_, err = unix.Write(fd, initChunk(c.port, t.tag))
@@ -276,7 +287,7 @@ func (f *field) await(open []try, arrived map[cell]bool) error {
 			continue
 		}
 		events := int16(unix.POLLIN)
-		if t.protocol == "tcp" {
+		if strings.HasPrefix(t.protocol, "tcp") {
 			events = unix.POLLOUT
 		}
 		waiting, fds = append(waiting, t), append(fds, unix.PollFd{Fd: int32(t.fd), Events: events})

@@ -25,6 +25,7 @@ func podOn(t testing.TB, c *cluster.Cluster, p podSpec) {
 type podSpec struct {
 	namespace, name, node, ip string
 	labels                    object
+	ip6                       string // one more
 	hostNetwork               bool
 	ports                     []any // nil: http, 8080
 }
@@ -42,7 +43,11 @@ func makePod(c *cluster.Cluster, p podSpec) error {
 	if p.ip == "" {
 		return nil
 	}
-	return podStatus(c, p.namespace, p.name, object{"phase": "Running", "podIP": p.ip, "podIPs": []any{object{"ip": p.ip}}})
+	ips := []any{object{"ip": p.ip}}
+	if p.ip6 != "" {
+		ips = append(ips, object{"ip": p.ip6})
+	}
+	return podStatus(c, p.namespace, p.name, object{"phase": "Running", "podIP": p.ip, "podIPs": ips})
 }
 
 // podStatus says what a kubelet would.

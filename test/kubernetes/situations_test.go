@@ -176,6 +176,16 @@ func blocks() []situation {
 			{`policy x/out {podSelector: {}, policyTypes: [Egress], egress: [{to: [{namespaceSelector: {matchLabels: {team: tz}}, podSelector: {matchLabels: {pod: b}}}, {ipBlock: {cidr: 172.15.0.66/32}}]}]}`,
 				"x/* > *: no\nx/* > z/b|outside: yes"},
 		}},
+		{name: "both families", six: true, steps: []step{
+			{`policy x/deny {podSelector: {}, policyTypes: [Ingress, Egress]}`, "* > x/*: no\nx/* > *: no"},
+			{`policy x/allow {podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {team: ty}}}], ports: [{port: 80}]}]}`,
+				"* > x/*: no\nx/* > *: no\ny/* > x/* 80/tcp 80/tcp6: yes"},
+			{`policy x/allow {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: "fd00:65::/32", except: ["fd00:65:2::/64"]}}, {ipBlock: {cidr: 172.15.0.66/32}}]}]}`,
+				"* > x/*: no\nx/* > *: no\ny/a|y/b|z/a|z/b > x/* 80/tcp6 80/udp6: yes\noutside > x/* 80/tcp 81/tcp 80/udp 53/udp: yes"},
+			{`delete policy x/deny
+			policy x/out {podSelector: {matchLabels: {pod: a}}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: "::/0", except: ["fd00:15::/64"]}}], ports: [{port: 80, protocol: UDP}]}]}`,
+				"* > x/*: no\n*/a|*/b > x/* 80/tcp6 80/udp6: yes\noutside > x/* 80/tcp 81/tcp 80/udp 53/udp: yes\nx/a > *: no\nx/a > y/*|z/*|x/b|x/c 80/udp6: yes"},
+		}},
 		{name: "nodes are let in to their own pods only", steps: []step{
 			{`policy x/deny {podSelector: {}, policyTypes: [Ingress]}
 			policy y/deny {podSelector: {}, policyTypes: [Ingress]}`, "* > x/*|y/*: no"},

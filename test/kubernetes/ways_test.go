@@ -53,7 +53,7 @@ func (c *conformance) slowOrFast(other bool) []situation {
 	for _, s := range situations() {
 		if other && slices.Contains([]string{
 			"default deny both", "types follow from the rules", "match expressions", "namespace and pod selector in one peer are both asked for",
-			"both ends have their say", "a range of ports", "a named port is each pod's own", "sctp", "from a block but for a part", "to pods",
+			"both ends have their say", "a range of ports", "a named port is each pod's own", "sctp", "from a block but for a part", "both families", "to pods",
 			"labels of a pod change", "labels of a namespace change", "a finished pod's address is another one's",
 		}, s.name) {
 			list = append(list, s)
