@@ -179,7 +179,7 @@ func (c *Calc) Flush() *ruleset.Delta {
 func (c *Calc) flushSettings(d *ruleset.Delta) {
 	told := c.settings
 	if c.endpoints == 0 {
-		told.WorkloadPrefixes, told.Tunnels = nil, nil
+		told.WorkloadPrefixes, told.Tunnels, told.ClosePorts = nil, nil, false
 	}
 	c.keepHosts(len(told.Tunnels) > 0)
 	if !reflect.DeepEqual(told, c.toldSettings) {

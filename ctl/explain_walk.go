@@ -357,6 +357,10 @@ func implicitText(p *ruleset.Program, r ruleset.Reason) string {
 		return "default: a tunnel between hosts of the cluster (vxlanEnabled, ipipEnabled, wireguardEnabled)"
 	case ruleset.StrangeTunnel:
 		return "the tunnel check: it is in a tunnel between hosts of the cluster, and comes from no Node's address (externalNodesList adds others)"
+	case ruleset.ForeignAddress:
+		return "the port check: a port of a bridge gets what is sent to the addresses of its workload, and nobody else does"
+	case ruleset.UnfilteredBridge:
+		return "the bridge, which is not filtered, so that its ports are closed to each other (readiness of the agent says why)"
 	case ruleset.ToOwnWorkload:
 		return "default: a host always reaches its own workloads"
 	case ruleset.EndpointToHost:

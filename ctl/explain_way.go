@@ -167,6 +167,7 @@ func (w *world) hops(q *question) ([]hop, error) {
 		}
 		pkt := q.packet
 		pkt.In, pkt.Out = in, out
+		pkt = w.program(node).ByBridge(pkt)
 		list = append(list, hop{node, pkt})
 	}
 	switch {

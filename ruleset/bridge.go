@@ -59,6 +59,23 @@ func (e *evaluation) addressesKnown() bool {
 	return true
 }
 
+// ByBridge returns a packet that passes interfaces of workloads as it passes bridges: where In or Out is a port with a workload
+// behind it, they become InPort or OutPort, and the bridge In or Out.
+func (p *Program) ByBridge(pkt Packet) Packet {
+	for _, w := range p.Workloads {
+		if w.Bridge == "" || w.Interface == "" {
+			continue
+		}
+		if pkt.In == w.Interface {
+			pkt.In, pkt.InPort = w.Bridge, w.Interface
+		}
+		if pkt.Out == w.Interface {
+			pkt.Out, pkt.OutPort = w.Bridge, w.Interface
+		}
+	}
+	return pkt
+}
+
 // onPort reports whether an address is that of the workload behind a port, of whatever bridge.
 func (p *Program) onPort(port string, a netip.Addr) bool {
 	for _, w := range p.Workloads {

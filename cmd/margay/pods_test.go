@@ -150,22 +150,3 @@ spec: {interfacePrefix: ` + c.prefix + `}
 		})
 	}
 }
-
-// TestPodsOnBridge: what is not enforced takes readiness away, and says so.
-func TestPodsOnBridge(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	w.must(w.host.AddBridge("cni0", netip.MustParsePrefix("10.66.0.1/24")))
-	w.startAgent()
-	w.awaitReady()
-	w.apply(podRules)
-	pod := w.pod("server", "veth1", "cni0", "10.66.0.2")
-	w.eventually(20*time.Second, "it is not ready", func() error {
-		if code, body := w.health("readiness"); code != 503 || !strings.Contains(body, "1 on cni0") {
-			return fmt.Errorf("%d: %s", code, body)
-		}
-		return nil
-	})
-	w.must(pod.Remove())
-	w.awaitReady()
-}
