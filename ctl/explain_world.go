@@ -99,11 +99,8 @@ func addrsOf(texts []string) []netip.Addr {
 	return out
 }
 
-// program returns what a node must enforce.
-func (w *world) program(node string) *ruleset.Program {
-	if p := w.programs[node]; p != nil {
-		return p
-	}
+// calculated returns the calculation of a node, with everything put in.
+func (w *world) calculated(node string) *calc.Calc {
 	c := calc.New(node)
 	for key, r := range w.resources {
 		c.Update(key, r)
@@ -112,6 +109,15 @@ func (w *world) program(node string) *ruleset.Program {
 	for name, addrs := range w.interfaces(node) {
 		c.SetInterface(name, addrs)
 	}
+	return c
+}
+
+// program returns what a node must enforce.
+func (w *world) program(node string) *ruleset.Program {
+	if p := w.programs[node]; p != nil {
+		return p
+	}
+	c := w.calculated(node)
 	p := ruleset.NewProgram()
 	p.Apply(c.Flush())
 	for _, warning := range c.Warnings() {
@@ -127,8 +133,8 @@ func (w *world) program(node string) *ruleset.Program {
 func (w *world) nodeSettings(node string) ruleset.Settings {
 	var configs []*v3.FelixConfiguration
 	var labels map[string]string
-	for _, key := range slices.SortedFunc(maps.Keys(w.resources), compareKeys) {
-		switch r := w.resources[key].(type) {
+	for _, r := range w.resources {
+		switch r := r.(type) {
 		case *v3.FelixConfiguration:
 			configs = append(configs, r)
 		case *v3.Node:
@@ -138,6 +144,7 @@ func (w *world) nodeSettings(node string) ruleset.Settings {
 			}
 		}
 	}
+	slices.SortFunc(configs, func(a, b *v3.FelixConfiguration) int { return cmp.Compare(a.Name, b.Name) })
 	return w.settings(node, configs, labels)
 }
 

@@ -26,7 +26,8 @@ const (
 // in rules, endpoints) and one that nothing knows. Verdicts are those of the evaluator.
 type survey struct {
 	was, is *world
-	changed map[ruleset.PolicyID]bool // objects of any kind
+	keys    map[v3.Key]bool // of what changes
+	others  [2][]peer       // without those that rules name: of what changes, and of all else
 	until   time.Time
 	nodes   int  // with endpoints
 	looked  int  // how many of them were looked at
@@ -79,7 +80,7 @@ func (c *cli) survey(ctx context.Context, w *writer) (*survey, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &survey{was: newWorld(c.env.Settings), is: newWorld(c.env.Settings), changed: map[ruleset.PolicyID]bool{}}
+	s := &survey{was: newWorld(c.env.Settings), is: newWorld(c.env.Settings), keys: map[v3.Key]bool{}}
 	for _, r := range stored.Items {
 		s.was.put(r)
 		s.is.put(r)
@@ -92,7 +93,7 @@ func (c *cli) survey(ctx context.Context, w *writer) (*survey, error) {
 		case change.result != nil:
 			s.is.put(change.result)
 		}
-		s.changed[idOf(change.key)] = true
+		s.keys[change.key] = true
 	}
 	for _, world := range []*world{s.was, s.is} {
 		if err := world.complete(); err != nil {
@@ -104,8 +105,9 @@ func (c *cli) survey(ctx context.Context, w *writer) (*survey, error) {
 	return s, nil
 }
 
-func idOf(k v3.Key) ruleset.PolicyID {
-	return ruleset.PolicyID{Kind: string(k.Kind), Namespace: k.Namespace, Name: k.Name}
+// changes reports whether it is among what changes.
+func (s *survey) changes(kind, namespace, name string) bool {
+	return s.keys[v3.Key{Kind: v3.Kind(kind), Namespace: namespace, Name: name}]
 }
 
 // run goes through all endpoints that are or were, node by node.
@@ -121,12 +123,16 @@ func (s *survey) run(ctx context.Context) {
 		}
 	}
 	s.nodes = len(byNode)
+	s.findOthers()
 	for _, node := range slices.Sorted(maps.Keys(byNode)) {
 		if s.late(ctx) {
 			return
 		}
 		s.looked++
 		n := s.node(node)
+		if n == nil {
+			continue
+		}
 		for _, p := range byNode[node] {
 			for _, d := range []ruleset.Direction{ruleset.Ingress, ruleset.Egress} {
 				n.compare(ctx, p, d)
@@ -149,8 +155,31 @@ type nodeSurvey struct {
 	services []service
 }
 
+// node returns what to ask on a node; nil if its rules stay what they are.
 func (s *survey) node(name string) *nodeSurvey {
-	n := &nodeSurvey{survey: s, name: name, was: s.was.program(name), is: s.is.program(name)}
+	c := s.was.calculated(name)
+	n := &nodeSurvey{survey: s, name: name, was: ruleset.NewProgram()}
+	n.was.Apply(c.Flush())
+	for key := range s.keys {
+		c.Update(key, s.is.resources[key])
+	}
+	c.SetSettings(s.is.nodeSettings(name))
+	now := s.is.interfaces(name)
+	for iface := range s.was.interfaces(name) {
+		if now[iface] == nil {
+			c.RemoveInterface(iface)
+		}
+	}
+	for iface, addrs := range now {
+		c.SetInterface(iface, addrs)
+	}
+	delta := c.Flush()
+	if delta.Empty() {
+		return nil
+	}
+	n.is = n.was.Clone()
+	n.is.Apply(delta)
+	s.was.programs[name], s.is.programs[name] = n.was, n.is
 	n.findServices()
 	n.findPeers()
 	return n
@@ -161,7 +190,7 @@ func (n *nodeSurvey) rules(f func(*ruleset.Rule)) {
 	for _, changed := range []bool{true, false} {
 		for _, p := range []*ruleset.Program{n.is, n.was} {
 			for _, id := range slices.SortedFunc(maps.Keys(p.Policies), ruleset.PolicyID.Compare) {
-				if policy := p.Policies[id]; n.changed[id] == changed && !policy.Staged {
+				if policy := p.Policies[id]; n.changes(id.Kind, id.Namespace, id.Name) == changed && !policy.Staged {
 					each(policy.Ingress, f)
 					each(policy.Egress, f)
 				}
@@ -264,38 +293,56 @@ func (n *nodeSurvey) findPeers() {
 	for _, family := range [][]string{{"203.0.113.77", "198.51.100.77", "100.127.77.77", "240.0.0.77"}, {"3fff:77::77", "2001:db8:77::77", "100::77"}} {
 		add(peer{addr: n.stranger(family), stranger: true})
 	}
-	for _, changed := range []bool{true, false} {
-		for _, world := range []*world{n.survey.is, n.survey.was} {
-			n.setPeers(world, changed, add)
+	for _, p := range n.others[0] {
+		add(p)
+	}
+	n.rulePeers(add)
+	for _, p := range n.others[1] {
+		add(p)
+	}
+}
+
+// findOthers collects network sets and endpoints.
+func (s *survey) findOthers() {
+	for _, world := range []*world{s.is, s.was} {
+		for _, key := range slices.SortedFunc(maps.Keys(world.resources), compareKeys) {
+			s.addSet(key, world.resources[key])
 		}
-		if !changed {
-			n.rulePeers(add)
-		}
-		for _, world := range []*world{n.survey.is, n.survey.was} {
-			n.placePeers(world, changed, add)
+	}
+	for _, world := range []*world{s.is, s.was} {
+		for i := range world.places {
+			p := &world.places[i]
+			for _, a := range p.addrs {
+				s.addOther(s.changes(p.id.Kind, p.id.Namespace, p.id.Name), peer{name: p.id.String(), addr: a, place: p})
+			}
 		}
 	}
 }
 
-// setPeers adds an address of every network set, and of every network of those that change.
-func (n *nodeSurvey) setPeers(w *world, changed bool, add func(peer)) {
-	for _, key := range slices.SortedFunc(maps.Keys(w.resources), compareKeys) {
-		var nets []string
-		switch r := w.resources[key].(type) {
-		case *v3.GlobalNetworkSet:
-			nets = r.Spec.Nets
-		case *v3.NetworkSet:
-			nets = r.Spec.Nets
+func (s *survey) addOther(changed bool, p peer) {
+	if changed {
+		s.others[0] = append(s.others[0], p)
+	} else if len(s.others[1]) <= 2*surveyPeers { // more are not looked at
+		s.others[1] = append(s.others[1], p)
+	}
+}
+
+// addSet adds an address of a network set, one of every network if it is among what changes.
+func (s *survey) addSet(key v3.Key, r v3.Resource) {
+	var nets []string
+	switch r := r.(type) {
+	case *v3.GlobalNetworkSet:
+		nets = r.Spec.Nets
+	case *v3.NetworkSet:
+		nets = r.Spec.Nets
+	}
+	switch {
+	case s.keys[key]:
+		for _, net := range nets {
+			s.addOther(true, peer{name: net, addr: firstOf(net)})
 		}
-		switch {
-		case n.changed[idOf(key)] != changed:
-		case changed:
-			for _, net := range nets {
-				add(peer{name: net, addr: firstOf(net)})
-			}
-		case len(nets) > 0:
-			add(peer{name: key.String(), addr: firstOf(nets[0])})
-		}
+	case len(nets) > 0:
+		s.addOther(false, peer{name: key.String(), addr: firstOf(nets[0])})
 	}
 }
 
@@ -306,19 +353,6 @@ func (n *nodeSurvey) rulePeers(add func(peer)) {
 			add(peer{name: net.String(), addr: net.Addr()})
 		}
 	})
-}
-
-// placePeers adds the addresses of endpoints.
-func (n *nodeSurvey) placePeers(w *world, changed bool, add func(peer)) {
-	for i := range w.places {
-		p := &w.places[i]
-		if n.changed[ruleset.PolicyID(p.id)] != changed {
-			continue
-		}
-		for _, a := range p.addrs {
-			add(peer{name: p.id.String(), addr: a, place: p})
-		}
-	}
 }
 
 // netsOf returns the networks that a rule names, but for those that hold everything.
@@ -366,6 +400,10 @@ type way struct {
 // ways returns how connections of an endpoint get through its node.
 func (n *nodeSurvey) ways(p *place, d ruleset.Direction) []way {
 	var out []way
+	in := n.survey.is
+	if in.resources[v3.Key{Kind: v3.Kind(p.id.Kind), Namespace: p.id.Namespace, Name: p.id.Name}] == nil {
+		in = n.survey.was
+	}
 	for i := range n.peers {
 		other := &n.peers[i]
 		own := n.ownAddress(p, other.addr)
@@ -373,16 +411,16 @@ func (n *nodeSurvey) ways(p *place, d ruleset.Direction) []way {
 			continue
 		}
 		here := end{addr: own, place: p, node: p.node}
-		there := end{addr: other.addr, place: other.place}
-		if other.place != nil {
-			there.node = other.place.node
+		there := end{addr: other.addr}
+		if other.place != nil && other.place.node == p.node {
+			there.place, there.node = other.place, p.node
 		}
 		q := &question{node: n.name, from: there, to: here}
 		if d == ruleset.Egress {
 			q.from, q.to = here, there
 		}
 		q.packet = ruleset.Packet{Src: q.from.addr, Dst: q.to.addr, SrcPort: 49152}
-		hops, err := n.survey.is.hops(q)
+		hops, err := in.hops(q)
 		if err != nil || len(hops) == 0 {
 			continue
 		}
