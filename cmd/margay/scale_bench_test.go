@@ -2,10 +2,12 @@ package main
 
 import (
 	"fmt"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -25,7 +27,7 @@ import (
 //	policy          from just before a policy is written to the first probe with the new verdict; put is the store's share
 //	label, object   the same for a set of one address that gets or loses the label of a rule over 50,000 addresses, and
 //	                for the set that brings those addresses
-//	idle            memory, CPU of the agent, objects in the kernel
+//	idle            memory, CPU of the agent, objects in the kernel; what a scrape costs
 func BenchmarkScale(b *testing.B) {
 	for _, s := range []scale{
 		{"10", 10, 10, 0, targets{write{5, 25}, 150, 40}},
@@ -291,11 +293,29 @@ func (w *world) measureIdle(b *testing.B, memory float64) {
 	b.ReportMetric(0, "ns/op")
 	w.agent.reportMemory(b, memory)
 	report(b, "cpu-%", 100*busy.Seconds()/idleTime.Seconds(), 0.1)
+	w.reportScrape(b)
 	b.ReportMetric(w.metric("felix_nft_chains"), "chains")
 	b.ReportMetric(w.metric("felix_nft_rules"), "rules")
 	b.ReportMetric(w.metric("felix_nft_sets"), "sets")
 	b.ReportMetric(w.metric("margay_nft_elements"), "elements")
 	reportLoad(b)
+}
+
+// reportScrape shows what one scrape costs the agent, which has not been asked for a while and reads the kernel's counters.
+func (w *world) reportScrape(b *testing.B) {
+	before := w.agent.cpu(b)
+	code, body := get(w.host, "http://127.0.0.1:9091/metrics")
+	if code != http.StatusOK {
+		b.Fatalf("scrape: %d %s", code, body)
+	}
+	series := 0
+	for line := range strings.Lines(body) {
+		if !strings.HasPrefix(line, "#") {
+			series++
+		}
+	}
+	b.ReportMetric(millis(w.agent.cpu(b)-before), "scrape-cpu-ms")
+	b.ReportMetric(float64(series), "series")
 }
 
 // crowd is the number of sets that change at once.
