@@ -19,6 +19,14 @@
 // no Untracked stage, and its Normal stage is not for interfaces of workloads. "A workload's" is an interface that a
 // Workload names, or whose name begins with one of Settings.WorkloadPrefixes.
 //
+// A Workload with a Bridge is not known by its interface but by its address: "in by" and "to" it are packets that come in by its
+// bridge from one of Addrs, or leave by it to one. Addrs that two such workloads have are those of none. Its ports see to that:
+//
+//	ports of bridges, when a frame comes in (source) and leaves (destination), every packet
+//	  its workload's address: on. Neighbour discovery (to it any, from it none but with a source of the link or none, and no
+//	  134): on. Another port, and no workload's address: on, unless Settings.IsWorkload(port) and ClosePorts or there is a
+//	  workload on a bridge. Between ports, one of them not Filtered: deny, but for neighbour discovery. Else deny.
+//
 //	prerouting, before connection tracking
 //	  in by a workload's: no Workload names it: deny. Its source is neither one of Addrs nor, with AllowSpoofing, in
 //	  Spoofable, nor link-local IPv6, nor :: of ICMPv6 to a link-local or multicast address: deny. For every packet.
@@ -35,7 +43,8 @@
 //	forward
 //	  in or out by a workload's that no Workload names: deny. Established, related: accept. Then, each of which must let the
 //	  packet pass: Forward ingress of the interface that it came in by; Normal egress of the workload there; Normal ingress of
-//	  the workload that it goes to; Forward egress of the interface that it leaves by. Forward: invalid: deny; tiers; what
+//	  the workload that it goes to; Forward egress of the interface that it leaves by. Neighbour discovery within a bridge: accept.
+//	  From or to an address of a workload on a bridge, but not by that bridge: deny. Forward: invalid: deny; tiers; what
 //	  no tier denies passes. A workload: invalid: deny; VXLAN and IPIP, egress only, unless allowed: deny; tiers; profiles; deny.
 //	output, before connection tracking
 //	  Untracked egress by the interface chosen before destination NAT, as above; Allow skips Normal egress

@@ -73,7 +73,7 @@ func rootNeeded(err error) error {
 	return err
 }
 
-// cleanUp removes the table and the agent's files: the host is open afterwards. An agent that runs would close it again.
+// cleanUp removes the tables and the agent's files: the host is open afterwards. An agent that runs would close it again.
 func cleanUp(ctx context.Context, stateDir string) error {
 	if node.Running(stateDir) {
 		return fmt.Errorf("clean up: the agent of %s runs and would put its rules back (stop it first: systemctl stop margay-node margay-standalone)", stateDir)
@@ -84,7 +84,7 @@ func cleanUp(ctx context.Context, stateDir string) error {
 	if err := os.RemoveAll(stateDir); err != nil {
 		return fmt.Errorf("remove the agent's files: %w", err)
 	}
-	fmt.Fprintln(os.Stderr, "removed table inet margay and", stateDir)
+	fmt.Fprintln(os.Stderr, "removed tables inet margay, bridge margay and", stateDir)
 	return nil
 }
 

@@ -1,4 +1,5 @@
-// Package nft enforces a [ruleset.Program] with nftables, in one table: inet margay.
+// Package nft enforces a [ruleset.Program] with nftables, in one table, inet margay, and with workloads on bridges in another of
+// family bridge, see Bridges.
 //
 // [Compile] turns a Program into a [Table] and [Diff] two Tables into changes. Both are pure. A [Dataplane] sends changes
 // to the kernel over netlink, every change in one transaction, and reads back what the kernel holds. No program is called
@@ -85,6 +86,34 @@
 // overtaken by another. In the normal stage of host endpoints these chains are cut as others are; elsewhere they are lists,
 // and left out where so many stages lead to each other that the kernel would not follow. Without staged policies there is
 // nothing of this in the table.
+//
+// # Bridges
+//
+// A workload on a bridge is known by its address. The table of family bridge, there while there is such a workload (or
+// [ruleset.Settings].ClosePorts), makes sure that an address means one workload; CompileBridge makes it anew for every change of
+// workloads, of constant sets and rules only, so that a packet meets the old or the new ones.
+//
+//	prerouting   -310  iifname "veth*" iifname != @interfaces-... drop        ports that are a workload's by name, and unknown
+//	  iifname @interfaces-... goto sends        iifname . ip saddr, arp saddr ip, ip6 saddr, icmpv6 taddr @own..., else drop
+//	  ip saddr @bridged-addresses4-... drop     the address of a workload, from another port; ARP and IPv6 alike
+//	forward      -310  ports of a bridge that is not filtered: neighbour discovery, else drop
+//	postrouting  -310  oifname @interfaces-... goto gets                      oifname . ip daddr @own..., ARP, neighbour discovery, else drop
+//	  ip daddr @bridged-addresses4-... drop     the address of a workload, to another port
+//
+// So ports carry IPv4, IPv6 and ARP without VLAN tags, no broadcast and no multicast but neighbour discovery, and nothing from an
+// address of the link but that; no router advertisement from a workload. In the inet table
+//
+//	iifname . ip saddr @bridged4-... goto guests, vmap @bridged-from4         -> from/cni0/10.66.0.2, to the workload's chains
+//	oifname . ip daddr vmap @bridged-to4                                      -> to/cni0/10.66.0.2
+//	iifname "veth1" drop                        what comes in by a port itself: frames to addresses that no bridge passes on
+//	ip saddr @bridged-addresses4-... iifname . ip saddr != @bridged4-... drop  a workload's address, but not by its bridge
+//
+// The element of an address never changes its target, as that of an interface. What a bridge passes on has no incoming interface in
+// postrouting; where its destination was translated, its source tells that it is a workload's. That from others on the bridge, to
+// translated destinations on the same bridge, is judged there as what the host sends.
+//
+// Not supported: bridges that filter VLANs (ports closed to each other, the agent is not ready), and workloads of several bridges with
+// equal addresses (nobody has them). Package node/pods says what the kernel must have.
 //
 // # Why a packet in flight is safe
 //

@@ -1,7 +1,7 @@
 // Package pods tells by which interface of the host each workload's address is reached, whatever CNI made the interface, and
 // keeps telling.
 //
-// It only reads: it changes nothing, enters no namespace and decides nothing about policy. What counts for an address, the
+// It only reads, but for what [FilterBridge] does: it enters no namespace and decides nothing about policy. What counts for an address, the
 // first that says anything (ways.go):
 //
 //	route        a host route (/32, /128) of the main table, without gateway: root made it. With a gateway, or to an
@@ -31,14 +31,25 @@
 //
 // # Bridges
 //
-// A workload behind a port of a bridge is found, and the bridge named, but its policy cannot be enforced by its interface:
-// what the inet family sees of a bridged packet has the bridge as its interface on both sides, and it sees bridged packets
-// only with br_netfilter and net.bridge.bridge-nf-call-iptables and -ip6tables at 1 (seen on Linux 6.18: the forward hook gets
-// each, with its connection tracked and a reject that is answered; with 0 it gets none). In the bridge family the ports are
-// seen, but connections only on kernels with CONFIG_NF_CONNTRACK_BRIDGE, which not all have. So enforcing takes both: the
-// bridge family to hold each port to its own addresses in both directions, to nothing but IP and ARP, and unknown ports to
-// nothing; and inet to find the workload by the address that is sure then. A release that does not do it must not claim it:
-// the agent is not ready while there are such workloads.
+// What passes a bridge shows the hooks of IP the bridge as its interface, in both directions, and what passes from port to port
+// shows itself there only if br_netfilter has it do so (seen on Linux 6.18: connections are tracked, rejects are answered). The
+// family bridge sees ports, but connections only with CONFIG_NF_CONNTRACK_BRIDGE, which not all kernels have. So it takes both: a
+// table of family bridge holds each port to the addresses of its workload, and in the inet table an address is the workload. What
+// the kernel must have, and what is looked at while the agent runs:
+//
+//	CONFIG_NF_TABLES_BRIDGE   for the table; a transaction that is taken back tries it (nft.CheckBridge)
+//	br_netfilter              its parameters are there (net.bridge.*); looked for every five seconds
+//	nf_call_iptables, nf_call_ip6tables of the bridge: both 1. The agent sets them, see [FilterBridge]
+//	vlan_filtering of the bridge: 0
+//
+// Without one of them the agent is not ready and says what is missing, and ports of workloads on such a bridge are closed to other
+// ports; what is routed is filtered all the same. The agent sets the options of those bridges that workloads are on: that takes
+// NET_ADMIN and no writable /proc, concerns nobody else's bridge, the kernel tells when somebody takes it back, and who sets
+// net.bridge.bridge-nf-call-iptables to 0 for all bridges does not open these. Other tables' rules for forwarding then apply to what
+// passes between ports, too, as with kube-proxy, which needs the same.
+//
+// An address that several ports carry is told as that of the port that had it before; if none had, of none: nobody may send from it
+// or gets what is sent to it.
 package pods
 
 import (
