@@ -70,6 +70,16 @@ func find(list []attribute, typ uint16) []byte {
 	return nil
 }
 
+// within returns the data of an attribute of a nest, or nil.
+func within(b []byte, typ uint16) []byte {
+	for t, data := range attributes(b) {
+		if t == typ {
+			return data
+		}
+	}
+	return nil
+}
+
 func text(b []byte) string { return string(bytes.TrimRight(b, "\x00")) }
 
 func number(b []byte) uint32 {
@@ -98,11 +108,14 @@ func udataText(b []byte, typ byte, s string) []byte {
 
 // comment returns the text of the only record, or ok false when the user data is something else.
 func commentOf(b []byte, typ byte) (s string, ok bool) {
-	if len(b) == 0 {
-		return "", true
-	}
-	s = text(b[min(2, len(b)):])
-	return s, bytes.Equal(b, udataText(nil, typ, s))
+	t, ok := commentBytes(b, typ)
+	return string(t), ok
+}
+
+// commentBytes returns the same as a part of b.
+func commentBytes(b []byte, typ byte) (s []byte, ok bool) {
+	s = bytes.TrimRight(b[min(2, len(b)):], "\x00")
+	return s, len(b) == 0 || len(b) == len(s)+3 && b[0] == typ && int(b[1]) == len(s)+1
 }
 
 // swapped returns v as it is read in network order when it was written in the order of this machine.

@@ -245,7 +245,7 @@ func FuzzAttributes(f *testing.F) {
 		canonical(b)
 		commentOf(b, 0)
 		messages(b)
-		(&Set{}).readElement(attrs(b))
+		(&Set{}).readElement(b, texts{})
 		new(LogEntry).parse(b)
 	})
 }

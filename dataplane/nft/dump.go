@@ -256,9 +256,10 @@ const (
 func (r *reader) elements(s *Set) error {
 	data := attrString(attrString(nil, unix.NFTA_SET_ELEM_LIST_TABLE, TableName), unix.NFTA_SET_ELEM_LIST_SET, s.Name)
 	var elements []Element
+	texts := texts{}
 	err := r.list("set "+s.Name, unix.NFT_MSG_GETSETELEM, data, func(a []attribute) {
-		for _, e := range attrs(find(a, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
-			elements = append(elements, s.readElement(attrs(e.data)))
+		for _, e := range attributes(find(a, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+			elements = append(elements, s.readElement(e, texts))
 		}
 	})
 	if s.Type != nil && s.Type.interval {
@@ -287,25 +288,38 @@ func pairEnds(elements []Element) []Element {
 	return out
 }
 
-func (s *Set) readElement(list []attribute) Element {
+// texts are comments and verdicts that many elements share.
+type texts map[string]string
+
+func (t texts) of(b []byte) string {
+	s, ok := t[string(b)]
+	if !ok {
+		s = string(b)
+		t[s] = s
+	}
+	return s
+}
+
+// readElement reads an element. There may be very many: it makes nothing but their keys.
+func (s *Set) readElement(b []byte, shared texts) Element {
 	var e Element
-	for _, a := range list {
-		switch a.typ {
+	for typ, data := range attributes(b) {
+		switch typ {
 		case unix.NFTA_SET_ELEM_KEY:
-			e.Key = string(find(attrs(a.data), unix.NFTA_DATA_VALUE))
+			e.Key = string(within(data, unix.NFTA_DATA_VALUE))
 		case unix.NFTA_SET_ELEM_FLAGS:
-			flags := number(a.data)
+			flags := number(data)
 			e.End = flags&elementEnd != 0
 			e.Odd = e.Odd || flags&^elementEnd != 0
 		case unix.NFTA_SET_ELEM_DATA:
-			e.Verdict = readVerdict(attrs(find(attrs(a.data), unix.NFTA_DATA_VERDICT)))
+			e.Verdict = readVerdict(within(data, unix.NFTA_DATA_VERDICT), shared)
 			e.Odd = e.Odd || e.Verdict == ""
 		case unix.NFTA_SET_ELEM_USERDATA:
-			var ok bool
-			e.Comment, ok = commentOf(a.data, udataElementComment)
+			text, ok := commentBytes(data, udataElementComment)
+			e.Comment = shared.of(text)
 			e.Odd = e.Odd || !ok
 		case unix.NFTA_SET_ELEM_EXPR:
-			e.Odd = e.Odd || !s.Counted || text(find(attrs(a.data), unix.NFTA_EXPR_NAME)) != counterExpr
+			e.Odd = e.Odd || !s.Counted || string(untilZero(within(data, unix.NFTA_EXPR_NAME))) != counterExpr
 		default:
 			e.Odd = true
 		}
@@ -314,14 +328,15 @@ func (s *Set) readElement(list []attribute) Element {
 }
 
 // readVerdict returns "" for a verdict that none of ours is.
-func readVerdict(list []attribute) verdict {
-	switch int32(number(find(list, unix.NFTA_VERDICT_CODE))) {
+func readVerdict(b []byte, shared texts) verdict {
+	switch int32(number(within(b, unix.NFTA_VERDICT_CODE))) {
 	case nfAccept:
 		return verdictAccept
 	case nfDrop:
 		return verdictDrop
 	case unix.NFT_JUMP:
-		return jumpTo(text(find(list, unix.NFTA_VERDICT_CHAIN)))
+		var room [len(jumpPrefix) + 2*maxName]byte
+		return verdict(shared.of(append(append(room[:0], jumpPrefix...), untilZero(within(b, unix.NFTA_VERDICT_CHAIN))...)))
 	}
 	return ""
 }
