@@ -121,12 +121,14 @@ func (s *settings) take(key v3.Key, r v3.Resource) bool {
 		if key.Name != s.now.FelixHostname {
 			return false
 		}
+		before := s.sources.NodeLabels
 		s.sources.NodeLabels = nil
 		if r != nil {
 			s.sources.NodeLabels = map[string]string{}
 			maps.Copy(s.sources.NodeLabels, r.GetLabels())
 		}
-		return true
+		// The status of a Node of Kubernetes changes all the time.
+		return !maps.Equal(before, s.sources.NodeLabels) || (before == nil) != (r == nil)
 	}
 	return false
 }

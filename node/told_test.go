@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	v3 "margay/api/v3"
+	"margay/node/params"
 	"margay/store"
 )
 
@@ -88,6 +89,30 @@ func TestOnlyWaysAreReported(t *testing.T) {
 	} {
 		if is := s.setInterfaces(step.ways); is != step.new {
 			t.Errorf("%v: new is %v", step.ways, is)
+		}
+	}
+}
+
+// A Node changes all the time; its labels seldom do, and only they are a matter of parameters.
+func TestOnlyLabelsOfTheNodeMatter(t *testing.T) {
+	s := &settings{now: &params.Params{}, resources: map[string]*v3.FelixConfiguration{}}
+	s.now.FelixHostname = "h"
+	node := func(name, spec string) v3.Resource {
+		return object(t, v3.KindNode, `{"metadata": {"name": "`+name+`", "labels": {"a": "`+spec+`"}}, "spec": {"addresses": [{"address": "10.0.0.1"}]}}`)
+	}
+	bare := object(t, v3.KindNode, `{"metadata": {"name": "h"}, "spec": {}}`)
+	for i, step := range []struct {
+		name    string
+		r       v3.Resource
+		matters bool
+	}{
+		{"h", bare, true}, // all() selects a Node without labels, too
+		{"h", bare, false},
+		{"h", node("h", "x"), true}, {"h", node("h", "x"), false}, {"h", node("h", "y"), true},
+		{"other", node("other", "z"), false}, {"h", nil, true}, {"h", nil, false}, {"h", node("h", "y"), true},
+	} {
+		if is := s.take(v3.Key{Kind: v3.KindNode, Name: step.name}, step.r); is != step.matters {
+			t.Errorf("step %d: it matters: %v", i, is)
 		}
 	}
 }
