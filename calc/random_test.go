@@ -23,7 +23,8 @@ var (
 		v3.KindTier, v3.KindGlobalNetworkPolicy, v3.KindGlobalNetworkPolicy, v3.KindGlobalNetworkPolicy, v3.KindNetworkPolicy,
 		v3.KindHostEndpoint, v3.KindHostEndpoint, v3.KindHostEndpoint, v3.KindWorkloadEndpoint, v3.KindWorkloadEndpoint,
 		v3.KindGlobalNetworkSet, v3.KindGlobalNetworkSet, v3.KindNetworkSet, v3.KindProfile, v3.KindProfile, v3.KindNode,
-		v3.KindStagedGlobalNetworkPolicy, v3.KindStagedNetworkPolicy, v3.KindStagedKubernetesNetworkPolicy,
+		v3.KindStagedGlobalNetworkPolicy, v3.KindStagedNetworkPolicy, v3.KindStagedKubernetesNetworkPolicy, v3.KindIPPool,
+		v3.KindFelixConfiguration,
 	}
 	labelPool = []map[string]string{
 		nil, {"a": "x"}, {"a": "z"}, {"a": "x", "b": "x"}, {"b": "z", "c": ""},
@@ -146,6 +147,11 @@ func drawResource(t *rapid.T) (v3.Key, v3.Resource) {
 		r.Spec.Nets = some(t, netPool, 3)
 	case *v3.NetworkSet:
 		r.Spec.Nets = some(t, netPool, 3)
+	case *v3.IPPool:
+		r.Spec.CIDR, r.Spec.NATOutgoing = draw(t, netPool), !rarely(t)
+	case *v3.FelixConfiguration:
+		r.SetName(draw(t, []string{"default", "node.h"}))
+		r.Spec.NATOutgoingExclusions = oneOf(t, []string{"IPPoolsAndHostIPs", "IPPoolsOnly"})
 	}
 	return v3.KeyOf(r), r
 }
@@ -157,6 +163,7 @@ type state struct {
 	services  map[serviceKey][]ServiceEndpoint
 	settings  ruleset.Settings
 	ways      map[netip.Addr]Way
+	hostPods  []v3.HostPod
 }
 
 var servicePool = []ServiceEndpoint{
@@ -166,7 +173,13 @@ var servicePool = []ServiceEndpoint{
 
 // step changes the state at random and tells the Calc, now and then twice.
 func (s *state) step(t *rapid.T, c *Calc) {
-	switch rapid.IntRange(0, 12).Draw(t, "step") {
+	switch rapid.IntRange(0, 13).Draw(t, "step") {
+	case 13:
+		s.hostPods = nil
+		for i := range rapid.IntRange(0, 2).Draw(t, "pods") {
+			s.hostPods = append(s.hostPods, v3.HostPod{Namespace: "ns1", Name: fmt.Sprint("pod", i), Node: draw(t, []string{here, "other"}), Labels: draw(t, labelPool)})
+		}
+		c.SetHostPods(s.hostPods)
 	case 12:
 		s.ways = map[netip.Addr]Way{}
 		for _, a := range some(t, addrPool, 3) {
@@ -222,7 +235,8 @@ func (s *state) fresh(t *rapid.T) *world {
 	for key, endpoints := range s.services {
 		tell = append(tell, func() { w.calc.SetService(key.namespace, key.name, endpoints) })
 	}
-	tell = append(tell, func() { w.calc.SetSettings(s.settings) }, func() { w.calc.SetWays(s.ways) })
+	tell = append(tell, func() { w.calc.SetSettings(s.settings) }, func() { w.calc.SetWays(s.ways) },
+		func() { w.calc.SetHostPods(s.hostPods) })
 	for _, f := range rapid.Permutation(tell).Draw(t, "order") {
 		f()
 		if rarely(t) {
