@@ -303,13 +303,13 @@ func TestBadValueKeepsThePrevious(t *testing.T) {
 func TestNotUsed(t *testing.T) {
 	p, problems := Resolve(Sources{
 		Host: "h",
-		Env:  []string{"FELIX_BPFENABLED=true", "FELIX_NoSuch=secret", "FELIX_=x", "OTHER=y", "FELIX_TYPHAK8SSERVICENAME=a"},
+		Env:  []string{"FELIX_BPFENABLED=true", "FELIX_NoSuch=secret", "FELIX_=x", "OTHER=y", "FELIX_DEBUGPANICAFTER=a"},
 		File: []byte("VXLANMTU = 1\n"),
 		Resources: []*v3.FelixConfiguration{
 			felix(t, "default", "wireguardMTU: 1400, iptablesLockProbeInterval: 50ms, kubeNodePortRanges: []", 0), // and what the schema fills in
 		},
 	})
-	want := []string{"Unused BPFENABLED", "Unknown NoSuch", "Unused TYPHAK8SSERVICENAME", "Unused VXLANMTU",
+	want := []string{"Unused BPFENABLED", "Unknown NoSuch", "Unused DEBUGPANICAFTER", "Unused VXLANMTU",
 		"Unused IptablesLockProbeIntervalMillis", "Unused KubeNodePortRanges", "Unused WireguardMTU"}
 	var got []string
 	for _, problem := range problems {
