@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,7 +54,7 @@ func (b *bridgeLab) pod(name string, n int) *lab.Pod {
 	b.pods[name] = p
 	open := []ruleset.Rule{{Action: ruleset.Allow}}
 	b.program.Profiles["open"] = &ruleset.Profile{Name: "open", Ingress: open, Egress: open}
-	id := ruleset.EndpointID{Kind: "WorkloadEndpoint", Namespace: "ns", Name: name}
+	id := workloadID(name)
 	b.program.Workloads[id] = &ruleset.Workload{ID: id, Interface: p.Interface(), Bridge: "cni0", Filtered: true, Addrs: addrs,
 		Profiles: []string{"open"}}
 	return p
@@ -97,7 +98,7 @@ func TestBridgePolicy(t *testing.T) {
 	policy := policyOf("web", ruleset.Rule{Action: ruleset.Allow, Protocol: ruleset.TCP,
 		Destination: ruleset.Entity{Ports: &ruleset.Ports{Ranges: []ruleset.PortRange{{First: 80, Last: 80}}}}})
 	b.program.Policies[policy.ID] = policy
-	w := b.program.Workloads[ruleset.EndpointID{Kind: "WorkloadEndpoint", Namespace: "ns", Name: "two"}]
+	w := b.program.Workloads[workloadID("two")]
 	w.Normal.Ingress = []ruleset.Tier{{Name: "default", Policies: []ruleset.PolicyID{policy.ID}}}
 	resync(t, b.Dataplane, b.program)
 	for _, host := range []string{"10.66.0.3", "[fd66::3]"} {
@@ -193,4 +194,114 @@ func TestCheckBridge(t *testing.T) {
 	if out := b.tables("tables"); strings.Contains(out, "bridge") {
 		t.Errorf("the kernel takes none: %s", out)
 	}
+}
+
+// While workloads on the bridge come, go and take each other's addresses, what two others are allowed passes, and what they are not
+// does not: a question and an answer at a time.
+func TestBridgeChangesLoseNothing(t *testing.T) {
+	b := newBridgeLab(t)
+	must(t, b.host.FilterBridge("cni0"))
+	first, second := b.pod("one", 2), b.pod("two", 3)
+	udp := func(port uint16) ruleset.Rule {
+		return ruleset.Rule{Action: ruleset.Allow, Protocol: ruleset.UDP,
+			Destination: ruleset.Entity{Ports: &ruleset.Ports{Ranges: []ruleset.PortRange{{First: port, Last: port}}}}}
+	}
+	policy := policyOf("dns", udp(80))
+	b.program.Policies[policy.ID] = policy
+	b.program.Workloads[workloadID("two")].Normal.Ingress = []ruleset.Tier{{Name: "default", Policies: []ruleset.PolicyID{policy.ID}}}
+	resync(t, b.Dataplane, b.program)
+	open, closed := b.echo(second, "10.66.0.3:80"), b.echo(second, "10.66.0.3:81")
+	stop, asked := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		for ; ; n++ {
+			select {
+			case <-stop:
+				asked <- n
+				return
+			default:
+			}
+			if err := ask(first, "10.66.0.3:80"); err != nil {
+				t.Errorf("question %d: %v", n, err)
+				<-stop
+				asked <- n
+				return
+			}
+			_ = tell(first, "10.66.0.3:81")
+		}
+	}()
+	for i := range 120 {
+		delta := &ruleset.Delta{Workloads: map[ruleset.EndpointID]*ruleset.Workload{}}
+		for _, name := range []string{"three", "four"} {
+			id, n := workloadID(name), 4+(i+len(name))%3
+			w := *b.program.Workloads[workloadID("one")]
+			w.ID, w.Interface, w.Addrs = id, "veth"+name, []netip.Addr{netip.AddrFrom4([4]byte{10, 66, 0, byte(n)})}
+			if delta.Workloads[id] = &w; (i+len(name))%4 == 0 {
+				delta.Workloads[id] = nil
+			}
+		}
+		b.program.Apply(delta)
+		must(t, b.Apply(t.Context(), delta))
+	}
+	close(stop)
+	n := <-asked
+	if n < 10 || open() != n || closed() != 0 {
+		t.Errorf("%d questions, %d came, and %d that are not allowed", n, open(), closed())
+	}
+	if n := resync(t, b.Dataplane, b.program); n != 0 {
+		t.Errorf("%d messages to tables that were in sync", n)
+	}
+}
+
+func workloadID(name string) ruleset.EndpointID {
+	return ruleset.EndpointID{Kind: "WorkloadEndpoint", Namespace: "ns", Name: name}
+}
+
+// echo answers at an address of a pod and returns how many questions came.
+func (b *bridgeLab) echo(p *lab.Pod, addr string) func() int {
+	b.Helper()
+	conn, err := p.ListenPacket("udp4", addr)
+	must(b, err)
+	b.Cleanup(func() { conn.Close() })
+	var came atomic.Int64
+	go func() {
+		buffer := make([]byte, 64)
+		for {
+			n, from, err := conn.ReadFrom(buffer)
+			if err != nil {
+				return
+			}
+			came.Add(1)
+			_, _ = conn.WriteTo(buffer[:n], from)
+		}
+	}()
+	return func() int { return int(came.Load()) }
+}
+
+// ask sends a datagram by a flow of its own and waits for the answer.
+func ask(p *lab.Pod, addr string) error {
+	conn, err := p.Dial(context.Background(), "udp4", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("x")); err != nil {
+		return err
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		return err
+	}
+	_, err = conn.Read(make([]byte, 8))
+	return err
+}
+
+// tell sends a datagram.
+func tell(p *lab.Pod, addr string) error {
+	conn, err := p.Dial(context.Background(), "udp4", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = conn.Write([]byte("x"))
+	return err
 }
