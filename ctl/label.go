@@ -74,7 +74,9 @@ func (c *cli) label(cmd *cobra.Command, f *labelFlags, args []string) error {
 		o := outcome{dryRun: f.result.dryRun}
 		fmt.Fprintf(c.env.Stdout, "Successfully %s%s\n", change.done, o.pretended())
 	}
-	advice.print(ctx, c, w)
+	if kind := keys[0].Kind; kind != v3.KindGlobalNetworkPolicy && kind != v3.KindNetworkPolicy { // whose labels select nothing
+		advice.print(ctx, c, w)
+	}
 	c.foresee(ctx, w)
 	return errors.Join(err, c.await(ctx, w, f.wait))
 }

@@ -134,7 +134,11 @@ func (w *writer) order() []*change {
 	}
 	relations := map[*change][]*change{}
 	for _, c := range w.changes {
-		for _, need := range store.Needs(c.doc.Object) {
+		needs := store.Needs(c.doc.Object)
+		if node := nodeOf(c.doc.Object); w.verb == verbDelete && node != "" {
+			needs = append(needs, v3.Key{Kind: v3.KindNode, Name: node}) // with which the endpoint would go, too
+		}
+		for _, need := range needs {
 			for _, p := range providers[need] {
 				if w.verb == verbDelete {
 					relations[p] = append(relations[p], c)
@@ -161,6 +165,17 @@ func (w *writer) order() []*change {
 		emit(c)
 	}
 	return out
+}
+
+// nodeOf returns the node of an endpoint, "" of anything else.
+func nodeOf(r v3.Resource) string {
+	switch e := r.(type) {
+	case *v3.HostEndpoint:
+		return e.Spec.Node
+	case *v3.WorkloadEndpoint:
+		return e.Spec.Node
+	}
+	return ""
 }
 
 // stopped reports whether no more is to be tried, and then says so in the changes that are left.
