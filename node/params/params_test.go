@@ -309,7 +309,7 @@ func TestNotUsed(t *testing.T) {
 			felix(t, "default", "wireguardMTU: 1400, iptablesLockProbeInterval: 50ms, kubeNodePortRanges: []", 0), // and what the schema fills in
 		},
 	})
-	want := []string{"Unused BPFENABLED", "Unknown NoSuch", "Unused DEBUGPANICAFTER", "Unused VXLANMTU",
+	want := []string{"Unused BPFENABLED", "Unused DEBUGPANICAFTER", "Unknown NoSuch", "Unused VXLANMTU",
 		"Unused IptablesLockProbeIntervalMillis", "Unused KubeNodePortRanges", "Unused WireguardMTU"}
 	var got []string
 	for _, problem := range problems {
