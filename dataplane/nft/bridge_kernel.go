@@ -46,18 +46,8 @@ func diffBridge(have, want *Table) []Change {
 // Bridges returns why ports of bridges cannot be held to the addresses of workloads; nil: they are.
 func (d *Dataplane) Bridges() error { return d.noBridge }
 
-// CheckBridge returns why the kernel takes no table of family bridge; nil: it does. It changes nothing.
-func CheckBridge(o Options) error {
-	c, err := dial(o.NetNS)
-	if err != nil {
-		return fmt.Errorf("try a table of family bridge: %w", err)
-	}
-	defer c.close()
-	return c.tryBridge()
-}
-
 // tryBridge sends a transaction that makes a table of family bridge and ends with a request that the kernel refuses, so that it
-// takes all of it back.
+// takes all of it back. It returns why the kernel takes no table of that family; nil: it does.
 func (c *conn) tryBridge() error {
 	const name, refused = TableName + "-tries", "delete a table that is not there"
 	b := newBatch(0)

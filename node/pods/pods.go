@@ -37,7 +37,7 @@
 // table of family bridge holds each port to the addresses of its workload, and in the inet table an address is the workload. What
 // the kernel must have, and what is looked at while the agent runs:
 //
-//	CONFIG_NF_TABLES_BRIDGE   for the table; a transaction that is taken back tries it (nft.CheckBridge)
+//	CONFIG_NF_TABLES_BRIDGE   for the table; tried at the start by a transaction that is taken back
 //	br_netfilter              its parameters are there (net.bridge.*); looked for every five seconds
 //	nf_call_iptables, nf_call_ip6tables of the bridge: both 1. The agent sets them, see [FilterBridge]
 //	vlan_filtering of the bridge: 0
