@@ -16,8 +16,8 @@ func TestBridges(t *testing.T) {
 		{Interface: "pa", Bridge: "cni0", Filtered: true, Profiles: []string{"open"}, Addrs: addrs("10.0.0.1", "fd00::1")},
 		{Interface: "pb", Bridge: "cni0", Filtered: true, Profiles: []string{"closed"}, Addrs: addrs("10.0.0.2")},
 		{Interface: "pc", Bridge: "cni1", Profiles: []string{"open"}, Addrs: addrs("10.0.1.1")},
-		{Interface: "pd", Bridge: "cni0", Filtered: true, Profiles: []string{"open"}, Addrs: addrs("10.0.0.4")},
-		{Interface: "pe", Bridge: "cni1", Filtered: true, Profiles: []string{"open"}, Addrs: addrs("10.0.0.4")},
+		{Interface: "pd", Bridge: "cni0", Filtered: true, Profiles: []string{"open"}, Addrs: addrs("10.0.0.4", "fd00::4")},
+		{Interface: "pe", Bridge: "cni1", Filtered: true, Profiles: []string{"open"}, Addrs: addrs("10.0.0.4", "fd00::4")},
 	} {
 		w.ID = EndpointID{"WorkloadEndpoint", "ns", w.Interface}
 		p.Workloads[w.ID] = &w
@@ -67,6 +67,14 @@ func TestBridges(t *testing.T) {
 	}
 	if within.ICMPType = 134; Eval(p, &within).Allowed {
 		t.Error("a workload is a router")
+	}
+	within = Packet{In: "cni0", InPort: "px", Out: "cni0", OutPort: "pd", Src: netip.MustParseAddr("fd00::9"),
+		Dst: netip.MustParseAddr("fd00::4"), Protocol: ICMPv6, ICMPType: 131}
+	if v := Eval(p, &within); v.Allowed || v.Reason != UnknownInterface {
+		t.Errorf("neighbour discovery reaches an address of two: %+v", v)
+	}
+	if within.OutPort, within.Dst = "pa", netip.MustParseAddr("fd00::1"); !Eval(p, &within).Allowed {
+		t.Error("neighbour discovery does not reach an address of one")
 	}
 	if got := p.ByBridge(Packet{In: "pa", Out: "eth0"}); got.In != "cni0" || got.InPort != "pa" || got.Out != "eth0" {
 		t.Errorf("%+v", got)

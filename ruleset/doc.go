@@ -41,11 +41,12 @@
 //	  Normal ingress: invalid: deny; failsafes: accept; ICMPv6 130 to 136 and 143: accept; in a tunnel and from a host:
 //	  accept; tiers; profiles; deny.
 //	forward
-//	  in or out by a workload's that no Workload names: deny. Established, related: accept. Then, each of which must let the
-//	  packet pass: Forward ingress of the interface that it came in by; Normal egress of the workload there; Normal ingress of
-//	  the workload that it goes to; Forward egress of the interface that it leaves by. Neighbour discovery within a bridge: accept.
-//	  From or to an address of a workload on a bridge, but not by that bridge: deny. Forward: invalid: deny; tiers; what
-//	  no tier denies passes. A workload: invalid: deny; VXLAN and IPIP, egress only, unless allowed: deny; tiers; profiles; deny.
+//	  in or out by a workload's that no Workload names: deny. Established, related: accept. From or to an address of a workload
+//	  on a bridge, but not by that bridge, or the address of several: deny. Neighbour discovery within a bridge: accept. Then,
+//	  each of which must let the packet pass: Forward ingress of the interface that it came in by; Normal egress of the
+//	  workload there; Normal ingress of the workload that it goes to; Forward egress of the interface that it leaves by.
+//	  Forward: invalid: deny; tiers; what no tier denies passes. A workload: invalid: deny; VXLAN and IPIP, egress only, unless
+//	  allowed: deny; tiers; profiles; deny.
 //	output, before connection tracking
 //	  Untracked egress by the interface chosen before destination NAT, as above; Allow skips Normal egress
 //	output

@@ -104,10 +104,14 @@ func (b *bridged) addresses(f ruleset.Family) *Set {
 	return b.set("bridged-addresses", f, typesHosts, func(claim) string { return "" })
 }
 
+// sole returns the claims of addresses that are one workload's.
+func (b *bridged) sole() *bridged {
+	return &bridged{claims: slices.DeleteFunc(slices.Clone(b.claims), func(c claim) bool { return c.workload == nil })}
+}
+
 // own returns the set of ports with the addresses behind them.
 func (b *bridged) own(f ruleset.Family) *Set {
-	known := bridged{claims: slices.DeleteFunc(slices.Clone(b.claims), func(c claim) bool { return c.workload == nil })}
-	return known.set("own", f, typesBridged, func(c claim) string { return ifaceKey(c.workload.Interface) })
+	return b.sole().set("own", f, typesBridged, func(c claim) string { return ifaceKey(c.workload.Interface) })
 }
 
 // set returns a constant set with an element for each claim of the family: a prefix, then the address.
@@ -217,13 +221,14 @@ func (b *bridged) ifPort(w way) []*Rule {
 	return []*Rule{isIn(w, b.ports).counted(exit{}, "unknown workload interface: a port of a bridge")}
 }
 
-// elsewhere returns the rules that deny what has the address of a workload on a bridge and does not pass by that bridge.
+// elsewhere returns the rules that deny what has the address of a workload on a bridge and does not pass by that bridge. An address
+// that is not clearly one workload's is on none: neighbour discovery, which asks no workload, must not reach it either.
 func (u *builder) elsewhere(w way, o owners) []*Rule {
 	var rules []*Rule
 	for _, family := range bothFamilies() {
 		if all := o.bridged.addresses(family); all != nil {
 			c := u.noWorkload(w, o).and(ifFamily(family)).and(hasAddr(w.far(), family, all))
-			if pairs := o.bridged.pairs(family); pairs != nil {
+			if pairs := o.bridged.sole().pairs(family); pairs != nil {
 				c = c.and(hasPair(w, family, pairs, true))
 			}
 			rules = append(rules, c.counted(exit{}, "unknown workload interface: not that of the address"))

@@ -65,7 +65,7 @@ func TestWhatPortsCarry(t *testing.T) {
 	pod, other, nobody := taps[0], taps[1], taps[2]
 	link := netip.MustParseAddr("fe80::1")
 	all, bcast := net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}, net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-	nodes := netip.MustParseAddr("ff02::1")
+	nodes, shared := netip.MustParseAddr("ff02::1"), netip.MustParseAddr("fd14::99")
 	tagged := append([]byte{0, 7, 8, 0}, udp(pod.four(), other.four())...)
 	cases := []struct {
 		name  string
@@ -93,6 +93,11 @@ func TestWhatPortsCarry(t *testing.T) {
 		{"nobody's advertisement of a workload", nobody, etherFrame(nobody, other.mac(), etherIPv6, icmp6(136, nobody.six(), other.six(), pod.six())), false},
 		{"solicitation", pod, etherFrame(pod, all, etherIPv6, icmp6(135, link, nodes, other.six())), true},
 		{"solicitation from none", pod, etherFrame(pod, all, etherIPv6, icmp6(135, netip.IPv6Unspecified(), nodes, pod.six())), true},
+		{"solicitation to its address", pod, etherFrame(pod, other.mac(), etherIPv6, icmp6(135, pod.six(), other.six(), other.six())), true},
+		{"solicitation to an address of two", pod, etherFrame(pod, other.mac(), etherIPv6, icmp6(135, pod.six(), shared, shared)), false},
+		{"listener report to an address of two", nobody, etherFrame(nobody, other.mac(), etherIPv6, icmp6(131, nobody.six(), shared, shared)), false},
+		{"MLDv2 report to an address of two", nobody, etherFrame(nobody, other.mac(), etherIPv6, icmp6(143, nobody.six(), shared, shared)), false},
+		{"advertisement from an address of two", pod, etherFrame(pod, other.mac(), etherIPv6, icmp6(136, shared, other.six(), pod.six())), false},
 		{"router advertisement", pod, etherFrame(pod, all, etherIPv6, icmp6(134, link, nodes, link)), false},
 		{"router advertisement of nobody", nobody, etherFrame(nobody, all, etherIPv6, icmp6(134, link, nodes, link)), true},
 		{"redirect", pod, etherFrame(pod, other.mac(), etherIPv6, icmp6(137, link, other.six(), link)), false},
@@ -107,10 +112,13 @@ func TestWhatPortsCarry(t *testing.T) {
 	p := ruleset.NewProgram()
 	open := []ruleset.Rule{{Action: ruleset.Allow}}
 	p.Profiles["open"] = &ruleset.Profile{Name: "open", Ingress: open, Egress: open}
-	for _, port := range []tap{pod, other} {
+	for _, port := range []tap{pod, other, taps[4]} {
 		id := ruleset.EndpointID{Kind: "WorkloadEndpoint", Namespace: "ns", Name: port.name}
 		p.Workloads[id] = &ruleset.Workload{ID: id, Interface: port.name, Bridge: port.bridge, Filtered: true, Profiles: []string{"open"},
 			Addrs: []netip.Addr{port.four(), port.six()}}
+		if port != pod {
+			p.Workloads[id].Addrs = append(p.Workloads[id].Addrs, shared)
+		}
 	}
 	resync(t, w.open(t), p)
 	for _, c := range cases {

@@ -106,7 +106,8 @@
 //	iifname . ip saddr @bridged4-... goto guests, vmap @bridged-from4         -> from/cni0/10.66.0.2, to the workload's chains
 //	oifname . ip daddr vmap @bridged-to4                                      -> to/cni0/10.66.0.2
 //	iifname "veth1" drop                        what comes in by a port itself: frames to addresses that no bridge passes on
-//	ip saddr @bridged-addresses4-... iifname . ip saddr != @bridged4-... drop  a workload's address, but not by its bridge
+//	ip saddr @bridged-addresses4-... iifname . ip saddr != @bridged4-... drop  a workload's address, but not by its bridge, or that of
+//	                                            several; the other end alike. What is left of neighbour discovery within a bridge passes
 //
 // The element of an address never changes its target, as that of an interface. What a bridge passes on has no incoming interface in
 // postrouting; where its destination was translated, its source tells that it is a workload's. That from others on the bridge, to
