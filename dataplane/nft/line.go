@@ -252,6 +252,7 @@ func peerOf(t *test, f ruleset.Family) *peer {
 // it did.
 func (l *line) join(o *line) bool {
 	if l.peer == nil || o.peer == nil || l.peer.members == nil || l.peer.members != o.peer.members || l.count > 1 ||
+		l.peer.family == o.peer.family ||
 		l.guardName() != o.guardName() || !slices.Equal(l.services, o.services) || (l.services == nil) != (o.services == nil) {
 		return false
 	}

@@ -253,6 +253,25 @@ func TestGuardsKeepTheirOrder(t *testing.T) {
 	}
 }
 
+// Alternatives of a rule that ask the same of one family, as a port that is named twice does, are not taken for those of
+// two families. The kernel refuses a comparison of an IPv4 address with an IPv6 one.
+func TestAlternativesOfOneFamily(t *testing.T) {
+	r := ruleset.Rule{Action: ruleset.Allow, Source: ruleset.Entity{Sets: []ruleset.SetID{"a"}}}
+	r.Destination = ruleset.Entity{Nets: netsOf("10.2.0.0/16", "fd02::/64"), Ports: &ruleset.Ports{Named: []ruleset.SetID{"n1", "n1"}}}
+	p := programOf([]*ruleset.Endpoint{hostEndpoint("e", "t0")}, policyOf("p", r))
+	p.Sets["a"] = ruleset.NewSet(ruleset.Addrs, "a", ruleset.Member{Prefix: netip.MustParsePrefix("10.1.0.9/32")},
+		ruleset.Member{Prefix: netip.MustParsePrefix("fd01::9/128")})
+	p.Sets["n1"] = ruleset.NewSet(ruleset.AddrPorts, "n1")
+	for _, a := range []string{"10.2.0.1/32", "fd02::1/128"} {
+		p.Sets["n1"].Add(ruleset.Member{Prefix: netip.MustParsePrefix(a), Protocol: ruleset.TCP, Port: 80})
+	}
+	for _, lim := range testLimits {
+		d := newNamespace(t).open(t)
+		d.limits = lim
+		resync(t, d, p)
+	}
+}
+
 // changeRules draws a change of a policy of rulesAlone, or of sets.
 func (g generator) changeRules(p *ruleset.Program) *ruleset.Delta {
 	d := &ruleset.Delta{Policies: map[ruleset.PolicyID]*ruleset.Policy{}, Sets: map[ruleset.SetID]*ruleset.SetDelta{}}
