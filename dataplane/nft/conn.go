@@ -174,18 +174,19 @@ func (e *kernelError) Error() string {
 
 func (e *kernelError) Unwrap() error { return e.errno }
 
-// answer reads an acknowledgement; ok is false for any other message. A nil error acknowledges.
+// answer reads an acknowledgement or the end of a dump; ok is false for any other message. A nil error says that all went
+// well: a dump that the kernel gives up ends with an error, too.
 func answer(m *message) (err *kernelError, ok bool) {
-	if m.typ != unix.NLMSG_ERROR || len(m.data) < 4 {
+	if m.typ != unix.NLMSG_ERROR && m.typ != unix.NLMSG_DONE || len(m.data) < 4 {
 		return nil, false
 	}
 	errno := -int32(binary.NativeEndian.Uint32(m.data))
-	if errno == 0 {
+	if errno <= 0 {
 		return nil, true
 	}
 	err = &kernelError{seq: m.seq, errno: unix.Errno(errno)}
 	const header = 4 + unix.SizeofNlMsghdr // the error and the header of the message that it is about
-	if m.flags&unix.NLM_F_ACK_TLVS != 0 && len(m.data) > header {
+	if m.typ == unix.NLMSG_ERROR && m.flags&unix.NLM_F_ACK_TLVS != 0 && len(m.data) > header {
 		err.text = text(find(attrs(m.data[header:]), unix.NLMSGERR_ATTR_MSG))
 	}
 	return err, true
@@ -212,13 +213,10 @@ func (c *conn) request(m message, f func(*message)) error {
 			}
 			interrupted = interrupted || m.flags&unix.NLM_F_DUMP_INTR != 0
 			if kerr, ok := answer(m); ok {
-				if kerr != nil {
+				switch {
+				case kerr != nil:
 					return kerr
-				}
-				return nil
-			}
-			if m.typ == unix.NLMSG_DONE {
-				if interrupted {
+				case interrupted:
 					return errInterrupted
 				}
 				return nil

@@ -269,6 +269,10 @@ func (r *reader) elements(s *Set) error {
 	for _, e := range elements {
 		s.elements[e] = struct{}{}
 	}
+	// A hash that the kernel is resizing (rhashtable) is listed in two orders: what is there twice stands for what is missing.
+	if len(s.elements) != len(elements) && err == nil {
+		err = errInterrupted
+	}
 	return err
 }
 

@@ -2,6 +2,8 @@ package nft
 
 import (
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -119,4 +121,26 @@ func resync(t testing.TB, d *Dataplane, p *ruleset.Program) uint64 {
 		t.Fatalf("%v\n%s", err, Compile(p))
 	}
 	return d.Stats().Messages - before
+}
+
+// A dump that the kernel gives up is not taken for a whole one.
+func TestAnswer(t *testing.T) {
+	number := func(n int32) []byte { return binary.NativeEndian.AppendUint32(nil, uint32(n)) }
+	for _, c := range []struct {
+		name string
+		m    message
+		want error
+		ok   bool
+	}{
+		{"acknowledgement", message{typ: unix.NLMSG_ERROR, data: number(0)}, nil, true},
+		{"error", message{typ: unix.NLMSG_ERROR, data: number(-int32(unix.EPERM))}, unix.EPERM, true},
+		{"end of a dump", message{typ: unix.NLMSG_DONE, data: number(0)}, nil, true},
+		{"dump given up", message{typ: unix.NLMSG_DONE, data: number(-int32(unix.ENOMEM))}, unix.ENOMEM, true},
+		{"part of a dump", message{typ: nftType(unix.NFT_MSG_NEWRULE), data: number(0)}, nil, false},
+	} {
+		got, ok := answer(&c.m)
+		if ok != c.ok || (got == nil) != (c.want == nil) || got != nil && !errors.Is(got, c.want) {
+			t.Errorf("%s: %v, %v, want %v, %v", c.name, got, ok, c.want, c.ok)
+		}
+	}
 }
