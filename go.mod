@@ -3,7 +3,6 @@ module margay
 go 1.26.0
 
 require (
-	early.margay/registry v0.0.0
 	github.com/gaissmai/bart v0.30.0
 	github.com/google/go-cmp v0.7.0
 	github.com/google/nftables v0.3.0
@@ -121,5 +120,3 @@ require (
 )
 
 tool honnef.co/go/tools/cmd/staticcheck
-
-replace early.margay/registry => ./store/embed/registry

@@ -25,7 +25,6 @@ import (
 	"sync"
 	"time"
 
-	_ "early.margay/registry" // before etcd's packages, whose metrics nothing serves
 	"go.etcd.io/bbolt"
 	bbolterrors "go.etcd.io/bbolt/errors"
 	"go.etcd.io/etcd/server/v3/etcdserver"

@@ -12,7 +12,6 @@ require (
 )
 
 require (
-	early.margay/registry v0.0.0 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/coreos/go-semver v0.3.1 // indirect
@@ -101,5 +100,3 @@ require (
 )
 
 replace margay => ../..
-
-replace early.margay/registry => ../../store/embed/registry
