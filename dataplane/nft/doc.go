@@ -151,9 +151,15 @@
 //
 // Of the up to three transactions of a call only one, with all the rules and the members of selectors, changes verdicts.
 //
-// A selector's set changes in place; every look-up sees it before or after the change. What is left: when one call changes
-// several sets, or the members of a set and rules at once, a packet may see some of it before and some after. To avoid
-// that, every set that changes would have to be copied.
+// A selector's set changes in place; every look-up sees it before or after the change. A packet that asks for it twice may see
+// both. That shows only where members gain by one rule and lose by another (see trend): denied before by the last rule and
+// afterwards by the first, it could pass by one between. So such a set is named by its members, and with others it is another
+// set, which changes as rules do: two or three transactions, and work for the whole set and all who use it.
+//
+// What is left: such sets of more members than limits.members, and AddrPorts of as many, change in place, as copying takes too
+// long. When one call changes several sets, the members of a set and rules at once, or puts members in the place of others of a
+// set that is asked for both ends of a packet, a packet may see some of it before and some after. To avoid that, every set that
+// changes would have to be copied.
 //
 // Look-ups in sets of intervals that change are exact from Linux 6.17 (and stable kernels with the same fix): before that a
 // packet may miss an element while a prefix that covers it is being split or merged.

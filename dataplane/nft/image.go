@@ -14,6 +14,8 @@ type image struct {
 	program *ruleset.Program // its Sets are empty, see members
 	limits  limits
 	members map[ruleset.SetID]*memberSet
+	trends  map[ruleset.SetID]trend
+	turned  map[ruleset.SetID]struct{} // became mixed, or ceased to be that, see follow
 	owners  owners
 	items   map[ruleset.PolicyID][]*item
 	askers  map[ruleset.SetID]map[*item]struct{} // items that looked for a set
@@ -43,16 +45,18 @@ type usage struct {
 func newImage(p *ruleset.Program, lim limits) *image {
 	im := &image{
 		program: ruleset.NewProgram(), limits: lim, members: map[ruleset.SetID]*memberSet{},
+		trends: map[ruleset.SetID]trend{}, turned: map[ruleset.SetID]struct{}{},
 		items: map[ruleset.PolicyID][]*item{}, askers: map[ruleset.SetID]map[*item]struct{}{},
 		units: map[unitKey]*unit{}, users: map[string]*usage{}, table: NewTable(),
 	}
+	im.follow(&ruleset.Delta{Policies: p.Policies, Profiles: p.Profiles})
 	im.program.Settings = p.Settings
 	maps.Copy(im.program.Endpoints, p.Endpoints)
 	maps.Copy(im.program.Workloads, p.Workloads)
 	maps.Copy(im.program.Policies, p.Policies)
 	maps.Copy(im.program.Profiles, p.Profiles)
 	for id, set := range p.Sets {
-		im.members[id] = newMemberSet(id, set, lim.members)
+		im.members[id] = im.newMembers(id, set)
 	}
 	t := im.touch()
 	t.record = nil
@@ -102,12 +106,22 @@ func (im *image) dropAskers(id ruleset.SetID) {
 // nothing but these members, unless a set outgrows a limit.
 func (im *image) apply(d *ruleset.Delta) []Change {
 	t := im.touch()
+	clear(im.turned)
+	im.follow(d)
 	for id, set := range d.Sets {
-		if m := im.members[id]; m != nil && set != nil && set.New == nil {
+		switch m := im.members[id]; {
+		case m == nil || set == nil || set.New != nil:
+			t.renew(id, set)
+		case im.fixes(m, set):
+			t.put(im.replaced(m, set))
+		default:
 			t.changeMembers(m, set)
-			continue
 		}
-		t.renew(id, set)
+	}
+	for id := range im.turned {
+		if m := im.members[id]; m != nil && !hasKey(t.renewed, id) && m.fixed != im.trends[id].mixed() && m.size() <= im.limits.members {
+			t.put(im.replaced(m, &ruleset.SetDelta{}))
+		}
 	}
 	t.delta = *d
 	t.delta.Sets = nil
@@ -213,8 +227,8 @@ func (t *touch) changeMembers(m *memberSet, d *ruleset.SetDelta) {
 		}
 	}
 	t.record.merge(changed)
-	if is, other := m.reformed(t.limits.members); other {
-		t.put(is)
+	if other := m.reformed(t.limits.members); other {
+		t.put(t.newMembers(m.id, m.content()))
 	} else if m.weight != weight {
 		maps.Copy(t.reweighed, t.askers[m.id])
 	}
@@ -238,7 +252,7 @@ func prefixesOf(elements []Element) []netip.Prefix {
 // renew puts a set in place of the one of its name, or takes that away.
 func (t *touch) renew(id ruleset.SetID, d *ruleset.SetDelta) {
 	if d != nil && d.New != nil {
-		t.put(newMemberSet(id, d.New, t.limits.members))
+		t.put(t.newMembers(id, d.New))
 		return
 	}
 	t.renewed[id] = struct{}{}

@@ -25,6 +25,8 @@ type memberSet struct {
 	tree   bart.Lite
 	v4, v6 *Set // large: networks only
 	large  bool
+	// fixed: the names of sets are for these members. With others it is another set, and rules change with it, see trend.
+	fixed bool
 	// hosts4 and hosts6 are the single addresses of a large set.
 	hosts4, hosts6 *Set
 	// weight is the number of elements of v4 and v6, rounded up to a power of four.
@@ -54,9 +56,12 @@ func (m *memberSet) peer(f ruleset.Family) *peer {
 	return p
 }
 
-// newMemberSet returns a set that is large if it has more members than most.
-func newMemberSet(id ruleset.SetID, from *ruleset.Set, most int) *memberSet {
+// newMemberSet returns a set that is large if it has more members than most. If not, it is fixed if it is mixed.
+func newMemberSet(id ruleset.SetID, from *ruleset.Set, most int, mixed bool) *memberSet {
 	m := &memberSet{id: id, text: from.Comment, kind: from.Kind, followers: map[follower]struct{}{}}
+	if mixed {
+		id = m.fix(from, most)
+	}
 	if from.Kind == ruleset.AddrPorts {
 		m.v4, m.v6 = newSet(setName("p4", id, from.Comment), typeAddrPort4), newSet(setName("p6", id, from.Comment), typeAddrPort6)
 		m.comment()
@@ -116,16 +121,9 @@ func (m *memberSet) fill() {
 	m.weigh()
 }
 
-// reformed returns the set as it is to be when it is large with more members than most, and whether that is another one.
-func (m *memberSet) reformed(most int) (*memberSet, bool) {
-	if m.kind != ruleset.Addrs || m.large == (m.tree.Size() > most) {
-		return m, false
-	}
-	from := ruleset.NewSet(m.kind, m.text)
-	for p := range m.tree.All() {
-		from.Add(ruleset.Member{Prefix: p})
-	}
-	return newMemberSet(m.id, from, most), true
+// reformed reports whether the set is to be another one, large with more members than most.
+func (m *memberSet) reformed(most int) bool {
+	return m.kind == ruleset.Addrs && m.large != (m.tree.Size() > most)
 }
 
 func (m *memberSet) setOf(a netip.Addr) *Set {

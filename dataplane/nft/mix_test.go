@@ -30,7 +30,7 @@ func (c *change) at(set *Set, lookup int) *Set {
 }
 
 // Of the transactions of a change only one changes verdicts, and whenever a packet meets one of them, it gets the verdict of
-// before or that of after: if a policy changes, or the members of one set.
+// before or that of after: if a policy changes, or members come to a set that is not large, or leave it.
 func TestNoLookUpMeetsAMix(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		g := newGenerator(rapid.Uint64().Draw(t, "seed"))
@@ -43,6 +43,7 @@ func TestNoLookUpMeetsAMix(t *testing.T) {
 					delete(d.Sets, id)
 				}
 			}
+			im.oneWay(p, d)
 			p.Apply(d)
 			d.Sets = ownedSets(d.Sets)
 			states := statesOf(im, d)
@@ -128,6 +129,72 @@ func TestAllowedByAnotherGroup(t *testing.T) {
 		d.Policies[changed.ID] = changed
 	}
 	checkMix(t, statesOf(im, d), ruleset.Packet{In: "t0", Src: sourceOf(0, 0), Dst: locals4[0], Protocol: ruleset.TCP, DstPort: 80})
+}
+
+// oneWay makes a change of a set one of those of which no packet meets a mix.
+func (im *image) oneWay(p *ruleset.Program, d *ruleset.Delta) {
+	for id, s := range d.Sets {
+		switch {
+		case im.trends[id].mixed() && p.Sets[id] != nil && p.Sets[id].Len()+10 > im.limits.members: // may be large
+			delete(d.Sets, id)
+		case s == nil || p.Sets[id] == nil || im.trends[id].mixed():
+		case s.New != nil:
+			d.Sets[id] = &ruleset.SetDelta{Add: s.New.Members()}
+		case len(s.Add) > 0:
+			s.Remove = nil
+		}
+	}
+}
+
+// Members come, or leave, by which a packet is denied and allowed, by the same address or another: it never passes.
+func TestDeniedStaysDenied(t *testing.T) {
+	asks := func(a ruleset.Action, here, there, not string) ruleset.Rule {
+		r := ruleset.Rule{Action: a}
+		for e, id := range map[*ruleset.Entity]string{&r.Source: there, &r.Destination: here} {
+			if id != "" {
+				e.Sets = []ruleset.SetID{ruleset.SetID(id)}
+			}
+		}
+		if not != "" {
+			r.Source.NotSets = []ruleset.SetID{ruleset.SetID(not)}
+		}
+		return r
+	}
+	last := ruleset.Rule{Action: ruleset.Deny}
+	ports := &ruleset.Ports{Named: []ruleset.SetID{"n"}}
+	tests := map[string]struct {
+		set   ruleset.SetID
+		rules []ruleset.Rule
+	}{
+		"the other end":       {"a", []ruleset.Rule{asks(ruleset.Deny, "a", "", ""), asks(ruleset.Allow, "", "a", ""), last}},
+		"the same":            {"a", []ruleset.Rule{asks(ruleset.Deny, "", "a", ""), asks(ruleset.Allow, "", "a", ""), last}},
+		"what is not there":   {"a", []ruleset.Rule{asks(ruleset.Deny, "", "", "a"), asks(ruleset.Allow, "", "", "a"), last}},
+		"neither in nor out":  {"a", []ruleset.Rule{asks(ruleset.Deny, "", "", "a"), asks(ruleset.Deny, "", "a", ""), {Action: ruleset.Allow}}},
+		"neither out nor in":  {"a", []ruleset.Rule{asks(ruleset.Deny, "", "a", ""), asks(ruleset.Deny, "", "", "a"), {Action: ruleset.Allow}}},
+		"passed on, then not": {"a", []ruleset.Rule{asks(ruleset.Deny, "", "a", ""), asks(ruleset.Pass, "", "a", ""), last}},
+		"named ports": {"n", []ruleset.Rule{{Action: ruleset.Deny, Protocol: ruleset.TCP, Destination: ruleset.Entity{Ports: ports}},
+			{Action: ruleset.Allow, Protocol: ruleset.TCP, Destination: ruleset.Entity{Ports: ports}}, last}},
+	}
+	members := map[ruleset.SetID][]ruleset.Member{"a": {{Prefix: netip.MustParsePrefix("10.0.0.0/8")}},
+		"n": {{Prefix: netip.PrefixFrom(locals4[0], 32), Protocol: ruleset.TCP, Port: 80}}}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			ep := hostEndpoint("e", "t0")
+			p := programOf([]*ruleset.Endpoint{ep}, policyOf("p", test.rules...))
+			ep.Profiles = []string{"open"} // who is passed on is allowed
+			p.Profiles["open"] = &ruleset.Profile{Name: "open", Ingress: []ruleset.Rule{{Action: ruleset.Allow}}}
+			kind := ruleset.Addrs
+			if test.set == "n" {
+				kind = ruleset.AddrPorts
+			}
+			p.Sets[test.set] = ruleset.NewSet(kind, "")
+			im := newImage(p, defaultLimits)
+			for _, d := range []*ruleset.SetDelta{{Add: members[test.set]}, {Remove: members[test.set]}} {
+				checkMix(t, statesOf(im, &ruleset.Delta{Sets: map[ruleset.SetID]*ruleset.SetDelta{test.set: d}}),
+					ruleset.Packet{In: "t0", Src: peers4[0], Dst: locals4[0], Protocol: ruleset.TCP, DstPort: 80})
+			}
+		})
+	}
 }
 
 // statesOf returns the table before a change and after each of its transactions.

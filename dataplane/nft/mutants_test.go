@@ -29,6 +29,7 @@ const (
 	byGuards     = "TestGuardsKeepTheirOrder"
 	byAllowed    = "TestAllowedStaysAllowed"
 	byMix        = "TestNoLookUpMeetsAMix"
+	byDenied     = "TestDeniedStaysDenied"
 	byBounds     = "TestTableIsBounded"
 	byListing    = "TestListing"
 	byCounters   = "TestCounters"
@@ -170,7 +171,7 @@ var mutants = []mutant{
 	{file: "image.go", old: "for owner := range im.items {\n\t\t\tim.dropItems(owner)", new: "for owner := range im.items {\n\t\t\t_ = owner", caught: byImage},
 	{file: "image.go", old: "t.dropAskers(id)\n\tdelete(t.members, id)", new: "delete(t.members, id)", caught: byImage},
 	{file: "image.go", old: "t.dropAskers(m.id)\n", new: "", caught: byImage},
-	{file: "image.go", old: "is, other := m.reformed(t.limits.members); other", new: "is, other := m.reformed(t.limits.members); false && other", caught: byImage},
+	{file: "image.go", old: "other := m.reformed(t.limits.members); other", new: "other := m.reformed(t.limits.members); false && other", caught: byImage},
 	{file: "image.go", old: "} else if m.weight != weight {", new: "} else if false && m.weight != weight {", caught: byRules},
 	{file: "image.go", old: "e.change(t, prefixesOf(gone), prefixesOf(come))", new: "e.change(t, nil, prefixesOf(come))", caught: byImage},
 	{file: "image.go", old: "e.change(t, prefixesOf(gone), prefixesOf(come))", new: "e.change(t, prefixesOf(gone), nil)", caught: byImage},
@@ -183,6 +184,9 @@ var mutants = []mutant{
 	{file: "apart.go", old: "group = m.group", new: "_ = m", caught: byGroups},
 	{file: "image.go", old: "s.shorten(b, 0)\n", new: "", caught: byImage},
 	{file: "image.go", old: "if t.table.Chains[name] = c; c == nil {\n\t\tdelete(t.table.Chains, name)\n\t} else {\n\t\tt.countSets(c, 1)", new: "if t.table.Chains[name] = c; c == nil {\n\t\tdelete(t.table.Chains, name)\n\t} else if old == nil {\n\t\tt.countSets(c, 1)", caught: byImage},
+	{file: "trend.go", old: "return t.gain > 0 && t.lose > 0", new: "return false", caught: byDenied},
+	{file: "trend.go", old: "im.lean(n, without(r.Action), e.NotSets)", new: "im.lean(n, r.Action, e.NotSets)", caught: byDenied},
+	{file: "image.go", old: "for id := range im.turned {", new: "for id := range map[ruleset.SetID]bool{} {", caught: byRules},
 	{file: "diff.go", old: "if from != \"\" {\n\t\tmade = before", new: "if false {\n\t\tmade = before", caught: byMix},
 	{file: "diff.go", old: "turn := Element{Key: e.Key, Verdict: d.turn(e.Verdict, is)}", new: "turn := Element{Key: e.Key, Verdict: d.turn(is, is)}", caught: byAllowed},
 	{file: "members.go", old: "!widest.Overlaps(p)", new: "true"},

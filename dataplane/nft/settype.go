@@ -222,6 +222,13 @@ func addrPortElement(m ruleset.Member) Element {
 	return Element{Key: string(m.Prefix.Addr().AsSlice()) + serviceKey(m.Protocol, m.Port)}
 }
 
+// addrPortMember returns the member of an element that addrPortElement made.
+func addrPortMember(e Element) ruleset.Member {
+	size := len(e.Key) - len(serviceKey(0, 0))
+	a, _ := netip.AddrFromSlice([]byte(e.Key[:size]))
+	return ruleset.Member{Prefix: netip.PrefixFrom(a, a.BitLen()), Protocol: e.Key[size], Port: binary.BigEndian.Uint16([]byte(e.Key[size+4:]))}
+}
+
 func hostElement(a netip.Addr) Element { return Element{Key: string(a.AsSlice())} }
 
 // prefixElement returns the element of a prefix in an interval set.
