@@ -34,6 +34,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
+	_ "margay/store/embed/registry" // before etcd's packages, whose metrics nothing serves
 	"margay/store/etcd"
 )
 
