@@ -254,6 +254,12 @@ func (c *cache) nodeCount() int {
 	return c.nodes
 }
 
+// hasNode reports whether there is a Node of that name.
+func (c *cache) hasNode(name string) bool {
+	_, ok := c.get(v3.Key{Kind: v3.KindNode, Name: name})
+	return ok
+}
+
 // get returns the record of an object.
 func (c *cache) get(key v3.Key) ([]byte, bool) {
 	c.mu.Lock()

@@ -148,11 +148,18 @@ type stranger struct {
 
 func (f *running) stranger(t testing.TB) *stranger {
 	t.Helper()
+	s := f.dialed(t)
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// dialed returns a stranger that the test closes.
+func (f *running) dialed(t testing.TB) *stranger {
+	t.Helper()
 	conn, err := net.Dial("tcp", f.address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
 	return &stranger{t, conn}
 }
 
@@ -160,9 +167,15 @@ func (f *running) stranger(t testing.TB) *stranger {
 func (f *running) introduced(t testing.TB) *stranger {
 	t.Helper()
 	s := f.stranger(t)
+	s.introduced()
+	return s
+}
+
+// introduced says hello, and waits for the answer.
+func (s *stranger) introduced() {
+	s.Helper()
 	s.send(frameHello, clientHello{Protocol: protocol, Node: "stranger"})
 	s.want(frameHello)
-	return s
 }
 
 func (s *stranger) send(t frameType, message any) {

@@ -4,17 +4,24 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"syscall"
 	"time"
 )
 
 // An outlet is the connection below a peer's TLS, if there is any. Its Write does not wait: what the socket does not take
 // is kept, and flush writes it later and waits. So TLS, which cannot stop in the middle of a record, needs no goroutine of
-// its own either. Nothing more may be written before flush is done. It begins as an ordinary connection, for the handshake.
+// its own either. It begins as an ordinary connection, for the handshake.
+//
+// The peer's goroutine that reads writes as well, without being asked: TLS answers with alerts and new keys. So there is a
+// lock, and such a Write waits for a flush that is under way: what goes out stays in order, or the client would see a
+// broken record.
 type outlet struct {
 	net.Conn
 	prompt bool // Write does not wait
-	rest   []byte
+
+	mu   sync.Mutex
+	rest []byte
 
 	raw syscall.RawConn // nil: there is none; then all is kept for flush
 	out []byte          // what try is to write; here, so that a write needs no closure of its own
@@ -40,6 +47,8 @@ func (o *outlet) Write(b []byte) (int, error) {
 	if !o.prompt {
 		return o.Conn.Write(b)
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	n := 0
 	if o.raw != nil && len(o.rest) == 0 {
 		o.out, o.n, o.err = b, 0, nil
@@ -71,11 +80,17 @@ func writeNow(fd int, b []byte) (int, error) {
 }
 
 // full reports whether something was kept.
-func (o *outlet) full() bool { return len(o.rest) > 0 }
+func (o *outlet) full() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.rest) > 0
+}
 
 // flush writes what was kept, within the time.
 func (o *outlet) flush(timeout time.Duration) error {
-	if !o.full() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.rest) == 0 {
 		return nil
 	}
 	// Deadlines of the socket end a prompt write, too.

@@ -51,6 +51,9 @@ func recordOf(e store.Event) record {
 		r.op = opDelete
 	default:
 		value, err := v3.Encode(e.Resource)
+		if err == nil {
+			value, err = v3.UnknownInRules(e.Resource).Graft(value)
+		}
 		if err == nil && len(value) > maxValue {
 			err = fmt.Errorf("the value has %d bytes, more than the %d that typha passes on", len(value), maxValue)
 		}

@@ -117,6 +117,8 @@ func (s *Server) mayWrite(j job, node string) error {
 	switch {
 	case node != j.peer.node:
 		return &store.Error{Err: store.ErrForbidden, Cause: errNotYours}
+	case s.cache.hasNode(node):
+		s.writers.forget(node)
 	case !s.writers.admit(node):
 		return &store.Error{Err: store.ErrForbidden, Cause: errManyNames}
 	}
@@ -185,7 +187,8 @@ func unpackReport[T any](u *unpacker, pack []byte) (report T, err error) {
 // errManyNames refuses names beyond what a cluster has.
 var errManyNames = errors.New("too many nodes have been named to this typha")
 
-// writers are the names for which clients have written. Without TLS anybody may be a client, so their number is bounded.
+// writers are the names for which clients have written and that are no Node, or not yet. Without TLS anybody may be a client,
+// so their number is bounded. Nodes are not counted: in the life of a typha there may be any number of them.
 type writers struct {
 	limit int
 
@@ -202,6 +205,13 @@ func (w *writers) admit(name string) bool {
 	}
 	w.names[name] = struct{}{}
 	return true
+}
+
+// forget makes room: the name is that of a Node by now.
+func (w *writers) forget(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.names, name)
 }
 
 // replyOf hands on a resource.

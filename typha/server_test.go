@@ -509,6 +509,20 @@ func TestManyNames(t *testing.T) {
 	if len(m.statuses) != 6 {
 		t.Errorf("%d reports", len(m.statuses))
 	}
+
+	// Nodes are no such names, and one that has become a Node makes room.
+	info, _ := v3.Lookup(v3.KindNode)
+	for _, name := range []string{"n4", "n0"} {
+		node := info.New()
+		node.SetName(name)
+		revision := m.put(node)
+		eventually(t, "typha has seen it", func() bool { return m.Reached(fan.tip().revision, revision) })
+	}
+	for _, name := range []string{"n4", "n0", "n3"} {
+		if err := fan.client(t, name).ReportStatus(t.Context(), store.NodeStatus{Node: name}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 func second[T any](_ T, err error) error { return err }

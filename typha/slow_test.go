@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"strings"
@@ -254,5 +255,47 @@ func TestPingDuringSnapshot(t *testing.T) {
 	}
 	if chunks < 5 || asked == 0 {
 		t.Errorf("%d pings among %d chunks", asked, chunks)
+	}
+}
+
+// TestOutletOfTwo: while one waits in flush, what another writes, as TLS does when it has read something, is neither lost nor
+// put in between.
+func TestOutletOfTwo(t *testing.T) {
+	theirs, ours := net.Pipe()
+	defer ours.Close()
+	o := newOutlet(theirs)
+	defer o.Close()
+	o.prompt = true
+	write := func(text string) {
+		if n, err := o.Write([]byte(text)); n != len(text) || err != nil {
+			t.Errorf("write %s: %d, %v", text, n, err)
+		}
+	}
+	write("first")
+	flushed, written := make(chan error, 1), make(chan struct{})
+	go func() { flushed <- o.flush(20 * time.Second) }()
+	_ = ours.SetDeadline(time.Now().Add(20 * time.Second))
+	got := make([]byte, len("firstsecond"))
+	if _, err := io.ReadFull(ours, got[:1]); err != nil { // flush has begun
+		t.Fatal(err)
+	}
+	go func() { defer close(written); write("second") }()
+	select {
+	case <-written:
+	case <-time.After(50 * time.Millisecond): // it waits for the flush, as it may
+	}
+	if _, err := io.ReadFull(ours, got[1:5]); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-flushed; err != nil {
+		t.Fatal(err)
+	}
+	<-written
+	go func() { flushed <- o.flush(20 * time.Second) }()
+	if _, err := io.ReadFull(ours, got[5:]); err != nil || string(got) != "firstsecond" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if err := <-flushed; err != nil {
+		t.Error(err)
 	}
 }
