@@ -96,7 +96,7 @@ func (s *liveState) unnamed() []netip.Addr {
 // world is the host that the agent tells of: its endpoints, with the addresses of their interfaces.
 func (s *liveState) world() *world {
 	w := newWorld(nil)
-	w.programs[s.Node] = s.Program
+	w.live, w.programs[s.Node] = true, s.Program
 	for _, ep := range s.Program.Endpoints {
 		p := place{id: ep.ID, node: s.Node}
 		for _, name := range ep.Interfaces {
@@ -109,7 +109,11 @@ func (s *liveState) world() *world {
 		w.places = append(w.places, p)
 	}
 	for _, wl := range s.Program.Workloads {
-		w.places = append(w.places, place{id: wl.ID, node: s.Node, addrs: wl.Addrs, iface: wl.Interface})
+		p := place{id: wl.ID, node: s.Node, addrs: wl.Addrs, iface: wl.Interface}
+		if parts := v3.SplitEndpointName(wl.ID.Name); len(parts) == 4 {
+			p.pod = parts[2]
+		}
+		w.places = append(w.places, p)
 	}
 	slices.SortFunc(w.places, func(a, b place) int {
 		return compareKeys(v3.Key{Kind: v3.Kind(a.id.Kind), Namespace: a.id.Namespace, Name: a.id.Name},

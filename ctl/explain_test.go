@@ -47,6 +47,8 @@ func TestExplainLive(t *testing.T) {
 	all := ruleset.EndpointID{Kind: "HostEndpoint", Name: "rest"}
 	p.Endpoints[all] = &ruleset.Endpoint{ID: all, Interfaces: []string{"*"}, Normal: walk}
 	p.Workloads[w] = &ruleset.Workload{ID: w, Interface: "cali1", Addrs: []netip.Addr{netip.MustParseAddr("10.1.0.1")}, Normal: walk}
+	pod := ruleset.EndpointID{Kind: "WorkloadEndpoint", Namespace: "ns", Name: "n0-k8s-pod--1-eth0"}
+	p.Workloads[pod] = &ruleset.Workload{ID: pod, Interface: "cali2", Addrs: []netip.Addr{netip.MustParseAddr("10.1.0.2")}}
 	p.Policies[policy] = &ruleset.Policy{ID: policy, Ingress: []ruleset.Rule{{Action: ruleset.Allow, Source: ruleset.Entity{Sets: []ruleset.SetID{"s"}}}}}
 	p.Sets["s"] = ruleset.NewSet(ruleset.Addrs, `a == "b"`, ruleset.Member{Prefix: netip.MustParsePrefix("10.0.0.9/32")})
 	text, err := json.Marshal(liveState{Node: "n0", Program: p, Warnings: []string{"x: y"}, Detail: "store: cannot be followed",
@@ -55,11 +57,11 @@ func TestExplainLive(t *testing.T) {
 		t.Fatal(err)
 	}
 	socket := serveState(t, string(text))
-	run := func(socket, from, to string) string {
+	run := func(socket, from, to string, more ...string) string {
 		t.Helper()
 		var out strings.Builder
 		root := NewCommand(Env{Name: "margay", Stdout: &out, Stderr: &out, Getenv: func(string) string { return "" }, AgentSocket: socket})
-		root.SetArgs([]string{"explain", "--live", "--from", from, "--to", to, "--port", "80"})
+		root.SetArgs(append([]string{"explain", "--live", "--from", from, "--to", to, "--port", "80"}, more...))
 		Execute(t.Context(), root)
 		return out.String()
 	}
@@ -73,6 +75,7 @@ func TestExplainLive(t *testing.T) {
 		{"10.0.0.8", "ns/w", []string{"DENIED\n", "ingress of WorkloadEndpoint(ns/w)", "comes in by eth0, leaves by cali1"}},
 		{"h", "w", []string{"ALLOWED\n", "a host always reaches its own workloads"}},
 		{"10.0.0.8", "rest", []string{"DENIED\n", "at the ingress of HostEndpoint(rest)", "10.2.0.1"}},
+		{"pod-1", "h", []string{"DENIED\n", "From    10.1.0.2, WorkloadEndpoint(ns/n0-k8s-pod--1-eth0) on node n0"}},
 		{"10.0.0.8", "10.0.0.7", []string{"neither 10.0.0.8 nor 10.0.0.7 is the address of an endpoint"}},
 	} {
 		out := run(socket, tt.from, tt.to)
@@ -81,6 +84,9 @@ func TestExplainLive(t *testing.T) {
 				t.Errorf("%s to %s: no %q in\n%s", tt.from, tt.to, want, out)
 			}
 		}
+	}
+	if out, want := run(socket, "10.0.0.9", "h", "--node", "n1"), `--node "n1" is not the node of the agent that was asked, n0`; !strings.Contains(out, want) {
+		t.Errorf("no %q in %s", want, out)
 	}
 	for state, want := range map[string]string{
 		`{"node": "n0", "program": null}`:             "it enforces nothing yet (see margay status)",

@@ -3,6 +3,7 @@ package ctl
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"margay/ruleset"
 )
@@ -398,11 +399,31 @@ func (w *world) missOf(q *question, p *ruleset.Program, m *ruleset.Miss) *missRe
 	case ruleset.OtherOrder:
 		return &missReport{"order", fmt.Sprintf("%sif, in tier %s, %s came before %s", text, m.Tier, m.Policy, m.Before)}
 	}
+	if m.Port != 0 {
+		counts := "counted as"
+		if !m.Join {
+			counts = "did not count as"
+		}
+		return &missReport{"label", fmt.Sprintf("%sif port %d of %s %s %s%s", text, m.Port, m.Addr, counts, p.SetText(m.Set), q.remedyOfPort(p, m))}
+	}
 	selected := "were selected by"
 	if !m.Join {
 		selected = "were not selected by"
 	}
 	return &missReport{"label", fmt.Sprintf("%sif %s %s %s%s", text, m.Addr, selected, p.SetText(m.Set), w.remedy(q, p, m))}
+}
+
+// remedyOfPort says where it is written what a port of an address counts as.
+func (q *question) remedyOfPort(p *ruleset.Program, m *ruleset.Miss) string {
+	for _, e := range []*end{&q.from, &q.to} {
+		switch {
+		case strings.HasPrefix(p.SetText(m.Set), "service "):
+			return " (by the endpoints of the service)"
+		case e.addr == m.Addr && e.place != nil:
+			return fmt.Sprintf(" (by spec.ports and the labels of %s)", e.place.id)
+		}
+	}
+	return " (by an endpoint that has this address and names the port)"
 }
 
 // remedy says what would make an address join or leave a set.

@@ -39,6 +39,9 @@ func (q *question) assume(format string, args ...any) {
 // question finds out what the flags mean.
 func (w *world) question(f *explainFlags) (*question, error) {
 	q := &question{node: f.node, in: f.in, out: f.out}
+	if err := w.knows(f.node); err != nil {
+		return nil, err
+	}
 	given, err := parseAddrs(f.addresses)
 	if err != nil {
 		return nil, err
@@ -62,6 +65,25 @@ func (w *world) question(f *explainFlags) (*question, error) {
 		}
 	}
 	return nil, fmt.Errorf("%s and %s have no address of the same IP version", f.from, f.to)
+}
+
+// knows returns an error for a node that nothing names: an answer about it would be that nothing is filtered there.
+func (w *world) knows(node string) error {
+	nodes := w.nodes()
+	if node == "" || slices.Contains(nodes, node) {
+		return nil
+	}
+	hint := "known is " + some(nodes)
+	if meant := v3.Nearest(node, slices.Values(nodes)); meant != "" {
+		hint = "did you mean " + meant + "?"
+	}
+	if len(nodes) == 0 {
+		hint = "no node is known at all"
+	}
+	if w.live {
+		return fmt.Errorf("--node %q is not the node of the agent that was asked, %s (leave out --live to look at other nodes)", node, some(nodes))
+	}
+	return fmt.Errorf("--node %q is not known: no Node, HostEndpoint or WorkloadEndpoint names it (%s)", node, hint)
 }
 
 func parseAddrs(texts []string) ([]netip.Addr, error) {

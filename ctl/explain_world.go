@@ -25,6 +25,7 @@ type world struct {
 	programs  map[string]*ruleset.Program
 	notes     []string
 	warned    map[string][]string // by object: what calc warns of
+	live      bool                // an agent's: programs has its node, and there are no resources
 }
 
 // A SettingsFunc returns the settings of a node as the datastore has them: configs are all FelixConfigurations, labels those
@@ -146,6 +147,21 @@ func (w *world) nodeSettings(node string) ruleset.Settings {
 	}
 	slices.SortFunc(configs, func(a, b *v3.FelixConfiguration) int { return cmp.Compare(a.Name, b.Name) })
 	return w.settings(node, configs, labels)
+}
+
+// nodes returns the names of all nodes that something names, in order.
+func (w *world) nodes() []string {
+	names := slices.Collect(maps.Keys(w.programs))
+	for i := range w.places {
+		names = append(names, w.places[i].node)
+	}
+	for key := range w.resources {
+		if key.Kind == v3.KindNode {
+			names = append(names, key.Name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // interfaces returns the interfaces that a node must have for its host endpoints to be found: those that they name, with

@@ -42,7 +42,7 @@ const maxMisses = 2000
 // false if it finds none.
 //
 // It tries single changes, in this order, and returns the first that does: the membership of one address in one set
-// that a rule on the packet's way names; the destination port, to one at the edge of a port range of such a rule; the order of
+// that a rule on the packet's way names, sets of ports last; the destination port, to one at the edge of a port range of such a rule; the order of
 // two policies of one tier, a later one before the one that decided or passed. Of these it tries at most 2,000 each. It
 // does not find what takes two changes at once, does not change ports of packets whose destination was translated, and
 // does not know that one label can move several sets: the caller, who knows the selectors, does.
@@ -114,10 +114,10 @@ func (s *search) memberships() (Miss, bool) {
 	return Miss{}, false
 }
 
-// candidates returns the memberships that rules ask for. The rule that was looked at last comes first: it is nearest to
-// the decision.
+// candidates returns the memberships that rules ask for, what ports are called after all others: who looks for a label does
+// not want to hear of them first. The rule that was looked at last comes first: it is nearest to the decision.
 func (s *search) candidates() []Miss {
-	var list []Miss
+	var list, named []Miss
 	ends := func(e *Entity, addr netip.Addr, port uint16) {
 		for _, id := range slices.Concat(e.Sets, e.NotSets) {
 			list = append(list, Miss{Set: id, Addr: addr})
@@ -127,7 +127,7 @@ func (s *search) candidates() []Miss {
 				continue
 			}
 			for _, id := range ports.Named {
-				list = append(list, Miss{Set: id, Addr: addr, Port: port})
+				named = append(named, Miss{Set: id, Addr: addr, Port: port})
 			}
 		}
 	}
@@ -138,7 +138,7 @@ func (s *search) candidates() []Miss {
 			ends(&r.Destination, s.packet.OrigDst, s.packet.OrigPort)
 		}
 	}
-	return list
+	return append(list, named...)
 }
 
 // toggled returns what set is to the packet with one membership turned round, and says in m which way.

@@ -175,6 +175,8 @@ func TestNearMiss(t *testing.T) {
 		return m
 	}
 	webOnly := Rule{Action: Allow, Destination: Entity{Ports: named("web")}}
+	webOfTwo := webOnly
+	webOfTwo.Source.Sets = []SetID{"two"}
 	notOne := Rule{Action: Deny, Source: Entity{NotSets: []SetID{"two"}}}
 	tests := []struct {
 		name  string
@@ -190,6 +192,7 @@ func TestNearMiss(t *testing.T) {
 		{"excluded", map[string][]Rule{"a": {notOne, allow}}, []string{"a"}, packet(), miss(of("two"), address("10.0.0.1"), join)},
 		{"denied by a set", map[string][]Rule{"a": {inSet(Deny, "one"), allow}}, []string{"a"}, packet(), miss(of("one"), address("10.0.0.1"))},
 		{"named port", map[string][]Rule{"a": {webOnly}}, []string{"a"}, packet(), miss(of("web"), address("10.0.0.2"), join, func(m *Miss) { m.Port = 80 })},
+		{"a label before the name of a port", map[string][]Rule{"a": {webOfTwo, {Action: Deny, Destination: Entity{Ports: named("web")}}, allow}}, []string{"a"}, packet(to(8080)), miss(of("two"), address("10.0.0.1"), join)},
 		{"port below", map[string][]Rule{"a": {inSet(Allow, "one")}}, []string{"a"}, packet(to(79)), miss(port(80))},
 		{"port above", map[string][]Rule{"a": {{Action: Deny, Protocol: TCP, Destination: Entity{Ports: ranges(PortRange{1, 80})}}, allow}}, []string{"a"}, packet(), miss(port(81))},
 		{"order", map[string][]Rule{"a": {deny}, "b": {allow}}, []string{"a", "b"}, packet(), miss(order("b", "a"))},
