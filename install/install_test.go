@@ -188,7 +188,7 @@ func checkPod(t *testing.T, id string, pod podSpec) {
 }
 
 // TestRights has the programs talk to a server, and compares what they ask with what their roles allow: nothing is refused, and
-// no resource is granted that nobody asks for.
+// nothing is granted that nobody asks for.
 func TestRights(t *testing.T) {
 	all := load(t, typha)
 	for _, test := range []struct {
@@ -200,6 +200,7 @@ func TestRights(t *testing.T) {
 		{"calico-typha", follow, []access{{"update", "coordination.k8s.io", "leases", "calico-system"}}},
 		{"calico-kube-controllers", control, []access{
 			{"update", "projectcalico.org", "hostendpoints", ""}, {"delete", "projectcalico.org", "hostendpoints", ""},
+			{"create", "projectcalico.org", "kubecontrollersconfigurations", ""},
 			{"update", "coordination.k8s.io", "leases", "calico-system"}, {"patch", "", "events", "default"}}},
 	} {
 		t.Run(test.account, func(t *testing.T) {
@@ -215,8 +216,12 @@ func TestRights(t *testing.T) {
 			}
 			for _, r := range slices.Concat(global, local) {
 				for _, resource := range r.Resources {
-					if !slices.ContainsFunc(asked, func(a access) bool { return a.resource == resource && slices.Contains(r.APIGroups, a.group) }) {
-						t.Errorf("%s may %v %s of %v, and does not", test.account, r.Verbs, resource, r.APIGroups)
+					for _, verb := range r.Verbs {
+						if !slices.ContainsFunc(asked, func(a access) bool {
+							return a.resource == resource && a.verb == verb && slices.Contains(r.APIGroups, a.group)
+						}) {
+							t.Errorf("%s may %s %s of %v, and does not", test.account, verb, resource, r.APIGroups)
+						}
 					}
 				}
 			}
@@ -263,7 +268,7 @@ func follow(t *testing.T, s *server) {
 	go func() {
 		following <- store.Follow(ctx, k, v3api.AgentKinds(), func(store.Batch) error { return nil })
 	}()
-	for _, kind := range []v3api.Kind{v3api.KindClusterInformation, v3api.KindNode} {
+	for _, kind := range []v3api.Kind{v3api.KindClusterInformation, v3api.KindTier, v3api.KindNode} {
 		if _, err := k.Get(ctx, v3api.Key{Kind: kind, Name: "default"}); err != nil && !errors.Is(err, store.ErrNotFound) {
 			t.Error(err)
 		}
@@ -274,8 +279,14 @@ func follow(t *testing.T, s *server) {
 	if err := k.ReportStatus(ctx, store.NodeStatus{Node: "n1", TTLSeconds: 90}); err != nil {
 		t.Error(err)
 	}
-	await(t, s, access{"watch", "", "pods", ""}, access{"watch", "projectcalico.org", "tiers", ""}, access{"watch", "discovery.k8s.io", "endpointslices", ""},
-		access{"watch", "networking.k8s.io", "networkpolicies", ""}, access{"watch", "policy.networking.k8s.io", "clusternetworkpolicies", ""})
+	await(t, s, access{"watch", "", "pods", ""}) // so that all was listed
+	var watched []access
+	for _, a := range s.accesses() {
+		if a.verb == "list" && a.namespace == "" {
+			watched = append(watched, access{"watch", a.group, a.resource, ""})
+		}
+	}
+	await(t, s, watched...)
 	cancel()
 	<-following
 }
