@@ -16,6 +16,7 @@ func TestWarnings(t *testing.T) {
 	all := "kind: HostEndpoint\nmetadata: {name: all}\nspec: {node: " + here + ", interfaceName: '*', expectedIPs: [10.0.0.9], profiles: [projectcalico-default-allow]}"
 	eth0 := strings.Replace(strings.Replace(all, "'*'", "eth0", 1), "name: all", "name: eth0", 1)
 	w1 := wep("w", "cali1", "")
+	knp := "kind: NetworkPolicy\nmetadata: {name: knp.default.p, namespace: ns}\nspec: {order: 1000, types: [Ingress]}"
 	tests := []struct {
 		name   string
 		before []string
@@ -53,6 +54,10 @@ func TestWarnings(t *testing.T) {
 		{"2.8 no address", nil, strings.Replace(w1, `10.1.0.1/32, "fd00::1/128"`, "", 1), w1, "spec.ipNetworks is empty"},
 		{"2.8 an interface that is no workload's", nil, wep("w", "eth7", ""), w1, `WorkloadEndpoint(ns/w): interface eth7 is no workload's by its name (InterfacePrefix says how those begin: ["cali"])`},
 		{"2.8 two workloads of one interface", []string{wep("a", "cali1", "")}, w1, wep("w", "cali2", ""), "WorkloadEndpoint(ns/w): interface cali1 belongs to WorkloadEndpoint(ns/a)"},
+		{"2.12 Allow after a policy of Kubernetes", []string{w1, knp}, global(`selector: app == "w", ingress: [{action: Allow}]`), global(`selector: app == "w", order: 999, ingress: [{action: Allow}]`),
+			"GlobalNetworkPolicy(p): spec.ingress: what NetworkPolicy(ns/knp.default.p) of Kubernetes does not allow goes on"},
+		{"2.12 Allow after a policy of Kubernetes, egress", []string{w1, strings.Replace(knp, "[Ingress]", "[Egress]", 1)}, local(`order: 2000, types: [Egress], egress: [{action: Allow}]`), local(`order: 2000, ingress: [{action: Allow}]`),
+			"NetworkPolicy(ns/p): spec.egress: what NetworkPolicy(ns/knp.default.p) of Kubernetes"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -226,6 +226,8 @@ func TestWarnings(t *testing.T) {
 		{"only Log", policyHead + rule + "  - {action: Log}\n", []string{"only Log rules"}},
 		{"Deny then Pass", policyHead + rule + "  - {action: Deny, protocol: TCP}\n  - {action: Pass}\n", nil},
 		{"direction not listed", policyHead + rule + "  - {action: Allow}\n  types: [Egress]\n", []string{"spec.ingress has no effect"}},
+		{"a direction without rules, not listed", policyHead + rule + "  - {action: Allow}\n  egress: []\n", []string{"spec.egress is an empty list and spec.types does not list Egress"}},
+		{"a direction without rules, listed", policyHead + rule + "  - {action: Allow}\n  egress: []\n  types: [Ingress, Egress]\n", nil},
 		{"http", policyHead + rule + "  - {action: Allow, http: {methods: [GET]}}\n", []string{"spec.ingress[0].http is not enforced"}},
 		{"every endpoint", policyHead + "  ingress:\n  - {action: Allow}\n", []string{"applies to host endpoints as well"}},
 		{"workloads only", policyHead + "  namespaceSelector: all()\n  ingress:\n  - {action: Allow}\n", nil},

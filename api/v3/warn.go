@@ -63,9 +63,13 @@ func (w *warnings) policy(spec *PolicySpec, early bool) {
 		types = typesByRules(spec)
 	}
 	for _, list := range ruleLists(spec.Ingress, spec.Egress) {
+		listed := slices.Contains(types, list.direction)
 		switch {
+		case len(list.rules) == 0 && list.rules != nil && !listed:
+			w.add("%s is an empty list and spec.types does not list %s, so nothing is denied in that direction (list it in spec.types to deny everything, or remove the empty list)",
+				list.path, list.direction)
 		case len(list.rules) == 0:
-		case !slices.Contains(types, list.direction):
+		case !listed:
 			w.add("%s has no effect, because spec.types does not list %s (add it)", list.path, list.direction)
 		default:
 			w.rules(list.path, list.rules, early)
