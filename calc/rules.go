@@ -47,6 +47,9 @@ func (k *compiler) rules(path string, list []v3.Rule, dir ruleset.Direction) []r
 func (k *compiler) rule(r *v3.Rule) ruleset.Rule {
 	k.doubt, k.never = k.blind, false
 	k.action = k.actionOf(r.Action)
+	for _, field := range r.Unknown {
+		k.fault(field, "the field is not known to this release")
+	}
 	out := ruleset.Rule{
 		Action: k.action, Protocol: k.protocol("protocol", r.Protocol), NotProtocol: k.protocol("notProtocol", r.NotProtocol),
 		ICMP: k.icmp("icmp", r.ICMP), NotICMP: k.icmp("notICMP", r.NotICMP),

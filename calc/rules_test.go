@@ -180,6 +180,43 @@ func (k *compiler) collected(id ruleset.SetID) bool {
 }
 
 // TestCompileSelectors has the rows of spec 2.4 about which addresses an entity means, as canonical selectors.
+// TestRulesInDoubt: what a rule asks for beyond what this release knows never widens what is allowed.
+func TestRulesInDoubt(t *testing.T) {
+	never := func(action string) string { return action + " nothing" }
+	for _, test := range []struct{ rule, want string }{
+		{`{"action":"Allow","destination":{"domains":["example.com"]}}`, never("Allow")},
+		{`{"action":"Pass","newMatch":{"a":null}}`, "Deny"},
+		{`{"action":"Log","newMatch":1}`, never("Log")},
+		{`{"action":"Deny","source":{"newMatch":1}}`, "Deny"},
+		{`{"action":"Allow","icmp":{"type":8,"newMatch":1},"protocol":"ICMP"}`, never("Allow")},
+		{`{"action":"Allow","metadata":{"new":1}}`, "Allow"},
+		{`{"action":"Allow","http":{"newMatch":1}}`, "Allow"},
+	} {
+		for _, kind := range []v3.Kind{v3.KindGlobalNetworkPolicy, v3.KindProfile} {
+			r, err := v3.DecodeStored(kind, []byte(`{"metadata":{"name":"p"},"spec":{"ingress":[`+test.rule+`]}}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var list []v3.Rule
+			switch r := r.(type) {
+			case *v3.GlobalNetworkPolicy:
+				list = r.Spec.Ingress
+			case *v3.Profile:
+				list = r.Spec.Ingress
+			}
+			k := &compiler{}
+			is := k.rules("spec.ingress", list, ruleset.Ingress)[0]
+			got := is.Action.String()
+			if is.Source.Nets != nil {
+				got = never(got)
+			}
+			if got != test.want || len(list[0].Unknown) > 0 && !strings.Contains(strings.Join(k.warnings, ""), "not known to this release") {
+				t.Errorf("%s %s: %s, want %s; warnings %q", kind, test.rule, got, test.want, k.warnings)
+			}
+		}
+	}
+}
+
 func TestCompileSelectors(t *testing.T) {
 	const hasNS = "has(projectcalico.org/namespace)"
 	const ownNS = `projectcalico.org/namespace == "ns"`

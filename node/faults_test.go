@@ -286,6 +286,12 @@ func TestKeeper(t *testing.T) {
 	if _, ok, err := k.load(gnp("none")); ok || err != nil {
 		t.Errorf("nothing kept: %v %v", ok, err)
 	}
+	doubt, err := v3.DecodeStored(v3.KindGlobalNetworkPolicy, []byte(`{"metadata":{"name":"doubt"},"spec":{"ingress":[{"action":"Allow","new":1}]}}`))
+	check(t, err)
+	check(t, k.save(v3.KeyOf(doubt), doubt))
+	if got, _, err := k.load(v3.KeyOf(doubt)); err != nil || len(v3.UnknownInRules(got)) != 1 {
+		t.Errorf("a rule in doubt was kept as %+v %v", got, err)
+	}
 	check(t, os.WriteFile(k.dir+"/"+fileName(gnp("bad")), []byte("{"), 0o600))
 	if _, ok, err := k.load(gnp("bad")); ok || err == nil {
 		t.Error("a file that does not decode is no version")

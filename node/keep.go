@@ -55,6 +55,9 @@ func fileName(key v3.Key) string {
 func (k *keeper) save(key v3.Key, r v3.Resource) error {
 	name := fileName(key)
 	data, err := json.Marshal(r)
+	if err == nil && r != nil {
+		data, err = v3.UnknownInRules(r).Graft(data)
+	}
 	if err != nil {
 		return fmt.Errorf("keep %s: %w", key, err)
 	}
@@ -92,7 +95,7 @@ func (k *keeper) load(key v3.Key) (v3.Resource, bool, error) {
 		return nil, false, fmt.Errorf("read kept %s: unknown kind", key)
 	}
 	r := info.New()
-	if err := json.Unmarshal(data, r); err != nil {
+	if err := errors.Join(json.Unmarshal(data, r), v3.MarkUnknown(r, data)); err != nil {
 		return nil, false, fmt.Errorf("read kept %s: %w", key, err)
 	}
 	if v3.KeyOf(r) != key {

@@ -148,6 +148,21 @@ func TestKindsOfKubernetesTravel(t *testing.T) {
 	}
 }
 
+// TestDoubtTravels: an agent behind typha knows as well which rules ask for what this release does not know.
+func TestDoubtTravels(t *testing.T) {
+	r, err := v3.DecodeStored(v3.KindGlobalNetworkPolicy, []byte(`{"metadata":{"name":"p"},"spec":{"egress":[{"action":"Allow","destination":{"domains":["a"]}}]}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := recordOf(store.Event{Key: v3.KeyOf(r), Revision: "1", Resource: r}).event()
+	if e.Fault != nil {
+		t.Fatal(e.Fault)
+	}
+	if got := e.Resource.(*v3.GlobalNetworkPolicy).Spec.Egress[0].Unknown; !slices.Equal(got, []string{"destination.domains"}) {
+		t.Errorf("%q", got)
+	}
+}
+
 // TestTooLarge: a value that fits into no frame is a fault, and does not stop the others.
 func TestTooLarge(t *testing.T) {
 	large := set("large")

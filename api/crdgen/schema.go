@@ -96,7 +96,7 @@ func (b *builder) fields(s *schema, t reflect.Type) {
 			s.Properties["apiVersion"], s.Properties["kind"] = &schema{Type: "string"}, &schema{Type: "string"}
 		case f.Anonymous && name == "":
 			b.fields(s, f.Type)
-		case f.Type == reflect.TypeFor[metav1.ObjectMeta]():
+		case f.Type == reflect.TypeFor[metav1.ObjectMeta](), name == "-":
 		default:
 			value := b.field(t, f)
 			s.Properties[name] = value

@@ -46,8 +46,9 @@ func shallowCopy(r Resource) Resource {
 func isPolicy(r Resource) bool { return policySpecOf(r) != nil }
 
 // DecodeStored returns the object of a value in the store. Unknown fields are tolerated, because newer releases may have
-// written them; a wrong type, or anything that a rule could not be compiled from, is an error of type [Errors], so that
-// it can never pass for an empty value. What older releases left out is completed: see spec 0 and 1.3.
+// written them, and those of a rule are named in its field Unknown; a wrong type, or anything that a rule could not be
+// compiled from, is an error of type [Errors], so that it can never pass for an empty value. What older releases left out is
+// completed: see spec 0 and 1.3.
 //
 // The name of a policy is that of its annotation, which the result no longer has; without the annotation a policy of
 // the default tier loses the prefix "default." that releases before 3.29 stored.
@@ -134,7 +135,7 @@ func decodeStored(kind Kind, data []byte, complete func(Resource)) (Resource, er
 // terse about where a fault is, so in both cases the way of Decode is taken.
 func decodeJSON(info Info, data []byte) (Resource, error) {
 	r := info.New()
-	if !bytes.Contains(data, []byte("null")) && json.Unmarshal(data, r) == nil {
+	if !bytes.Contains(data, []byte("null")) && decodeFast(r, data) == nil {
 		return r, nil
 	}
 	trees, fault := parseJSON(data)
@@ -154,7 +155,26 @@ func decodeJSON(info Info, data []byte) (Resource, error) {
 	if len(c.errs) > 0 {
 		return nil, c.errs
 	}
+	if err := MarkUnknown(r, data); err != nil {
+		return nil, err
+	}
 	return r, nil
+}
+
+// decodeFast refuses unknown fields where there may be rules.
+func decodeFast(r Resource, data []byte) error {
+	if rulesOf(r) == nil {
+		return json.Unmarshal(data, r)
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(r); err != nil {
+		return err
+	}
+	if rest := bytes.TrimSpace(data[d.InputOffset():]); len(rest) > 0 {
+		return fmt.Errorf("%d bytes follow the value", len(rest))
+	}
+	return nil
 }
 
 // restoreName undoes what Encode, or an older release, did to the name.

@@ -94,6 +94,10 @@ type Rule struct {
 	Destination EntityRule    `json:"destination"`
 	HTTP        *HTTPMatch    `json:"http,omitempty"` // not enforced by the kernel: the rule matches without it
 	Metadata    *RuleMetadata `json:"metadata,omitempty"`
+
+	// Unknown names what a stored rule asks for and this package does not know: what the rule matches is in doubt. See
+	// [DecodeStored] and [UnknownInRules].
+	Unknown []string `json:"-"`
 }
 
 // ICMPFields: Type 0 to 254, Code 0 to 255 and only with a type.
