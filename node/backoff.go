@@ -29,12 +29,10 @@ func (b *backoff) reset() { b.next = 0 }
 
 // wait pauses, or returns the context's error if that ends before.
 func wait(ctx context.Context, pause time.Duration) error {
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-timer.C:
+	case <-time.After(pause):
 		return nil
 	}
 }

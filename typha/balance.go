@@ -76,12 +76,10 @@ func jitter(d time.Duration) time.Duration { return d*95/100 + rand.N(d/10+1) }
 
 // pause waits, or returns the context's error if that ends before.
 func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-timer.C:
+	case <-time.After(d):
 		return nil
 	}
 }
