@@ -64,9 +64,6 @@ func (h *Host) Pod(name string, c Cable) (*Pod, error) {
 // Interface returns the name of the host's end of the cable.
 func (p *Pod) Interface() string { return p.iface }
 
-// Host returns the host that the pod is on.
-func (p *Pod) Host() *Host { return p.host }
-
 // Remove takes the pod away, its cable and the host's routes to it included. Processes in it are killed.
 func (p *Pod) Remove() error {
 	err := p.host.RemoveInterface(p.iface)

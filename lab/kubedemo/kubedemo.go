@@ -29,8 +29,9 @@ type Cluster interface {
 	Apply(ctx context.Context, manifests []byte) error
 	// AddPod makes the object of a running pod, and its namespace if there is none. Nothing runs in it but what Start is told to.
 	AddPod(ctx context.Context, p Pod) error
-	// Label does what kubectl label pod does, and returns with the API server's answer; "" as value takes the label away.
-	Label(ctx context.Context, namespace, pod, name, value string) error
+	// Label does what kubectl label pod does, to the pod with p's namespace and name, and returns with the API server's answer; ""
+	// as value takes the label away.
+	Label(ctx context.Context, p Pod, name, value string) error
 	// Start runs a part of Margay on a machine, by the name of its command (node, typha, kube-controllers), with its metrics
 	// on the port that the guide gives it. It returns when the part says that it is ready.
 	Start(ctx context.Context, part string, on *lab.Machine) error
@@ -163,7 +164,7 @@ func (s *stage) play(ctx context.Context, st step) error {
 		}
 	}
 	for name, value := range st.label {
-		if err := s.cluster.Label(ctx, scraperNamespace, scraper, name, value); err != nil {
+		if err := s.cluster.Label(ctx, Pod{Namespace: scraperNamespace, Name: scraper}, name, value); err != nil {
 			return fmt.Errorf("label pod %s: %w", scraper, err)
 		}
 	}

@@ -96,12 +96,12 @@ func made[T v3.Resource](kind v3.Kind) T {
 	return info.New().(T)
 }
 
-func (f *fake) Label(_ context.Context, namespace, pod, name, value string) error {
+func (f *fake) Label(_ context.Context, p Pod, name, value string) error {
 	if f.spoil {
 		return nil
 	}
 	f.mu.Lock()
-	was := f.stored[v3.Key{Kind: v3.KindWorkloadEndpoint, Namespace: namespace, Name: pod}].(*v3.WorkloadEndpoint)
+	was := f.stored[v3.Key{Kind: v3.KindWorkloadEndpoint, Namespace: p.Namespace, Name: p.Name}].(*v3.WorkloadEndpoint)
 	f.mu.Unlock()
 	now := *was
 	now.Labels = maps.Clone(was.Labels)

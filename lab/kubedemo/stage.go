@@ -218,7 +218,7 @@ const attempt = 2 * time.Millisecond
 func (s *stage) measure(ctx context.Context, flips int) (f Figures, err error) {
 	for range flips {
 		for _, value := range []string{"true", ""} {
-			if err := s.cluster.Label(ctx, scraperNamespace, scraper, accessLabel, value); err != nil {
+			if err := s.cluster.Label(ctx, Pod{Namespace: scraperNamespace, Name: scraper}, accessLabel, value); err != nil {
 				return f, fmt.Errorf("label pod %s: %w", scraper, err)
 			}
 			start := time.Now()

@@ -205,12 +205,12 @@ func (d *demo) AddPod(ctx context.Context, p kubedemo.Pod) error {
 }
 
 // Label implements kubedemo.Cluster. It makes kubectl's request itself: kubectl ends some time after the answer.
-func (d *demo) Label(ctx context.Context, namespace, pod, name, value string) error {
+func (d *demo) Label(ctx context.Context, p kubedemo.Pod, name, value string) error {
 	var to any
 	if value != "" {
 		to = value
 	}
-	return d.request(ctx, http.MethodPatch, "/api/v1/namespaces/"+namespace+"/pods/"+pod, object{"metadata": object{"labels": object{name: to}}})
+	return d.request(ctx, http.MethodPatch, "/api/v1/namespaces/"+p.Namespace+"/pods/"+p.Name, object{"metadata": object{"labels": object{name: to}}})
 }
 
 // Start implements kubedemo.Cluster: agents reach the datastore through typha.
