@@ -76,6 +76,7 @@ func newCLI(env Env) *cli {
 	if env.AgentSocket == "" {
 		env.AgentSocket = DefaultAgentSocket
 	}
+	env.Stdout, env.Stderr = printableOf(env.Stdout), printableOf(env.Stderr)
 	return &cli{env: env, log: slog.New(slog.DiscardHandler)}
 }
 
@@ -93,8 +94,8 @@ func NewCommand(env Env) *cobra.Command {
 		PersistentPreRunE:          func(*cobra.Command, []string) error { return c.startLog() },
 	}
 	root.SetIn(c.env.Stdin)
-	root.SetOut(c.env.Stdout)
-	root.SetErr(c.env.Stderr)
+	root.SetOut(env.Stdout)
+	root.SetErr(env.Stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		err = fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())
 		if cmd.Name() == "diff" {
@@ -131,7 +132,7 @@ func Execute(ctx context.Context, root *cobra.Command) int {
 	if plain := (*stdoutError)(nil); errors.As(err, &plain) {
 		w = root.OutOrStdout()
 	}
-	fmt.Fprintln(w, strings.TrimRight(err.Error(), "\n"))
+	fmt.Fprintln(printableOf(w), strings.TrimRight(err.Error(), "\n"))
 	return code
 }
 

@@ -111,6 +111,9 @@ func (f templateFormat) print(w io.Writer, results []any) error {
 	if err != nil {
 		return err
 	}
+	if p, ok := w.(*printable); ok {
+		w = p.to // whoever writes a template may want a terminal to obey it
+	}
 	return parsed.Execute(w, results)
 }
 

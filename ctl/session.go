@@ -171,7 +171,11 @@ func (s *session) lastChange(ctx context.Context) (store.Revision, error) {
 }
 
 func (s *session) statuses(ctx context.Context) ([]store.NodeStatus, error) {
-	return within(ctx, s, s.store.Statuses)
+	statuses, err := within(ctx, s, s.store.Statuses)
+	for i := range statuses {
+		statuses[i] = readable(statuses[i])
+	}
+	return statuses, err
 }
 
 // initialise prepares a new datastore, as every write of calicoctl does first. Who may not do that may still be allowed

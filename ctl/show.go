@@ -32,7 +32,7 @@ func NewShowCommand(read func(context.Context) ([]ruleset.Counter, error)) *cobr
 			if err != nil {
 				return err
 			}
-			return show(cmd.OutOrStdout(), counters, output)
+			return show(printableOf(cmd.OutOrStdout()), counters, output)
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text, yaml or json")

@@ -102,7 +102,7 @@ func writeTable(w io.Writer, columns []column, rows []v3.Resource) error {
 	fmt.Fprintln(tw)
 	for _, row := range rows {
 		for _, col := range columns {
-			fmt.Fprint(tw, col.cell(row), "\t")
+			fmt.Fprint(tw, oneLine(col.cell(row)), "\t")
 		}
 		fmt.Fprintln(tw)
 	}
