@@ -202,11 +202,7 @@ func (u *builder) output(o owners) {
 	if len(o.endpoints()) > 0 {
 		rules = append(rules, ifTranslated().then(exit{verdict: nfAccept}, "judged where its interface is known, see "+redirectsChain))
 	}
-	chains := map[string][]*Rule{}
-	for name, ep := range o.named {
-		chains[name] = []*Rule{jumpRule("goto", u.egressEntry(ep))}
-	}
-	rules = append(rules, u.egress("out", "endpoints-out", chains, o, u.egressEntry)...)
+	rules = append(rules, u.egress("out", "endpoints-out", o, u.egressEntry)...)
 	u.addBase("output", "what this host sends", Base{Hook: unix.NF_INET_LOCAL_OUT, Priority: priority}, rules)
 }
 
@@ -223,16 +219,16 @@ func (u *builder) postrouting(o owners) {
 		wayIn().exists().then(exit{verdict: nfAccept}, "passed on by this host"),
 	}
 	rules = append(rules, o.bridged.passedOn()...)
-	chains := map[string][]*Rule{}
-	for name, ep := range o.named {
-		chains[name] = []*Rule{jumpRule("goto", u.redirectedEntry(ep))}
-	}
-	rules = append(rules, u.egress("redirected", "redirected-out", chains, o, u.redirectedEntry)...)
+	rules = append(rules, u.egress("redirected", "redirected-out", o, u.redirectedEntry)...)
 	u.addChain(redirectsChain, "what this host sends and was sent elsewhere", rules...)
 }
 
-// egress returns the rules that lead to the host endpoint that a packet leaves by.
-func (u *builder) egress(kind, table string, chains map[string][]*Rule, o owners, entry func(*ruleset.Endpoint) string) []*Rule {
+// egress returns the rules that lead to the host endpoint that a packet leaves by, whose chain for this hook entry names.
+func (u *builder) egress(kind, table string, o owners, entry func(*ruleset.Endpoint) string) []*Rule {
+	chains := map[string][]*Rule{}
+	for name, ep := range o.named {
+		chains[name] = []*Rule{jumpRule("goto", entry(ep))}
+	}
 	var rules []*Rule
 	if len(chains) > 0 || o.all != nil {
 		rules = o.bridged.fromHost()

@@ -67,7 +67,7 @@ func (s *Store) LastChange(ctx context.Context, kinds ...v3.Kind) (store.Revisio
 			last = max(last, kv.ModRevision)
 		}
 	}
-	if last, err = s.lastDeletion(ctx, space, last, resp.Header.Revision); err != nil {
+	if last, err = s.lastDeletion(ctx, space, span{last, resp.Header.Revision}); err != nil {
 		return "", s.fail(ctx, "read the history of", v3.Key{}, err)
 	}
 	if last == 0 {
@@ -76,14 +76,16 @@ func (s *Store) LastChange(ctx context.Context, kinds ...v3.Kind) (store.Revisio
 	return formatRevision(last), nil
 }
 
-// lastDeletion returns the last revision after from and up to now in which an object was deleted, from if there is none.
-func (s *Store) lastDeletion(ctx context.Context, space keyspace, from, now int64) (int64, error) {
-	last := from
+// A span is a part of the history, from one revision to another, both inclusive.
+type span struct{ from, to int64 }
+
+// lastDeletion returns the last revision after all.from and up to all.to in which an object was deleted, all.from if there is none.
+func (s *Store) lastDeletion(ctx context.Context, space keyspace, all span) (int64, error) {
+	last := all.from
 	err := s.request(ctx, func(ctx context.Context, client *clientv3.Client) error {
 		ctx = metadata.AppendToOutgoingContext(ctx, "margay-history", "1") // a stream of its own
-		next := from + 1
-		for next <= now {
-			found, compacted, err := readDeletions(ctx, client, space, next, now)
+		for part := (span{all.from + 1, all.to}); part.from <= part.to; {
+			found, compacted, err := readDeletions(ctx, client, space, part)
 			if err != nil {
 				return err
 			}
@@ -91,19 +93,18 @@ func (s *Store) lastDeletion(ctx context.Context, space keyspace, from, now int6
 			if compacted == 0 {
 				return nil
 			}
-			next = max(next, compacted) + 1
+			part.from = max(part.from, compacted) + 1
 		}
 		return nil
 	})
 	return last, err
 }
 
-// readDeletions reads the history from one revision to another and returns the last deletion in it, or up to where it is
-// compacted.
-func readDeletions(ctx context.Context, client *clientv3.Client, space keyspace, from, to int64) (last, compacted int64, err error) {
+// readDeletions reads a part of the history and returns the last deletion in it, or up to where it is compacted.
+func readDeletions(ctx context.Context, client *clientv3.Client, space keyspace, part span) (last, compacted int64, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	events := client.Watch(ctx, root, clientv3.WithPrefix(), clientv3.WithRev(from), clientv3.WithFilterPut())
+	events := client.Watch(ctx, root, clientv3.WithPrefix(), clientv3.WithRev(part.from), clientv3.WithFilterPut())
 	ask := time.NewTicker(progressInterval)
 	defer ask.Stop()
 	for {
@@ -122,7 +123,7 @@ func readDeletions(ctx context.Context, client *clientv3.Client, space keyspace,
 					last = max(last, e.Kv.ModRevision)
 				}
 			}
-			if resp.Header.Revision >= to {
+			if resp.Header.Revision >= part.to {
 				return last, 0, nil
 			}
 		case <-ask.C:
