@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"golang.org/x/net/netutil"
 )
 
 // Bounds of the servers.
@@ -19,6 +21,9 @@ const (
 	requestTimeout = 30 * time.Second
 	idleTimeout    = 2 * time.Minute
 	maxHeaderBytes = 16 << 10
+	// maxConnections are served at once; others wait until one is over. Each takes a file descriptor of a process that needs
+	// some for its own work.
+	maxConnections = 256
 	closeTimeout   = time.Second
 	firstPause     = 500 * time.Millisecond
 	lastPause      = 30 * time.Second
@@ -65,6 +70,7 @@ func (s *Server) Once(ctx context.Context) error {
 	if s.Serving != nil {
 		s.Serving()
 	}
+	listener = netutil.LimitListener(listener, maxConnections)
 	if s.TLS.Enabled() {
 		listener = tls.NewListener(listener, s.TLS.Config())
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -63,6 +64,73 @@ func TestTakenPort(t *testing.T) {
 	}
 }
 
+// TestConnectionsAreBounded: no more than so many connections are open at once, and all are served in the end.
+func TestConnectionsAreBounded(t *testing.T) {
+	const clients = maxConnections + 40
+	var mu sync.Mutex
+	inside, most := 0, 0
+	full, sent := make(chan struct{}), make(chan struct{})
+	s := &Server{
+		Name: "test", Address: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			count := func(n int) {
+				mu.Lock()
+				defer mu.Unlock()
+				inside += n
+				if inside > most && inside == maxConnections {
+					close(full)
+				}
+				most = max(most, inside)
+			}
+			count(1)
+			<-full
+			<-sent
+			count(-1)
+			w.Header().Set("Connection", "close")
+		}),
+	}
+	address := make(chan string, 1)
+	s.Listen = func(ctx context.Context, network, at string) (net.Listener, error) {
+		l, err := (&net.ListenConfig{}).Listen(ctx, network, at)
+		if err == nil {
+			address <- l.Addr().String()
+		}
+		return l, err
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); s.Run(ctx) }()
+	at := <-address
+	conns := make([]net.Conn, clients)
+	for i := range conns {
+		conn, err := net.Dial("tcp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		conns[i] = conn
+	}
+	close(sent)
+	for i, conn := range conns {
+		if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		if answer, err := io.ReadAll(conn); !strings.HasPrefix(string(answer), "HTTP/1.1 200") {
+			t.Fatalf("client %d: %q %v", i, answer, err)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if most != maxConnections {
+		t.Errorf("%d requests were answered at once, want %d", most, maxConnections)
+	}
+	cancel()
+	<-done
+}
+
 // TestTLSFaults: what cannot be read refuses the handshake.
 func TestTLSFaults(t *testing.T) {
 	dir := t.TempDir()
@@ -78,6 +146,8 @@ func TestTLSFaults(t *testing.T) {
 		{"no certificate", TLS{Key: empty}, "read certificate"},
 		{"no key", TLS{Cert: empty}, "read key"},
 		{"a large file", TLS{Cert: large, Key: empty}, "more than 1048576"},
+		{"a device", TLS{Cert: "/dev/zero", Key: empty}, "no regular file"},
+		{"a directory", TLS{Cert: dir, Key: empty}, "no regular file"},
 		{"no content", TLS{Cert: empty, Key: empty}, "use certificate"},
 	} {
 		if !test.tls.Enabled() {

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 )
 
@@ -78,16 +79,25 @@ func ReadPool(path string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// ReadBounded reads a file that has at most limit bytes.
+// ReadBounded reads a regular file that has at most limit bytes. A device may never end, and a pipe may never begin.
 func ReadBounded(path string, limit int64) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
-	if info.Size() > limit {
-		return nil, fmt.Errorf("%s has %d bytes, more than %d", path, info.Size(), limit)
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file", path)
 	}
-	return os.ReadFile(path)
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()
+	data, err := io.ReadAll(io.LimitReader(file, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		return nil, fmt.Errorf("%s has more than %d bytes", path, limit)
+	}
+	return data, err
 }
 
 // ClientAuth returns what a PrometheusMetricsClientAuth asks for. When nobody says anything, certificates are asked for and
