@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	v3 "margay/api/v3"
 )
@@ -22,7 +23,44 @@ type keeper struct {
 	on map[string]bool
 }
 
-const keptSuffix = ".json"
+const (
+	keptSuffix = ".json"
+	halfPrefix = ".kept-" // of files that are being written
+	keptHash   = 16       // bytes
+)
+
+// kept reports whether fileName makes such names: the directory may hold what is somebody else's.
+func kept(name string) bool {
+	name, ok := strings.CutSuffix(name, keptSuffix)
+	at := strings.LastIndexByte(name, '-')
+	if !ok || at < 1 {
+		return false
+	}
+	sum, err := hex.DecodeString(name[at+1:])
+	return err == nil && len(sum) == keptHash
+}
+
+// Forget removes the agent's files from a state directory, and the directory if nothing else is in it. No agent may run there.
+func Forget(stateDir string) error {
+	entries, err := os.ReadDir(stateDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read state directory: %w", err)
+	}
+	for _, e := range entries {
+		if name := e.Name(); name == SocketName || strings.HasPrefix(name, halfPrefix) || kept(name) {
+			if err := os.Remove(filepath.Join(stateDir, name)); err != nil {
+				return fmt.Errorf("remove the agent's files: %w", err)
+			}
+		}
+	}
+	if err := os.Remove(stateDir); err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, syscall.ENOTEMPTY) {
+		return fmt.Errorf("remove state directory: %w", err)
+	}
+	return nil
+}
 
 // openKeeper makes the directory and removes half-written files of an agent that was killed.
 func openKeeper(dir string) (*keeper, error) {
@@ -36,9 +74,9 @@ func openKeeper(dir string) (*keeper, error) {
 	}
 	for _, e := range entries {
 		switch {
-		case strings.HasSuffix(e.Name(), keptSuffix):
+		case kept(e.Name()):
 			k.on[e.Name()] = true
-		case strings.HasPrefix(e.Name(), ".kept-"):
+		case strings.HasPrefix(e.Name(), halfPrefix):
 			_ = os.Remove(filepath.Join(dir, e.Name())) // disturbs nobody if it stays
 		}
 	}
@@ -48,7 +86,7 @@ func openKeeper(dir string) (*keeper, error) {
 // fileName is free of whatever a stored key may hold: names come from the store unchecked.
 func fileName(key v3.Key) string {
 	sum := sha256.Sum256([]byte(key.Namespace + "/" + key.Name))
-	return strings.ToLower(string(key.Kind)) + "-" + hex.EncodeToString(sum[:16]) + keptSuffix
+	return strings.ToLower(string(key.Kind)) + "-" + hex.EncodeToString(sum[:keptHash]) + keptSuffix
 }
 
 // save writes r, which may be nil, as a whole or not at all.
@@ -61,7 +99,7 @@ func (k *keeper) save(key v3.Key, r v3.Resource) error {
 	if err != nil {
 		return fmt.Errorf("keep %s: %w", key, err)
 	}
-	file, err := os.CreateTemp(k.dir, ".kept-*") // mode 0600
+	file, err := os.CreateTemp(k.dir, halfPrefix+"*") // mode 0600
 	if err != nil {
 		return fmt.Errorf("keep %s: %w", key, err)
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -50,13 +52,21 @@ stops, the rules stay in force; --cleanup takes them away.`,
 			if cleanup {
 				return cleanUp(cmd.Context(), flags.stateDir)
 			}
-			return node.Run(cmd.Context(), flags.options())
+			return runAgent(cmd.Context(), flags.options())
 		},
 	}
 	flags.add(cmd)
 	cmd.AddCommand(ctl.NewShowCommand(kernelCounters))
 	cmd.Flags().BoolVar(&cleanup, "cleanup", false, "remove everything that the agent ever made on this host, and exit")
 	return cmd
+}
+
+// runAgent runs the agent, if no other one runs on this host.
+func runAgent(ctx context.Context, options node.Options) error {
+	if err := claimHost(); err != nil {
+		return err
+	}
+	return node.Run(ctx, options)
 }
 
 // kernelCounters returns what the kernel of this host enforces and counts.
@@ -73,18 +83,32 @@ func rootNeeded(err error) error {
 	return err
 }
 
+// lastRules returns the rules that margay-last-rules.service keeps for the next boot, which after a power failure would close
+// a host that was opened for good. They belong to the usual state directory.
+func lastRules(stateDir string) (path string, ok bool) {
+	return filepath.Join(filepath.Dir(node.DefaultStateDir), "last.nft"), filepath.Clean(stateDir) == node.DefaultStateDir
+}
+
 // cleanUp removes the tables and the agent's files: the host is open afterwards. An agent that runs would close it again.
 func cleanUp(ctx context.Context, stateDir string) error {
-	if node.Running(stateDir) {
-		return fmt.Errorf("clean up: the agent of %s runs and would put its rules back (stop it first: systemctl stop margay-node margay-standalone)", stateDir)
+	if _, runs := hostAgent(); runs || node.Running(stateDir) {
+		return errors.New("clean up: the agent of this host runs and would put its rules back (stop it first: systemctl stop margay-node margay-standalone)")
 	}
 	if err := nft.Cleanup(ctx, nft.Options{}); err != nil {
 		return rootNeeded(err)
 	}
-	if err := os.RemoveAll(stateDir); err != nil {
-		return fmt.Errorf("remove the agent's files: %w", err)
+	if err := node.Forget(stateDir); err != nil {
+		return err
 	}
-	fmt.Fprintln(os.Stderr, "removed tables inet margay, bridge margay and", stateDir)
+	if path, ok := lastRules(stateDir); ok {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove the rules for the next boot: %w", err)
+		}
+	}
+	fmt.Fprintf(os.Stderr, `removed tables inet margay, bridge margay and the agent's files in %s
+Margay filters nothing on this host any more. The datastore is as it was: an agent that starts enforces it again. If none is to
+run here, delete the host's endpoints and its Node: margay delete hostendpoint NAME; margay delete node NAME
+`, stateDir)
 	return nil
 }
 

@@ -116,7 +116,7 @@ func standalone(ctx context.Context, flags storeFlags, agent nodeFlags) error {
 	ended := make(chan error, 1)
 	options := agent.options()
 	options.OpenStore = func(context.Context, node.StoreConfig) (store.Store, error) { return server.Store(), nil }
-	go func() { ended <- node.Run(running, options) }()
+	go func() { ended <- runAgent(running, options) }()
 	select {
 	case err = <-ended:
 		_ = server.Close() // the agent's error is the news
