@@ -252,7 +252,7 @@ func (s *Store) update(ctx context.Context, mode store.Mode, u store.Write) stor
 	if err != nil {
 		return failed(err)
 	}
-	result := s.put(ctx, mode, src, key, body)
+	result := s.put(ctx, mode, target{src, key}, body)
 	if result.Err == nil && mode == store.Commit {
 		result = s.status(ctx, src, prepared, result)
 	}
@@ -273,17 +273,24 @@ func (it item) version() string {
 	return it.resource.GetResourceVersion()
 }
 
+// A target is a custom resource that a request is about, and the source that it is of.
+type target struct {
+	src *source
+	key v3.Key
+}
+
+func (t target) path() string { return t.src.path(t.key.Namespace, t.key.Name) }
+
 // put sends the new value of an object.
-func (s *Store) put(ctx context.Context, mode store.Mode, src *source, key v3.Key, body []byte) store.Result {
-	_, at := whereIs(key)
-	raw, err := s.client.do(ctx, request{method: http.MethodPut, path: src.path(at.namespace, at.name), query: queryOf(mode), body: body})
+func (s *Store) put(ctx context.Context, mode store.Mode, t target, body []byte) store.Result {
+	raw, err := s.client.do(ctx, request{method: http.MethodPut, path: t.path(), query: queryOf(mode), body: body})
 	if notFound(err) {
-		return failed(&store.Error{Key: key, Err: store.ErrNotFound, Cause: errNoKey})
+		return failed(&store.Error{Key: t.key, Err: store.ErrNotFound, Cause: errNoKey})
 	}
 	if err != nil {
-		return failed(s.fail(ctx, "update", key, err))
+		return failed(s.fail(ctx, "update", t.key, err))
 	}
-	return s.outcome(src, key, raw, mode)
+	return s.outcome(t.src, t.key, raw, mode)
 }
 
 // status writes the status of an object whose definition has it apart, in which case the server left it as it was.
@@ -385,7 +392,7 @@ func (s *Store) remove(ctx context.Context, mode store.Mode, src *source, it ite
 			return failed(err)
 		}
 	}
-	deleted, err := s.deleteAt(ctx, mode, src, it.key, version)
+	deleted, err := s.deleteAt(ctx, mode, target{src, it.key}, version)
 	if err != nil {
 		return failed(err)
 	}
@@ -405,7 +412,7 @@ func (s *Store) remove(ctx context.Context, mode store.Mode, src *source, it ite
 }
 
 // deleteAt deletes an object that has the version given, and returns the version of the deletion.
-func (s *Store) deleteAt(ctx context.Context, mode store.Mode, src *source, key v3.Key, version string) (string, error) {
+func (s *Store) deleteAt(ctx context.Context, mode store.Mode, t target, version string) (string, error) {
 	options := metav1.DeleteOptions{
 		TypeMeta:      metav1.TypeMeta{Kind: "DeleteOptions", APIVersion: "v1"},
 		Preconditions: &metav1.Preconditions{ResourceVersion: &version},
@@ -415,42 +422,42 @@ func (s *Store) deleteAt(ctx context.Context, mode store.Mode, src *source, key 
 	}
 	body, err := json.Marshal(options)
 	if err != nil {
-		return "", fmt.Errorf("delete %s: %w", key, err)
+		return "", fmt.Errorf("delete %s: %w", t.key, err)
 	}
-	raw, err := s.client.do(ctx, request{method: http.MethodDelete, path: src.path(key.Namespace, key.Name), body: body})
+	raw, err := s.client.do(ctx, request{method: http.MethodDelete, path: t.path(), body: body})
 	if notFound(err) {
-		return "", &store.Error{Key: key, Err: store.ErrNotFound, Cause: errNoKey}
+		return "", &store.Error{Key: t.key, Err: store.ErrNotFound, Cause: errNoKey}
 	}
 	if err != nil {
-		return "", s.fail(ctx, "delete", key, err)
+		return "", s.fail(ctx, "delete", t.key, err)
 	}
 	var h head
 	_ = json.Unmarshal(raw, &h) // a Status has no version
 	if h.Metadata.ResourceVersion != "" || mode == store.DryRun {
 		return h.Metadata.ResourceVersion, nil
 	}
-	return s.deletionOf(ctx, src, key, version)
+	return s.deletionOf(ctx, t, version)
 }
 
 // deletionOf returns the version at which an object was deleted, which had the version given: a watch on it from there on
 // tells.
-func (s *Store) deletionOf(ctx context.Context, src *source, key v3.Key, version string) (string, error) {
+func (s *Store) deletionOf(ctx context.Context, t target, version string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.client.timeout)
 	defer cancel()
-	resp, err := s.client.send(ctx, request{path: src.path(key.Namespace, ""), query: url.Values{
-		"watch": {"1"}, "resourceVersion": {version}, "fieldSelector": {"metadata.name=" + key.Name},
+	resp, err := s.client.send(ctx, request{path: t.src.path(t.key.Namespace, ""), query: url.Values{
+		"watch": {"1"}, "resourceVersion": {version}, "fieldSelector": {"metadata.name=" + t.key.Name},
 	}})
 	if hasCode(err, http.StatusGone) {
 		return "", nil
 	}
 	if err != nil {
-		return "", s.fail(ctx, "delete", key, err)
+		return "", s.fail(ctx, "delete", t.key, err)
 	}
 	defer resp.Body.Close()
 	for d := json.NewDecoder(resp.Body); ; {
 		var e watchEvent
 		if err := d.Decode(&e); err != nil {
-			return "", s.fail(ctx, "delete", key, err)
+			return "", s.fail(ctx, "delete", t.key, err)
 		}
 		var h head
 		switch {
@@ -466,7 +473,7 @@ func (s *Store) deletionOf(ctx context.Context, src *source, key v3.Key, version
 
 // takeBack deletes what was created just now.
 func (s *Store) takeBack(ctx context.Context, src *source, r v3.Resource) error {
-	_, err := s.deleteAt(ctx, store.Commit, src, v3.KeyOf(r), r.GetResourceVersion())
+	_, err := s.deleteAt(ctx, store.Commit, target{src, v3.KeyOf(r)}, r.GetResourceVersion())
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return fmt.Errorf("take back %s: %w", v3.KeyOf(r), err)
 	}
