@@ -17,8 +17,8 @@ import (
 	"margay/ruleset"
 )
 
-// SocketName is the name of the socket in the state directory at which the agent answers root on its host, see [agent.answer].
-const SocketName = "agent.sock"
+// socketName is the name of the socket in the state directory at which the agent answers root on its host, see [agent.answer].
+const socketName = "agent.sock"
 
 // A snapshot is what the loop knows of the host at one moment. It is not changed any more.
 type snapshot struct {
@@ -43,7 +43,7 @@ func (l *loop) snapshot() snapshot {
 // answer serves GET /state, a snapshot as JSON for margay explain --live, on a unix socket that only root can open, until the
 // context ends. Without it the agent does all the rest.
 func (a *agent) answer(ctx context.Context, questions chan<- chan<- snapshot) {
-	path := filepath.Join(a.options.StateDir, SocketName)
+	path := filepath.Join(a.options.StateDir, socketName)
 	listener, err := listenUnix(path)
 	if err != nil {
 		a.log.Warn("questions of margay explain --live are not answered", "error", err)
@@ -75,7 +75,7 @@ func (a *agent) answer(ctx context.Context, questions chan<- chan<- snapshot) {
 
 // Running reports whether an agent with this state directory runs; "" is DefaultStateDir.
 func Running(stateDir string) bool {
-	return answers(filepath.Join(cmp.Or(stateDir, DefaultStateDir), SocketName))
+	return answers(filepath.Join(cmp.Or(stateDir, DefaultStateDir), socketName))
 }
 
 func answers(path string) bool {

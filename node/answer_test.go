@@ -17,7 +17,7 @@ import (
 func (r *rig) state() (snapshot, error) {
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(r.options.StateDir, SocketName))
+			return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(r.options.StateDir, socketName))
 		}}}
 	var s snapshot
 	resp, err := client.Get("http://agent/state")
@@ -41,12 +41,12 @@ func TestAnswer(t *testing.T) {
 	if s.Node != "h" || s.Program == nil || s.Program.Endpoints[endpoint] == nil || len(s.Interfaces["eth0"]) == 0 {
 		t.Errorf("%+v", s)
 	}
-	info, err := os.Stat(filepath.Join(r.options.StateDir, SocketName))
+	info, err := os.Stat(filepath.Join(r.options.StateDir, socketName))
 	check(t, err)
 	if info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v", info.Mode())
 	}
-	if other, err := listenUnix(filepath.Join(r.options.StateDir, SocketName)); err == nil {
+	if other, err := listenUnix(filepath.Join(r.options.StateDir, socketName)); err == nil {
 		other.Close()
 		t.Error("a second agent takes the socket away")
 	}
@@ -61,7 +61,7 @@ func TestAnswer(t *testing.T) {
 
 // A socket that a killed agent left behind is no obstacle.
 func TestAnswerAfterKill(t *testing.T) {
-	path := filepath.Join(t.TempDir(), SocketName)
+	path := filepath.Join(t.TempDir(), socketName)
 	left, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	check(t, err)
 	left.SetUnlinkOnClose(false)

@@ -38,7 +38,7 @@ func files(t *testing.T, dir string) (kept int) {
 		if info.Mode().Perm() != 0o600 {
 			t.Errorf("%s has mode %v", e.Name(), info.Mode())
 		}
-		if e.Name() != SocketName {
+		if e.Name() != socketName {
 			kept++
 		}
 	}

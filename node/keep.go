@@ -50,7 +50,7 @@ func Forget(stateDir string) error {
 		return fmt.Errorf("read state directory: %w", err)
 	}
 	for _, e := range entries {
-		if name := e.Name(); name == SocketName || strings.HasPrefix(name, halfPrefix) || kept(name) {
+		if name := e.Name(); name == socketName || strings.HasPrefix(name, halfPrefix) || kept(name) {
 			if err := os.Remove(filepath.Join(stateDir, name)); err != nil {
 				return fmt.Errorf("remove the agent's files: %w", err)
 			}

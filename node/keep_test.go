@@ -17,7 +17,7 @@ func TestForget(t *testing.T) {
 	check(t, err)
 	check(t, k.save(gnp("web"), nil))
 	others := []string{"host-0123.json", "notes.json", "passwd"}
-	for _, name := range append(others, SocketName, ".kept-1") {
+	for _, name := range append(others, socketName, ".kept-1") {
 		check(t, os.WriteFile(filepath.Join(dir, name), nil, 0o600))
 	}
 	k, err = openKeeper(dir)

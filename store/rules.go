@@ -31,7 +31,7 @@ func PrepareCreate(r v3.Resource, now time.Time) (v3.Resource, error) {
 		return nil, err
 	}
 	v3.Default(c)
-	return identified(c, Identity{}, now)
+	return identified(c, identity{}, now)
 }
 
 // PrepareUpdate returns what Update stores for r in place of the stored value: a copy with defaults that keeps uid and
@@ -45,7 +45,7 @@ func PrepareUpdate(r v3.Resource, stored []byte, now time.Time) (v3.Resource, er
 		return nil, err
 	}
 	v3.DefaultUpdate(c)
-	if c, err = identified(c, IdentityOf(stored), now); err != nil {
+	if c, err = identified(c, identityOf(stored), now); err != nil {
 		return nil, err
 	}
 	// What cannot be read is replaced by whatever is valid.
@@ -214,21 +214,21 @@ func checkBuiltIn(op string, key v3.Key) error {
 	return nil
 }
 
-// An Identity is the part of metadata that outlives updates.
-type Identity struct {
+// An identity is the part of metadata that outlives updates.
+type identity struct {
 	UID     types.UID
 	Created metav1.Time
 }
 
-// IdentityOf reads the identity from a stored value, as much as can be read.
-func IdentityOf(stored []byte) Identity {
+// identityOf reads the identity from a stored value, as much as can be read.
+func identityOf(stored []byte) identity {
 	var object struct {
 		Metadata struct {
 			UID     types.UID       `json:"uid"`
 			Created json.RawMessage `json:"creationTimestamp"`
 		} `json:"metadata"`
 	}
-	var id Identity
+	var id identity
 	if json.Unmarshal(stored, &object) == nil {
 		id.UID = object.Metadata.UID
 		if json.Unmarshal(object.Metadata.Created, &id.Created) != nil {
@@ -239,7 +239,7 @@ func IdentityOf(stored []byte) Identity {
 }
 
 // identified sets the identity, new where there is none, and validates.
-func identified(r v3.Resource, id Identity, now time.Time) (v3.Resource, error) {
+func identified(r v3.Resource, id identity, now time.Time) (v3.Resource, error) {
 	if id.UID == "" {
 		id.UID = types.UID(uuid.NewString())
 	}

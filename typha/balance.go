@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// ConnectionLimit returns how many clients an instance keeps (spec 4.5): its share of the nodes with 20 % to spare, as if
+// connectionLimit returns how many clients an instance keeps (spec 4.5): its share of the nodes with 20 % to spare, as if
 // one instance were missing, so that the loss of one does not make the others drop what they took over; within the two
 // limits. A lone instance keeps up to the upper one. Nothing is known (0) of nodes or instances: the same.
-func ConnectionLimit(nodes, instances, lower, upper int) int {
+func connectionLimit(nodes, instances, lower, upper int) int {
 	if instances <= 1 || nodes <= 0 {
 		return upper
 	}
@@ -31,7 +31,7 @@ func (s *Server) watchInstances(ctx context.Context) {
 			s.log.Warn("the number of typhas is not known, the last one counts", "error", err, "last", n)
 		}
 		failing = err != nil
-		limit := ConnectionLimit(s.cache.nodeCount(), n, s.cfg.LowerLimit, s.cfg.UpperLimit)
+		limit := connectionLimit(s.cache.nodeCount(), n, s.cfg.LowerLimit, s.cfg.UpperLimit)
 		s.mu.Lock()
 		changed := limit != s.limit
 		s.limit = limit

@@ -16,7 +16,7 @@ func TestConnectionLimit(t *testing.T) {
 		{0, 0, 10000}, {5000, 0, 10000}, {5000, 1, 10000}, {0, 3, 10000},
 		{100, 3, 400}, {1000, 3, 601}, {1000, 2, 1201}, {5000, 3, 3001}, {50000, 2, 10000}, {1, 2, 400},
 	} {
-		if got := ConnectionLimit(c.nodes, c.instances, 400, 10000); got != c.want {
+		if got := connectionLimit(c.nodes, c.instances, 400, 10000); got != c.want {
 			t.Errorf("%d nodes, %d instances: %d, want %d", c.nodes, c.instances, got, c.want)
 		}
 	}

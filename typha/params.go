@@ -235,10 +235,10 @@ func endpoints(v string) ([]string, error) {
 // given is a parameter as some place has it.
 type given struct{ name, text, origin string }
 
-// ResolveParams returns the parameters in force and what is wrong with what the places say. env is as os.Environ returns
+// resolveParams returns the parameters in force and what is wrong with what the places say. env is as os.Environ returns
 // it: TYPHA_<Name>, in any case, counts first, then the file, then what all clients of the store read (ETCD_ENDPOINTS and
 // so on), then the default. "none" is the empty value. A value that cannot be used leaves the default in force.
-func ResolveParams(env []string, file []byte) (*Params, []Problem) {
+func resolveParams(env []string, file []byte) (*Params, []Problem) {
 	p := &Params{}
 	table := map[string]setting{}
 	for _, s := range settings() {

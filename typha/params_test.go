@@ -43,7 +43,7 @@ func TestParams(t *testing.T) {
 			func(p *Params) any { return metricsTLS(p).ClientAuth }, tls.NoClientCert},
 		{"log", []string{"TYPHA_LOGSEVERITYSCREEN=debug"}, "", func(p *Params) any { return int(p.Level()) }, -4},
 	} {
-		p, problems := ResolveParams(c.env, []byte(c.file))
+		p, problems := resolveParams(c.env, []byte(c.file))
 		if got := c.got(p); got != c.want || len(problems) > 0 {
 			t.Errorf("%s: %v, want %v; %v", c.name, got, c.want, problems)
 		}
@@ -67,7 +67,7 @@ func TestBadParams(t *testing.T) {
 		{"TYPHA_LOGFILEPATH=/x", "", "environment TYPHA_LOGFILEPATH: this typha does not use it"},
 		{"", "what is this", "file line 1: line is neither"},
 	} {
-		p, problems := ResolveParams([]string{c.env}, []byte(c.file))
+		p, problems := resolveParams([]string{c.env}, []byte(c.file))
 		if len(problems) != 1 || !strings.Contains(problems[0].String(), c.want) || strings.Contains(problems[0].String(), "secret") {
 			t.Errorf("%s%s: %v, want %q", c.env, c.file, problems, c.want)
 		}
@@ -75,14 +75,14 @@ func TestBadParams(t *testing.T) {
 			t.Errorf("%s: another value is in force: %+v", c.env, p)
 		}
 	}
-	if p, _ := ResolveParams([]string{"TYPHA_PROMETHEUSMETRICSCLIENTAUTH=maybe"}, nil); metricsTLS(p).ClientAuth != tls.RequireAndVerifyClientCert {
+	if p, _ := resolveParams([]string{"TYPHA_PROMETHEUSMETRICSCLIENTAUTH=maybe"}, nil); metricsTLS(p).ClientAuth != tls.RequireAndVerifyClientCert {
 		t.Error("a value that cannot be used opens the metrics")
 	}
 }
 
 // TestParamsReachTheServer: every parameter of the server is one of its configuration.
 func TestParamsReachTheServer(t *testing.T) {
-	p, _ := ResolveParams(nil, nil)
+	p, _ := resolveParams(nil, nil)
 	var want, got ServerConfig
 	want.defaults()
 	got = p.server()
@@ -108,7 +108,7 @@ func FuzzParams(f *testing.F) {
 	f.Add("TYPHA_SERVERPORT=1", "[x]\nServerPort = 2 ; c\n")
 	f.Add("TYPHA_=x", "=\n:::\n\"\n'")
 	f.Fuzz(func(t *testing.T, env, file string) {
-		p, problems := ResolveParams([]string{env}, []byte(file))
+		p, problems := resolveParams([]string{env}, []byte(file))
 		if p.ServerPort == 0 || p.PingInterval <= 0 || p.UpperLimit < 1 || p.DatastoreType == "" && !strings.Contains(strings.ToLower(env+file), "none") {
 			t.Fatalf("%+v", p)
 		}

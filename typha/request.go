@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v3 "margay/api/v3"
 	"margay/store"
@@ -58,6 +61,10 @@ func opName(op string) string {
 // errNotYours refuses what a client says of a node that is not its own.
 var errNotYours = errors.New("a client speaks for its own node only")
 
+// errOnlyName refuses addresses and labels of a Node: what they say of a host, such as where its tunnels begin, is for those to
+// say who may write to the datastore.
+var errOnlyName = errors.New("a client registers the name of its node and nothing else")
+
 // do does what a request asks for.
 func (s *Server) do(ctx context.Context, j job) (reply, error) {
 	r := j.request
@@ -107,6 +114,9 @@ func (s *Server) register(ctx context.Context, j job) (reply, error) {
 	}
 	if err := s.mayWrite(j, node.Name); err != nil {
 		return reply{}, err
+	}
+	if bare := (&v3.Node{TypeMeta: node.TypeMeta, ObjectMeta: metav1.ObjectMeta{Name: node.Name}}); !reflect.DeepEqual(node, bare) {
+		return reply{}, &store.Error{Err: store.ErrForbidden, Cause: errOnlyName}
 	}
 	resource, err := s.cache.store.Create(ctx, node)
 	return replyOf(resource, err)

@@ -72,7 +72,7 @@ func readParams(o Options) (*Params, []Problem, error) {
 	if err != nil && (o.ConfigFile != "" || !errors.Is(err, fs.ErrNotExist)) {
 		return nil, nil, fmt.Errorf("read configuration file: %w", err)
 	}
-	p, problems := ResolveParams(o.Environ, file)
+	p, problems := resolveParams(o.Environ, file)
 	names := [5]string{"TYPHA_CAFILE", "TYPHA_SERVERCERTFILE", "TYPHA_SERVERKEYFILE", "TYPHA_CLIENTCN", "TYPHA_CLIENTURISAN"}
 	if err := p.TLS.Check(names); err != nil {
 		return nil, nil, fmt.Errorf("configure TLS with clients: %w", err)

@@ -146,7 +146,7 @@ func TestRunRefuses(t *testing.T) {
 func TestMetricsTLS(t *testing.T) {
 	ca := newAuthority(t)
 	f := ca.issue("localhost", "", forServer)
-	p, _ := ResolveParams([]string{"TYPHA_PROMETHEUSMETRICSCERTFILE=" + f.Cert, "TYPHA_PROMETHEUSMETRICSKEYFILE=" + f.Key, "TYPHA_PROMETHEUSMETRICSCAFILE=" + f.CA}, nil)
+	p, _ := resolveParams([]string{"TYPHA_PROMETHEUSMETRICSCERTFILE=" + f.Cert, "TYPHA_PROMETHEUSMETRICSKEYFILE=" + f.Key, "TYPHA_PROMETHEUSMETRICSCAFILE=" + f.CA}, nil)
 	listening := make(chan string, 1)
 	e := &serve.Server{
 		Name: "metrics", Address: "127.0.0.1:0", Handler: newMetrics().handler(), TLS: metricsTLS(p), Log: slog.New(slog.DiscardHandler),

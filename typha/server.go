@@ -10,8 +10,11 @@ import (
 	"math/rand/v2"
 	"net"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	v3 "margay/api/v3"
 	"margay/store"
@@ -46,7 +49,7 @@ type ServerConfig struct {
 	MaxHandshakes, MaxClients int
 
 	// Instances returns how many instances of typha there are; nil: clients are not spread. It is asked every
-	// PollInterval [30 s]. See [ConnectionLimit] for LowerLimit [400] and UpperLimit [10,000]; above the limit one client
+	// PollInterval [30 s]. See [connectionLimit] for LowerLimit [400] and UpperLimit [10,000]; above the limit one client
 	// is dropped every DropInterval [1 s].
 	Instances                  func(context.Context) (int, error)
 	LowerLimit, UpperLimit     int
@@ -326,14 +329,20 @@ func (s *Server) handshake(ctx context.Context, conn net.Conn) (*peer, error) {
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", errHello, err)
-	case t != frameHello || hello.Node == "" || len(hello.Node) > 253:
-		return nil, fmt.Errorf("%w: no hello, or without a node", errHello)
+	case t != frameHello || !isNode(hello.Node):
+		return nil, fmt.Errorf("%w: no hello, or without the name of a node", errHello)
 	case hello.Protocol != protocol:
 		reason := fmt.Sprintf("protocol %d is spoken here, not %d (use the same release on both sides)", protocol, hello.Protocol)
 		_, _ = conn.Write(messageFrame(frameBye, bye{reason})) // it is closed in any case
 		return nil, fmt.Errorf("%w: %s", errHello, reason)
 	}
 	return newPeer(s, conn, out, hello.Node), nil
+}
+
+// isNode reports whether a name may be that of a node: it becomes part of keys of the store, of log lines and of tables.
+func isNode(name string) bool {
+	odd := func(r rune) bool { return r == '/' || r == utf8.RuneError || !unicode.IsPrint(r) }
+	return name != "" && len(name) <= 253 && !strings.ContainsFunc(name, odd)
 }
 
 // join makes a peer one of those that are served.

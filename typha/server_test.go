@@ -208,6 +208,8 @@ func TestStrangers(t *testing.T) {
 		{"a large hello", func(s *stranger) { s.Write(appendFrame(nil, frameHello, make([]byte, maxHello+1))) }},
 		{"no JSON", func(s *stranger) { s.Write(appendFrame(nil, frameHello, []byte("{"))) }},
 		{"no node", func(s *stranger) { s.send(frameHello, clientHello{Protocol: protocol}) }},
+		{"a node with a slash", func(s *stranger) { s.send(frameHello, clientHello{Protocol: protocol, Node: "a/b"}) }},
+		{"a node with a line break", func(s *stranger) { s.send(frameHello, clientHello{Protocol: protocol, Node: "a\nb"}) }},
 		{"other protocol", func(s *stranger) { s.send(frameHello, clientHello{Protocol: 99, Node: "x"}) }},
 		{"no hello", func(s *stranger) { s.send(frameFollow, follow{Mode: modeSnapshot}) }},
 		{"oversized after hello", func(s *stranger) {
@@ -243,6 +245,17 @@ func TestStrangers(t *testing.T) {
 		t.Errorf("%v, %d losses", err, losses)
 	}
 	eventually(t, "nothing is left of them", func() bool { return value(t, fan.server.metrics.active) == 2 })
+}
+
+func TestIsNode(t *testing.T) {
+	for name, want := range map[string]bool{
+		"n": true, "A_b.c-1": true, "knöten": true, strings.Repeat("n", 253): true,
+		"": false, strings.Repeat("n", 254): false, "a/b": false, "a\nb": false, "a\x1b[2J": false, "a\xff": false, "a\u202eb": false, "a\tb": false,
+	} {
+		if isNode(name) != want {
+			t.Errorf("%q: %v", name, !want)
+		}
+	}
 }
 
 func TestOtherProtocolIsTold(t *testing.T) {
@@ -468,7 +481,13 @@ func TestRequests(t *testing.T) {
 	}
 	// What a client does not ask, a stranger might.
 	s := fan.introduced(t)
+	addressed, labelled := v3.Node{}, v3.Node{}
+	addressed.Name, labelled.Name = "stranger", "stranger"
+	addressed.Kind, labelled.Kind = string(v3.KindNode), string(v3.KindNode)
+	addressed.Spec.BGP = &v3.NodeBGPSpec{IPv4Address: "192.0.2.1/24"}
+	labelled.Labels = map[string]string{"role": "trusted"}
 	for i, r := range []request{
+		{Op: opRegister, Value: mustJSON(addressed)}, {Op: opRegister, Value: mustJSON(labelled)},
 		{Op: opRegister, Value: mustJSON(node)}, {Op: opRegister, Value: mustJSON(set("stranger"))}, {Op: "drop"},
 		{Op: opReport, Pack: append([]byte{0}, mustJSON(statusReport{Status: store.NodeStatus{Node: "n"}})...)},
 		{Op: opEndpoints, Pack: append([]byte{0}, mustJSON(endpointsReport{Node: "n"})...)},

@@ -64,8 +64,8 @@ var ErrWrong = errors.New("not as the guide says")
 // Figures are what was measured: how long after the API server's answer the port was open, and closed.
 type Figures struct{ Opened, Closed []time.Duration }
 
-// Median returns the middle of some times; 0 for none.
-func Median(times []time.Duration) time.Duration {
+// median returns the middle of some times; 0 for none.
+func median(times []time.Duration) time.Duration {
 	if len(times) == 0 {
 		return 0
 	}
@@ -93,7 +93,7 @@ func Run(ctx context.Context, o Options) (Figures, error) {
 		return f, err
 	}
 	s.printf("\nThe label opens 9091 %v after the API server's answer and closes it after %v (medians of %d).\n",
-		Median(f.Opened).Round(100*time.Microsecond), Median(f.Closed).Round(100*time.Microsecond), o.Flips)
+		median(f.Opened).Round(100*time.Microsecond), median(f.Closed).Round(100*time.Microsecond), o.Flips)
 	return f, nil
 }
 

@@ -203,7 +203,7 @@ func TestWrong(t *testing.T) {
 }
 
 func TestMedian(t *testing.T) {
-	if Median(nil) != 0 || Median([]time.Duration{5, 1, 3}) != 3 {
+	if median(nil) != 0 || median([]time.Duration{5, 1, 3}) != 3 {
 		t.Error("the middle of 5, 1, 3 is 3")
 	}
 }

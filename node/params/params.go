@@ -272,6 +272,3 @@ func Diff(a, b *Params) []Change {
 	}
 	return changes
 }
-
-// Equal reports whether all values are the same.
-func Equal(a, b *Params) bool { return len(Diff(a, b)) == 0 }

@@ -210,7 +210,7 @@ func TestValues(t *testing.T) {
 		p, problems := Resolve(Sources{Host: "h", Env: []string{"FELIX_" + strings.ToUpper(c.name) + "=" + c.text}})
 		if c.want == bad {
 			fallback, _ := Resolve(Sources{Host: "h"})
-			if len(problems) != 1 || problems[0].Kind != Bad || problems[0].Name != c.name || !Equal(p, fallback) {
+			if len(problems) != 1 || problems[0].Kind != Bad || problems[0].Name != c.name || !equal(p, fallback) {
 				t.Errorf("%s = %q: %v, %v", c.name, c.text, pick(c.name, p), problems)
 			}
 			continue
@@ -280,14 +280,14 @@ func TestBadValueKeepsThePrevious(t *testing.T) {
 		felix(t, "node.h", "failsafeInboundHostPorts: [{port: 22, net: nowhere}], healthPort: 70000", 0),
 	}
 	p, problems := Resolve(Sources{Host: "h", Resources: bad, Previous: good})
-	if !Equal(p, good) || len(problems) != 2 {
+	if !equal(p, good) || len(problems) != 2 {
 		t.Errorf("%v %v", Diff(p, good), problems)
 	}
 	if got, want := problems[0].String(), `FelixConfiguration(node.h) spec.failsafeInboundHostPorts: FailsafeInboundHostPorts = "tcp:nowhere:22": `; !strings.HasPrefix(got, want) || !strings.HasSuffix(got, "; in force: tcp:10.0.0.0/8:22") {
 		t.Errorf("problem %s", got)
 	}
 	again, _ := Resolve(Sources{Host: "h", Resources: bad, Previous: p})
-	if !Equal(again, good) {
+	if !equal(again, good) {
 		t.Error("the value is lost the second time")
 	}
 	fresh, _ := Resolve(Sources{Host: "h", Resources: bad})
@@ -322,7 +322,7 @@ func TestNotUsed(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("problems %q, want %q", got, want)
 	}
-	if fallback, _ := Resolve(Sources{Host: "h"}); !Equal(p, fallback) {
+	if fallback, _ := Resolve(Sources{Host: "h"}); !equal(p, fallback) {
 		t.Error("they changed something")
 	}
 }
@@ -392,7 +392,7 @@ func TestClientAuthFollowsTheCA(t *testing.T) {
 func TestDiff(t *testing.T) {
 	a, _ := Resolve(Sources{Host: "h"})
 	same, _ := Resolve(Sources{Host: "h", Env: []string{"FELIX_HEALTHPORT=0x238b", "FELIX_INTERFACEEXCLUDE=kube-ipvs0", "FELIX_LOGPREFIX=calico-packet"}})
-	if !Equal(a, same) {
+	if !equal(a, same) {
 		t.Errorf("equal values from other places differ: %v", Diff(a, same))
 	}
 	b, _ := Resolve(Sources{Host: "g", Env: []string{"FELIX_HEALTHPORT=1", "FELIX_FAILSAFEINBOUNDHOSTPORTS=none", "FELIX_INTERFACEEXCLUDE=/x/", "FELIX_ETCDCAFILE=/ca"}})
@@ -451,7 +451,7 @@ func FuzzResolve(f *testing.F) {
 	f.Add("FELIX_INTERFACEEXCLUDE=/(/,x", "a='b")
 	f.Fuzz(func(t *testing.T, env, file string) {
 		p, problems := Resolve(Sources{Host: "h", Env: []string{env}, File: []byte(file)})
-		if p.FelixHostname == "" || len(p.InterfacePrefix) == 0 || !Equal(p, p) {
+		if p.FelixHostname == "" || len(p.InterfacePrefix) == 0 || !equal(p, p) {
 			t.Fatalf("%+v", p)
 		}
 		for _, problem := range problems {
@@ -519,3 +519,5 @@ func TestWorkloadSettings(t *testing.T) {
 		}
 	}
 }
+
+func equal(a, b *Params) bool { return len(Diff(a, b)) == 0 }
