@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// metrics are what /metrics shows (spec 4.4). A typha_ name is used where the meaning is that of the incumbent, with the
+// metrics are what /metrics shows. A typha_ name is used where the meaning is that of the incumbent, with the
 // label syncer="felix" where it has that; names without a counterpart start with margay_. Summaries of single deliveries
 // take a sample of each client a second: at full load there are hundreds of thousands of them.
 type metrics struct {
