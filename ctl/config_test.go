@@ -1,12 +1,16 @@
 package ctl
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"margay/store"
 )
 
 // configText returns the text of a configuration file with a spec.
@@ -122,5 +126,30 @@ func writeFile(t *testing.T, path, text string) {
 	}
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestStoreThatStarts: the line after the one that starts the store does not fail because it was faster.
+func TestStoreThatStarts(t *testing.T) {
+	dir := t.TempDir()
+	socket, looks := filepath.Join(dir, "s"), 0
+	c := newCLI(Env{
+		Socket: socket, ConfigFile: filepath.Join(dir, "none"),
+		Getenv: func(name string) string {
+			if name == "KUBERNETES_SERVICE_HOST" { // asked last, when there is no socket
+				if looks++; looks == 2 {
+					if err := os.WriteFile(socket, nil, 0o600); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			return ""
+		},
+		OpenStore: func(context.Context, StoreConfig) (store.Store, error) { return nil, nil },
+	})
+	c.allowMismatch, c.timeout = true, time.Minute
+	s, err := c.openForWork(t.Context(), storeFlags{c.env.ConfigFile})
+	if err != nil || looks != 2 || s.cfg.Endpoints[0] != "unix://"+socket {
+		t.Errorf("after %d looks: %+v, %v", looks, s, err)
 	}
 }

@@ -58,9 +58,19 @@ func noClient(err error) error {
 	return &stdoutError{fmt.Errorf("Failed to create Calico API client: %w", err)}
 }
 
+// A store of this host that was started in the line before is waited for.
+const (
+	startPatience = 2 * time.Second
+	startPause    = 50 * time.Millisecond
+)
+
 // openForWork is open for commands that calicoctl refuses on a cluster of another release (spec 3.5).
 func (c *cli) openForWork(ctx context.Context, f storeFlags) (*session, error) {
 	s, err := c.open(ctx, f)
+	for begin := time.Now(); errors.Is(err, errNoStore) && time.Since(begin) < startPatience && ctx.Err() == nil; {
+		time.Sleep(startPause)
+		s, err = c.open(ctx, f)
+	}
 	if err != nil || c.allowMismatch {
 		return s, err
 	}
