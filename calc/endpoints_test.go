@@ -26,7 +26,7 @@ func (w *world) resolved() map[string]string {
 	return result
 }
 
-// TestResolve has the rows of spec 2.6. The host has eth0 with 10.0.0.1 and fd00::1, eth1 with 10.0.0.1 and 10.0.0.2, and
+// TestResolve: which interface a host endpoint is. The host has eth0 with 10.0.0.1 and fd00::1, eth1 with 10.0.0.1 and 10.0.0.2, and
 // a workload's cali1 with 10.0.0.3.
 func TestResolve(t *testing.T) {
 	list := func(texts ...string) []string { return texts }

@@ -9,7 +9,7 @@ import (
 	v3 "margay/api/v3"
 )
 
-// resolveInterfaces gives every interface to the endpoint whose name is first among those that want it (spec 2.6), those that
+// resolveInterfaces gives every interface to the endpoint whose name is first among those that want it, those that
 // name it before those to whose addresses it leads.
 func (c *Calc) resolveInterfaces() {
 	if !c.unresolved {

@@ -5,7 +5,7 @@ import (
 )
 
 // The labels that are forced on objects, and the profile and the prefixes that bring the labels of namespaces and service
-// accounts (spec 1.6, 1.7).
+// accounts.
 const (
 	labelNamespace      = "projectcalico.org/namespace"
 	labelOrchestrator   = "projectcalico.org/orchestrator"

@@ -102,7 +102,7 @@ func (p *policy) applies(d ruleset.Direction) bool {
 
 // selects returns what the policy applies to: selector AND namespaceSelector AND serviceAccountSelector, and for a
 // NetworkPolicy its own namespace. all() beside a namespaceSelector means what is in a namespace, and beside the
-// serviceAccountSelector of a GlobalNetworkPolicy what has a service account (spec 2.1).
+// serviceAccountSelector of a GlobalNetworkPolicy what has a service account.
 //
 // Of a selector that does not parse nothing is known: it counts as matching, and the fault makes the policy's Allow rules
 // match nothing.

@@ -11,7 +11,7 @@ import (
 	"margay/ruleset"
 )
 
-// TestPolicyApplies has the rows of spec 2.1: which policies apply to which local host endpoint. The endpoint has label
+// TestPolicyApplies: which policies apply to which local host endpoint. The endpoint has label
 // a=own and profiles p1 and p2 that give a, b and c.
 func TestPolicyApplies(t *testing.T) {
 	const setup = `kind: Profile
@@ -113,7 +113,7 @@ func tiersOf(w *world) (ingress, egress []string) {
 	return nil, nil
 }
 
-// TestOrder has the rows of spec 2.2.
+// TestOrder: the order of tiers and policies.
 func TestOrder(t *testing.T) {
 	tier := func(name, fields string) string {
 		return "kind: Tier\nmetadata: {name: " + name + "}\nspec: {" + fields + "}"

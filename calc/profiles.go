@@ -9,7 +9,7 @@ import (
 	"margay/ruleset"
 )
 
-// defaultAllow is the profile that exists everywhere without being stored, allows all and gives no labels (spec 1.11).
+// defaultAllow is the profile that exists everywhere without being stored, allows all and gives no labels.
 const defaultAllow = "projectcalico-default-allow"
 
 // A profile is named by items that inherit its labels and by local endpoints that walk its rules. It is here as long as

@@ -139,8 +139,8 @@ func (k *compiler) icmp(field string, m *v3.ICMPFields) ruleset.ICMPMatch {
 }
 
 // family returns the only IP version in which the rule can match, if there is just one: ipVersion says so, or the
-// protocol, or a list of nets that are all of one version. A negated list of the other version excludes nothing there
-// (spec 2.4).
+// protocol, or a list of nets that are all of one version. A negated list of the other version excludes nothing
+// there.
 func (k *compiler) family(r *v3.Rule, out *ruleset.Rule) ruleset.Family {
 	if r.IPVersion != nil {
 		if v := *r.IPVersion; v == 4 || v == 6 {
@@ -200,7 +200,7 @@ func (k *compiler) entity(field string, e *v3.EntityRule, protocol uint8) rulese
 }
 
 // service adds the endpoints of a service: as a source of ingress their addresses, as a destination of egress what they
-// answer on. That is behind the service's own address: rules see a packet after its destination was translated (spec 2.4).
+// answer on. That is behind the service's own address: rules see a packet after its destination was translated.
 func (k *compiler) service(field string, e *v3.EntityRule, out *ruleset.Entity) {
 	key := serviceKey{e.Services.Namespace, e.Services.Name}
 	if key.namespace == "" {
@@ -276,7 +276,7 @@ func (k *compiler) ports(field, name string, of portsOf) *ruleset.Ports {
 //
 // In a NetworkPolicy any selector limits the rule to the policy's own namespace, notSelector included, unless
 // namespaceSelector says which namespaces are meant. There all() means what is in any namespace and global() what is in
-// none (spec 2.4).
+// none.
 func (k *compiler) selectors(field string, e *v3.EntityRule) (positive, negative *selector.Selector) {
 	var parts []*selector.Selector
 	accounts, hasAccounts := k.serviceAccounts(field, e.ServiceAccounts)

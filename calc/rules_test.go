@@ -179,7 +179,7 @@ func (k *compiler) collected(id ruleset.SetID) bool {
 	return false
 }
 
-// TestCompileSelectors has the rows of spec 2.4 about which addresses an entity means, as canonical selectors.
+// TestCompileSelectors: which addresses an entity means, as canonical selectors.
 // TestRulesInDoubt: what a rule asks for beyond what this release knows never widens what is allowed.
 func TestRulesInDoubt(t *testing.T) {
 	never := func(action string) string { return action + " nothing" }

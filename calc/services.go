@@ -8,7 +8,7 @@ import (
 )
 
 // A ServiceEndpoint is an address that answers for a service, ready or not. Port 0: the address has no port there; it is
-// a source that rules match and no destination (spec 2.4).
+// a source that rules match and no destination.
 type ServiceEndpoint struct {
 	Addr     netip.Addr
 	Protocol uint8

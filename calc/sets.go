@@ -25,7 +25,7 @@ type setSpec struct {
 	hosts bool // the addresses of Nodes
 }
 
-// id returns the name of the set. It depends on the canonical selector only, so that rules share sets (spec 2.5).
+// id returns the name of the set. It depends on the canonical selector only, so that rules share sets.
 func (s setSpec) id() ruleset.SetID {
 	if s.hosts {
 		return ruleset.Hosts

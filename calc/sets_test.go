@@ -73,7 +73,7 @@ metadata: {name: ksa.red.robot}
 spec: {labelsToApply: {pcsa.role: scraper}}
 `
 
-// TestMembers has the rows of spec 2.5 and 2.4: which objects give which addresses to a rule's set.
+// TestMembers: which objects give which addresses to a rule's set.
 func TestMembers(t *testing.T) {
 	one, two, host, everything := []string{"10.1.0.1/32", "fd01::1/128"}, "10.1.0.2/32", "10.100.0.16/32", "0.0.0.0/0"
 	net := []string{"172.16.0.0/16", "172.16.0.1/32", "fd00::/8"}

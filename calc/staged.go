@@ -8,7 +8,7 @@ import (
 
 // Staged policies are told like others and listed in their tiers, where they decide nothing. The enforced policy of the
 // same name knows its staged one, its shadow: it is told to be superseded, and a shadow that deletes it is listed right
-// before it, wherever it is listed (spec 1.8).
+// before it, wherever it is listed.
 
 // stagedKinds pairs kinds of enforced policies with those of the policies that are staged for them.
 var stagedKinds = [...][2]string{

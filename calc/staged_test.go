@@ -19,7 +19,7 @@ kind: GlobalNetworkPolicy
 metadata: {name: open}
 spec: {selector: role == 'host', order: 5, ingress: [{action: Allow}]}`
 
-// TestStagedPolicies has the rows of spec 1.8: what is staged is listed and decides nothing; the preview says what it
+// TestStagedPolicies: what is staged is listed and decides nothing; the preview says what it
 // would decide, in place of the enforced policy of its name.
 func TestStagedPolicies(t *testing.T) {
 	const all = "spec: {order: 1, selector: all(), ingress: [{action: Deny}], egress: [{action: Deny}]}"
@@ -101,7 +101,7 @@ spec: {selector: all()}`) {
 	}
 }
 
-// TestFromKubernetes has the rows of spec 5.5.
+// TestFromKubernetes: what a staged policy of Kubernetes previews.
 func TestFromKubernetes(t *testing.T) {
 	const k8s = `projectcalico.org/orchestrator == 'k8s'`
 	tests := []struct {

@@ -36,7 +36,7 @@ func walkText(w ruleset.Walk) string {
 	return list(w.Ingress) + "/" + list(w.Egress)
 }
 
-// TestStages has the rows of spec 2.1 and 2.7 about which policy is walked where.
+// TestStages: which policy is walked where.
 func TestStages(t *testing.T) {
 	const everything = "ingress: [{action: Allow}], egress: [{action: Allow}], types: [Ingress, Egress]"
 	tests := []struct {

@@ -18,7 +18,7 @@ func (p *policy) order() float64 {
 	return *p.spec.Order
 }
 
-// in reports whether the policy is walked in a stage (spec 2.1): in exactly one of Untracked, PreDNAT and Normal, and
+// in reports whether the policy is walked in a stage: in exactly one of Untracked, PreDNAT and Normal, and
 // with applyOnForward a normal policy in Forward as well.
 func (p *policy) in(s ruleset.Stage) bool {
 	switch s {
@@ -83,7 +83,7 @@ func (c *Calc) tiersOf(ordered []*policy, s ruleset.Stage, d ruleset.Direction) 
 	return tiers
 }
 
-// ordered returns policies in the order in which they are walked (spec 2.2).
+// ordered returns policies in the order in which they are walked.
 func (c *Calc) ordered(policies map[*policy]struct{}) []*policy {
 	list := make([]*policy, 0, len(policies))
 	for p := range policies {

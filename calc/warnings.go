@@ -145,7 +145,7 @@ func (p *policy) hostWarnings() []string {
 	return list
 }
 
-// nodePortWarnings: traffic to node ports is translated and forwarded before normal policy of the host sees it (spec 2.8).
+// nodePortWarnings: traffic to node ports is translated and forwarded before normal policy of the host sees it.
 func nodePortWarnings(rules []v3.Rule) []string {
 	var list []string
 	for i := range rules {

@@ -11,7 +11,7 @@ import (
 	"margay/selector"
 )
 
-// The traps that Calico's own guide walks into (spec 0.1) and that one sees only in the light of other objects:
+// The traps that Calico's own guide walks into and that one sees only in the light of other objects:
 //
 //	G2  only Deny rules: the end of the tier denies the rest          barrenTiers
 //	G3  a selector in a NetworkPolicy covers one namespace            ownNamespace
@@ -128,7 +128,7 @@ type barren struct {
 	direction            ruleset.Direction
 }
 
-// barrenTiers calls warn for each policy that has a part in such a tier (spec 2.3). A tier without any rule is meant so.
+// barrenTiers calls warn for each policy that has a part in such a tier. A tier without any rule is meant so.
 func (c *Calc) barrenTiers(warn func(v3.Key, ...string)) {
 	endpoints, policies := map[barren][]string{}, map[barren][]ruleset.PolicyID{}
 	for _, ep := range c.locals {
@@ -215,7 +215,7 @@ func (c *Calc) ownNamespace(p *policy) []string {
 }
 
 // OwnNamespace returns a warning of the first selector of a NetworkPolicy that covers the policy's own namespace where more
-// is meant (spec 2.4), none if there is none. having says what has the labels, in the namespace and elsewhere: that a
+// is meant, none if there is none. having says what has the labels, in the namespace and elsewhere: that a
 // selector covers its own namespace is as it should be if something there has them, and no matter while nothing has.
 func OwnNamespace(spec *v3.PolicySpec, namespace string, having func(*LabelMatch) (inside bool, elsewhere []string)) []string {
 	for _, m := range LabelMatches(spec) {
@@ -404,7 +404,7 @@ func (c *Calc) updateExclusions(name string, r v3.Resource) {
 }
 
 // uncovered warns, with the first host endpoint of this node that closes something, of other ways to the same ports: other
-// interfaces, and workloads of the node (spec 2.8).
+// interfaces, and workloads of the node.
 func (c *Calc) uncovered(warn func(v3.Key, ...string)) {
 	var closing *endpoint
 	var covered, ids []string

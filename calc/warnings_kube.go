@@ -9,7 +9,7 @@ import (
 )
 
 // unisolated warns of policies that allow what a NetworkPolicy of Kubernetes before them in the tier does not. That a pod is
-// isolated, as Kubernetes has it, is the end of the tier only: what no rule matches goes on to the next policy (spec 2.12).
+// isolated, as Kubernetes has it, is the end of the tier only: what no rule matches goes on to the next policy.
 func (c *Calc) unisolated(warn func(v3.Key, ...string)) {
 	type place struct {
 		policy    ruleset.PolicyID

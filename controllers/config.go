@@ -22,7 +22,7 @@ const (
 	TypeKubernetes = "kubernetes"
 )
 
-// The environment variables that beat the KubeControllersConfiguration (spec 4.6).
+// The environment variables that beat the KubeControllersConfiguration.
 const (
 	envLogLevel    = "LOG_LEVEL"
 	envPeriod      = "RECONCILER_PERIOD"

@@ -22,7 +22,7 @@ import (
 // DefaultStatusFile is where the state is written for exec probes.
 const DefaultStatusFile = "/status/status.json"
 
-// The parts that readiness is about (spec 4.2).
+// The parts that readiness is about.
 const (
 	componentStartup    = "Startup"
 	componentDatastore  = "CalicoDatastore"

@@ -218,7 +218,7 @@ func (l *landscape) selects(p *v3.GlobalNetworkPolicy, h *v3.HostEndpoint, direc
 }
 
 // matches reports whether the selectors of a policy choose a host endpoint, which is in no namespace and has no service
-// account (spec 2.1). A selector that does not parse chooses nothing.
+// account. A selector that does not parse chooses nothing.
 func (l *landscape) matches(p *v3.GlobalNetworkPolicy, h *v3.HostEndpoint) bool {
 	if p.Spec.NamespaceSelector != "" || p.Spec.ServiceAccountSelector != "" {
 		return false

@@ -13,7 +13,7 @@ import (
 	"margay/store"
 )
 
-// The traps that Calico's own guide walks into (spec 0.1), as far as one sees them only in the light of other objects. The
+// The traps that Calico's own guide walks into, as far as one sees them only in the light of other objects. The
 // agents warn of the same by what is in force on their hosts (package calc).
 //
 //	G1  a policy takes another one's name                               lost, in advice_lost.go

@@ -54,7 +54,7 @@ func (cfg StoreConfig) String() string {
 	return strings.TrimSpace("Kubernetes " + cmp.Or(k.Endpoint, k.Kubeconfig))
 }
 
-// A KubernetesConfig says how to reach the API of Kubernetes (spec 3.7). With neither Kubeconfig nor Inline nor Endpoint it
+// A KubernetesConfig says how to reach the API of Kubernetes. With neither Kubeconfig nor Inline nor Endpoint it
 // is the cluster in which the program runs.
 type KubernetesConfig struct {
 	// Kubeconfig is a path; Inline is the text of such a file and beats it. Context is the one to use, "" for its current one.
@@ -73,7 +73,7 @@ type KubernetesConfig struct {
 // errNoStore says that no datastore is configured and none runs here.
 var errNoStore = errors.New("no datastore")
 
-// configFile is the form of /etc/calico/calicoctl.cfg (spec 3.7).
+// configFile is the form of /etc/calico/calicoctl.cfg.
 type configFile struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
@@ -239,7 +239,7 @@ func parseConfig(data []byte) (configSpec, error) {
 	return file.Spec, nil
 }
 
-// plainYAMLError leaves out how the YAML library works, and says of an unknown field what calicoctl says (spec 3.3).
+// plainYAMLError leaves out how the YAML library works, and says of an unknown field what calicoctl says.
 func plainYAMLError(err error) error {
 	_, text, found := strings.Cut(err.Error(), "while decoding JSON: json: ")
 	if !found {
@@ -271,7 +271,7 @@ func (c *cli) readEnv(spec *configSpec) ([]string, error) {
 	return names, nil
 }
 
-// storeConfig decides on the type of datastore and refuses what contradicts itself (spec 3.7). calicoctl takes --context from
+// storeConfig decides on the type of datastore and refuses what contradicts itself. calicoctl takes --context from
 // the environment alone; here it counts with a file, too.
 func (c *cli) storeConfig(s configSpec, source string) (StoreConfig, error) {
 	cfg := StoreConfig{

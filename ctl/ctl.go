@@ -1,5 +1,5 @@
 // Package ctl is the command line: it turns words and manifests into calls of a [store.Store] and prints the answers as
-// calicoctl does (spec section 3): the same flags, tables, sentences, streams and exit codes. What it has to say beyond
+// calicoctl does: the same flags, tables, sentences, streams and exit codes. What it has to say beyond
 // that (what became of each object, warnings) goes to standard error, so that scripts see what they always saw.
 //
 //	argv -> command -> load manifests -> check them all -> open store -> one request per object -> outcome -> advice
@@ -32,7 +32,7 @@ const (
 )
 
 // compatible is the release of the system whose store and wire format this build follows; calicoctl refuses to write
-// to a cluster of another release (spec 3.5, version mismatch).
+// to a cluster of another release.
 const compatible = "v3.32"
 
 // An Env is what a process gives the command line.
@@ -159,7 +159,7 @@ func exitWith(code int, err error) error {
 	return &exitError{code, err}
 }
 
-// A stdoutError is one of the two errors that calicoctl prints on standard output (spec 3.1).
+// A stdoutError is one of the two errors that calicoctl prints on standard output.
 type stdoutError struct{ error }
 
 func (e *stdoutError) Unwrap() error { return e.error }

@@ -69,7 +69,7 @@ func (c *cli) delete(cmd *cobra.Command, f *deleteFlags, args []string) error {
 	return errors.Join(err, c.await(ctx, w, f.wait))
 }
 
-// finishDelete prints what was deleted. Unlike calicoctl it does not count what was not there (spec 3.4).
+// finishDelete prints what was deleted. Unlike calicoctl it does not count what was not there.
 func (c *cli) finishDelete(w *writer, o *outcome, f resultFlags) error {
 	w.note(o)
 	w.count(o)

@@ -94,7 +94,7 @@ func (c *cli) get(cmd *cobra.Command, f *getFlags, args []string) error {
 	return errors.Join(errs...)
 }
 
-// getError says what calicoctl says of an error that concerns the command as a whole (spec 3.5).
+// getError says what calicoctl says of an error that concerns the command as a whole.
 func getError(err error) error {
 	for _, plain := range []any{new(*inputError), new(*namespaceError), new(*stdoutError)} {
 		if errors.As(err, plain) {
@@ -240,7 +240,7 @@ func byTierOrder(a, b v3.Resource) int {
 	return 0
 }
 
-// export removes from single objects what only this datastore gives a meaning to (spec 3.4).
+// export removes from single objects what only this datastore gives a meaning to.
 func export(results []any) {
 	for _, result := range results {
 		r, ok := result.(v3.Resource)

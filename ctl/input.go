@@ -198,7 +198,7 @@ func (e *namespaceError) Error() string { return e.text }
 
 func notNamespaced(kind v3.Kind) error { return &namespaceError{string(kind) + " is not namespaced"} }
 
-// namespaceOf returns the namespace of a resource: its own, or that of -n, or default (spec 3.3).
+// namespaceOf returns the namespace of a resource: its own, or that of -n, or default.
 func namespaceOf(key v3.Key, flag string) (string, error) {
 	namespaced := mustLookup(key.Kind).Namespaced
 	switch {

@@ -14,7 +14,7 @@ type column struct {
 	cell    func(v3.Resource) string
 }
 
-// A kindView says how people name and see a kind (spec 3.6).
+// A kindView says how people name and see a kind.
 type kindView struct {
 	kind v3.Kind
 	// names are what KIND may be, beside the kind itself and its plural; in lower case.

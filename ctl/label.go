@@ -81,7 +81,7 @@ func (c *cli) label(cmd *cobra.Command, f *labelFlags, args []string) error {
 	return errors.Join(err, c.await(ctx, w, f.wait))
 }
 
-// A labelChange is what label is asked to do. Its words are the arguments as they were typed (spec 3.5).
+// A labelChange is what label is asked to do. Its words are the arguments as they were typed.
 type labelChange struct {
 	kind, name string
 	key, value string

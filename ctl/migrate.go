@@ -20,7 +20,7 @@ type nameMigrator interface {
 	MigratePolicyNames(ctx context.Context) (int, error)
 }
 
-// datastoreCommand has what concerns a datastore as a whole (spec 3.8).
+// datastoreCommand has what concerns a datastore as a whole.
 func (c *cli) datastoreCommand() *cobra.Command {
 	migrate := group(&cobra.Command{
 		Use:   "migrate",

@@ -65,7 +65,7 @@ func someChanges(changes []*change) string {
 	return some(names)
 }
 
-// report prints what was done and returns what was not (spec 3.5). Counts are what happened: calicoctl's "the first" is
+// report prints what was done and returns what was not. Counts are what happened: calicoctl's "the first" is
 // said only when it is so, a failing replace is no partial success, and what was done is named.
 func (o *outcome) report(w io.Writer, v verb) error {
 	switch {

@@ -8,7 +8,7 @@ import (
 	v3 "margay/api/v3"
 )
 
-// TestOutcome has the sentences of spec 3.5. Steps are + for a resource that was handled and - for one that was not.
+// TestOutcome has calicoctl's sentences. Steps are + for a resource that was handled and - for one that was not.
 func TestOutcome(t *testing.T) {
 	for _, tc := range []struct {
 		verb               verb

@@ -12,10 +12,10 @@ import (
 	v3 "margay/api/v3"
 )
 
-// maxNets is where a list of nets is cut in a table, in bytes (spec 3.6).
+// maxNets is where a list of nets is cut in a table, in bytes.
 const maxNets = 80
 
-// How wide a column of a table is at least, and how far it is from the next (spec 3.6).
+// How wide a column of a table is at least, and how far it is from the next.
 const (
 	minWidth = 5
 	padding  = 3

@@ -11,7 +11,7 @@ import (
 	v3 "margay/api/v3"
 )
 
-// manifests are one or two objects of every kind, with what the tables of spec 3.6 treat in their own way.
+// manifests are one or two objects of every kind, with what calicoctl's tables treat in their own way.
 const manifests = `
 {apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: default}, spec: {order: 1000000}}
 ---
@@ -46,7 +46,7 @@ const manifests = `
 {apiVersion: projectcalico.org/v3, kind: ClusterInformation, metadata: {name: default}, spec: {clusterGUID: 0123456789abcdef0123456789abcdef, clusterType: "k8s,kdd", calicoVersion: v3.32.1, datastoreReady: true}}
 `
 
-// TestTables compares with tables written by hand after spec 3.6; a bar marks the end of each line.
+// TestTables compares with tables written by hand after calicoctl's; a bar marks the end of each line.
 func TestTables(t *testing.T) {
 	for _, tc := range []struct {
 		kind   v3.Kind

@@ -129,7 +129,7 @@ func same(a, b v3.Resource) bool {
 	return errX == nil && errY == nil && string(x) == string(y)
 }
 
-// refusal returns the error for objects that people may not write: those that others manage (spec 1.12, 3.6).
+// refusal returns the error for objects that people may not write: those that others manage.
 func refusal(op string, key v3.Key) error {
 	switch {
 	case key.Kind == v3.KindClusterInformation:

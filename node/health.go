@@ -26,7 +26,7 @@ const (
 // loopDeadline is how long the loop may take for one turn before it counts as dead: Felix's DataplaneWatchdogTimeout.
 const loopDeadline = 90 * time.Second
 
-// health collects what the parts of the agent say of themselves and answers /liveness and /readiness (spec 4.2). The zero
+// health collects what the parts of the agent say of themselves and answers /liveness and /readiness. The zero
 // value is not ready. Methods may be called from several goroutines.
 //
 // Ready means that the first complete state of the store is enforced and that the last attempt to change the kernel

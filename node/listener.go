@@ -27,7 +27,7 @@ type address struct {
 	tls      tlsFiles
 }
 
-// tlsFiles name the files of a TLS server. TLS is on when certificate or key is set (spec 4.3).
+// tlsFiles name the files of a TLS server. TLS is on when certificate or key is set.
 type tlsFiles struct {
 	cert, key, ca string
 	clientAuth    tls.ClientAuthType

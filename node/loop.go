@@ -234,7 +234,7 @@ func (l *loop) put(key v3.Key, r v3.Resource) {
 	}
 }
 
-// lock holds back what the store says from now on, or lets go of it (spec 3.8).
+// lock holds back what the store says from now on, or lets go of it.
 func (l *loop) lock(ready *bool) {
 	locked := ready != nil && !*ready
 	if locked != l.locked {

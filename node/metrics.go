@@ -12,7 +12,7 @@ import (
 	"margay/calc"
 )
 
-// metrics are what /metrics shows (spec 4.3). A felix_ name is used where the meaning is that of Felix; names without a
+// metrics are what /metrics shows. A felix_ name is used where the meaning is that of Felix; names without a
 // counterpart start with margay_. The registry is the agent's own, so that several agents can live in one process.
 type metrics struct {
 	registry *prometheus.Registry

@@ -10,7 +10,7 @@ import (
 )
 
 // register makes the store usable and this host visible in it (calicoctl get nodes), as calico/node does when it starts
-// without networking of its own: a Node with nothing but the name (spec 1.12). It tries until it succeeds or the context
+// without networking of its own: a Node with nothing but the name. It tries until it succeeds or the context
 // ends; nothing waits for it.
 func register(ctx context.Context, s store.Store, host string, log *slog.Logger) {
 	retry := backoff{first: firstPause, last: lastPause}

@@ -223,7 +223,7 @@ func metricsAddress(p *params.Params) address {
 	}}
 }
 
-// clientAuth reads the names of spec 4.4; any other asks for everything.
+// clientAuth reads the names that the parameter may have; any other asks for everything.
 func clientAuth(name string) tls.ClientAuthType {
 	switch name {
 	case "NoClientCert":

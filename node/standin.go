@@ -83,7 +83,7 @@ func readPlace(spec map[string]json.RawMessage, whole bool, tiers []*v3.Tier) (s
 	return firstTier(tiers), &first
 }
 
-// firstTier returns the name of the tier that is walked first (spec 2.2).
+// firstTier returns the name of the tier that is walked first.
 func firstTier(tiers []*v3.Tier) string {
 	if len(tiers) == 0 {
 		return v3.DefaultTier

@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// dumb is a second implementation of Eval, written from the pseudo-code of spec 2.3 and the tables of 2.4, 2.7 and 2.8 and
-// slow on purpose: a packet goes from hook to hook with a mark, as in the incumbent, bits are compared one by one and
+// dumb is a second implementation of Eval, written from pseudo-code and a table of what Calico does, and slow on purpose: a packet
+// goes from hook to hook with a mark, as in the incumbent, bits are compared one by one and
 // every set is searched from end to end.
 type dumb struct {
 	p   *Program
@@ -38,7 +38,7 @@ func dumbEval(p *Program, pkt *Packet) Verdict {
 	return d.last
 }
 
-// A columns holds what the table of spec 2.7 has for a chain type.
+// A columns holds what the table has for a chain type.
 type columns struct{ failsafes, replies, profiles, endOfTier, invalid, discovery, tunnels bool }
 
 var chainTypes = map[Stage]columns{
@@ -57,7 +57,7 @@ const (
 	no
 )
 
-// chain is the pseudo-code of spec 2.3.
+// chain is the pseudo-code of the verdict.
 func (d *dumb) chain(v Verdict, c columns, tiers []Tier, profiles []string) answer {
 	say := func(a answer, with Verdict) answer {
 		with.Stage, with.Direction, with.Endpoint, with.Allowed = v.Stage, v.Direction, v.Endpoint, a == yes

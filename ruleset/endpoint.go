@@ -4,7 +4,7 @@ import (
 	"net/netip"
 )
 
-// A Stage is a point on the way of a packet at which the policies of an endpoint are walked (spec 2.7). A workload has
+// A Stage is a point on the way of a packet at which the policies of an endpoint are walked. A workload has
 // the normal stage only.
 type Stage uint8
 

@@ -2,7 +2,7 @@ package ruleset
 
 import "net/netip"
 
-// Eval returns what p does with pkt. It is the specification of every back end (spec 2.3 to 2.10). It does not allocate.
+// Eval returns what p does with pkt. It is the specification of every back end. It does not allocate.
 func Eval(p *Program, pkt *Packet) Verdict { return Trace(p, pkt, nil) }
 
 // An evaluation takes one packet along its way through the host:

@@ -72,7 +72,7 @@ func (s *Settings) forbidsTunnel(pkt *Packet) bool {
 }
 
 // isPodDiscovery reports whether a packet is what a workload needs of its host to use IPv6 at all: multicast listener
-// query, report and done, router solicitation, neighbour solicitation and advertisement (spec 2.9).
+// query, report and done, router solicitation, neighbour solicitation and advertisement.
 func isPodDiscovery(pkt *Packet) bool {
 	if pkt.Protocol != ICMPv6 || pkt.Src.Is4() {
 		return false

@@ -103,7 +103,7 @@ func said(v Verdict) string {
 	return text
 }
 
-// TestPath has the rows of spec 2.7 to 2.9.
+// TestPath: which stages a packet meets on its way, and what passes before policy.
 func TestPath(t *testing.T) {
 	set := func(pairs ...any) walks {
 		w := walks{}

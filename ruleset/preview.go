@@ -3,7 +3,7 @@ package ruleset
 import "slices"
 
 // Preview returns the Program that would be in force if all staged policies were: each stands where it is listed, in place
-// of the enforced policy of its name or takes that away (spec 1.8). It shares everything with p that is the same. What
+// of the enforced policy of its name or takes that away. It shares everything with p that is the same. What
 // changes for a packet is what [Eval] says of the two Programs.
 func Preview(p *Program) *Program {
 	q := *p

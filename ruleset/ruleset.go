@@ -142,7 +142,7 @@ func (id PolicyID) String() string {
 	return id.Kind + "(" + id.Namespace + "/" + id.Name + ")"
 }
 
-// Compare orders policies of equal order: by name, namespace, kind, byte-wise (spec 2.2).
+// Compare orders policies of equal order: by name, namespace, kind, byte-wise.
 func (id PolicyID) Compare(o PolicyID) int {
 	return strings.Compare(id.Name+"/"+id.Namespace+"/"+id.Kind, o.Name+"/"+o.Namespace+"/"+o.Kind)
 }
@@ -152,7 +152,7 @@ type Policy struct {
 	ID      PolicyID
 	Ingress []Rule
 	Egress  []Rule
-	// Staged policies are listed in their tier and never decide (spec 1.8). [Preview] makes them decide.
+	// Staged policies are listed in their tier and never decide. [Preview] makes them decide.
 	Staged bool
 	// Deletes: the staged policy would take away the enforced one of its name. It has no rules and is listed before that.
 	Deletes bool

@@ -155,7 +155,7 @@ func TestPolicyOrder(t *testing.T) {
 			}
 		}
 	}
-	// The separator is part of the key: a-b sorts before a since '-' is less than '/' (spec 2.2).
+	// The separator is part of the key: a-b sorts before a since '-' is less than '/'.
 	if (PolicyID{"K", "", "a-b"}).Compare(PolicyID{"K", "", "a"}) >= 0 {
 		t.Error("names are compared without their separator")
 	}

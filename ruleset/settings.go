@@ -41,7 +41,7 @@ type Settings struct {
 	// VXLANPort is the port of VXLAN, see [Settings.VXLAN].
 	VXLANPort uint16
 	// Tunnels carry packets of workloads between the hosts of the cluster, which are those in the set [Hosts] and in
-	// TunnelNets (spec 2.9).
+	// TunnelNets.
 	Tunnels    []Tunnel
 	TunnelNets []netip.Prefix
 }
@@ -60,7 +60,7 @@ type Tunnel struct {
 	Proven bool
 }
 
-// A HostAction is DefaultEndpointToHostAction (spec 2.8). The zero value drops.
+// A HostAction is DefaultEndpointToHostAction. The zero value drops.
 type HostAction uint8
 
 // HostReturn leaves the packet to the host's own rules, HostAccept accepts it. Policy of host endpoints applies to neither.
@@ -81,7 +81,7 @@ type LogRate struct {
 }
 
 // LogText returns the prefix of the reports of a policy's or profile's Log rules: LogPrefix, in which %t stands for the
-// tier, %k for the kind in short, %p for namespace/name and %n for the name (spec 2.11).
+// tier, %k for the kind in short, %p for namespace/name and %n for the name.
 func (s *Settings) LogText(tier string, id PolicyID) string {
 	full := id.Name
 	if id.Namespace != "" {

@@ -84,7 +84,7 @@ func staged(name string, rules ...Rule) *Policy {
 	return &Policy{ID: PolicyID{"StagedGlobalNetworkPolicy", "", name}, Ingress: rules, Staged: true}
 }
 
-// TestPreview has the rows of spec 1.8.
+// TestPreview: where staged policies stand when they are enforced.
 func TestPreview(t *testing.T) {
 	set, other := staged("p", deny), staged("q", deny)
 	deletes := &Policy{ID: set.ID, Staged: true, Deletes: true}

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// The bounds of Parse. A selector in a manifest has at most 1024 characters (spec 1.3), but one that is made from a
+// The bounds of Parse. A selector in a manifest has at most 1024 characters, but one that is made from a
 // Kubernetes NetworkPolicy may be longer.
 const (
 	maxLength = 64 << 10 // bytes of the text, and of the canonical form
@@ -36,7 +36,7 @@ func Parse(text string) (*Selector, error) {
 	return s, nil
 }
 
-// A parser is the state of one Parse: a recursive descent over the grammar of spec 1.6, a method for each rule.
+// A parser is the state of one Parse: a recursive descent over the grammar of selectors, a method for each rule.
 type parser struct {
 	text     string
 	pos      int

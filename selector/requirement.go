@@ -31,7 +31,7 @@ func (s *Selector) Rarest(count func(Requirement) int) (list []Requirement, ok b
 }
 
 // WithAll returns the selector in which another one stands for every all(), for callers to whom "all" is less than
-// everything: a namespaceSelector of all() means all that is in a namespace (spec 2.4).
+// everything: a namespaceSelector of all() means all that is in a namespace.
 func (s *Selector) WithAll(all *Selector) *Selector {
 	if s == nil || s.root == nil || all == nil || all.root == nil {
 		return nil

@@ -1,5 +1,5 @@
 // Package selector parses and evaluates label expressions, the one language by which policies choose endpoints and
-// addresses (spec 1.6).
+// addresses.
 //
 //	text --Parse--> *Selector --Matches(labels)--> bool
 //	                   |
@@ -92,7 +92,7 @@ func (s *Selector) IsAll() bool { return s != nil && s.root != nil && s.root.op 
 func (s *Selector) IsGlobal() bool { return s != nil && s.root != nil && s.root.op == opGlobal }
 
 // HasGlobal reports whether global() occurs anywhere in the selector. It is legal only alone, and only as a rule's
-// namespaceSelector (spec 1.5); Matches takes it for all().
+// namespaceSelector; Matches takes it for all().
 func (s *Selector) HasGlobal() bool { return s != nil && s.root != nil && s.root.has(opGlobal) }
 
 // All returns all().

@@ -15,7 +15,7 @@ func mustParse(t testing.TB, text string) *Selector {
 	return s
 }
 
-// The grammar and the table of spec 1.6.
+// The grammar of selectors, and what each form matches.
 func TestCanonicalForm(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{``, `all()`},

@@ -9,7 +9,7 @@ import (
 	"os"
 )
 
-// TLS names the PEM files of a server. TLS is on when certificate or key is set (spec 4.3, 4.4).
+// TLS names the PEM files of a server. TLS is on when certificate or key is set.
 type TLS struct {
 	Cert, Key, CA string
 	ClientAuth    tls.ClientAuthType

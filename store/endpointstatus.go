@@ -6,7 +6,7 @@ import (
 	v3 "margay/api/v3"
 )
 
-// An EndpointState is what an agent says of an endpoint of its host, in the incumbent's words (spec 5.1).
+// An EndpointState is what an agent says of an endpoint of its host, in the incumbent's words.
 type EndpointState string
 
 // The states. A host endpoint that is found on no interface is in error.

@@ -65,7 +65,7 @@ func CheckUpdate(r v3.Resource) error {
 	return checkBuiltIn("update", v3.KeyOf(r))
 }
 
-// CheckDelete refuses to delete what is built in (spec 1.9, 1.11).
+// CheckDelete refuses to delete what is built in.
 func CheckDelete(key v3.Key) error {
 	if key.Kind == v3.KindTier && isBuiltInTier(key.Name) {
 		return &UnsupportedError{"delete", key, fmt.Sprintf("Cannot delete %s tier", key.Name)}
@@ -121,12 +121,12 @@ func PolicyPlurals() []string {
 	return []string{"globalnetworkpolicies", "networkpolicies", "stagedglobalnetworkpolicies", "stagednetworkpolicies"}
 }
 
-// TierNotEmpty is the refusal to delete a tier that has policies (spec 1.9). policy is one of them, as people know it.
+// TierNotEmpty is the refusal to delete a tier that has policies. policy is one of them, as people know it.
 func TierNotEmpty(tier v3.Key, policy string) error {
 	return &UnsupportedError{"delete", tier, fmt.Sprintf("Cannot delete a non-empty tier (%s is in it)", policy)}
 }
 
-// NodeKinds are the kinds of which a Node's objects go with it (spec 1.12).
+// NodeKinds are the kinds of which a Node's objects go with it.
 func NodeKinds() []v3.Kind {
 	return []v3.Kind{
 		v3.KindWorkloadEndpoint, v3.KindHostEndpoint, v3.KindFelixConfiguration, v3.KindBGPConfiguration, v3.KindBGPPeer,
@@ -193,7 +193,7 @@ func tier(name string, order float64, action string) *v3.Tier {
 }
 
 // DefaultAllowProfile returns the profile that exists without being stored: Get and List return it, it cannot be
-// written, and it has no revision (spec 1.11).
+// written, and it has no revision.
 func DefaultAllowProfile() *v3.Profile {
 	return &v3.Profile{
 		TypeMeta:   metav1.TypeMeta{Kind: string(v3.KindProfile), APIVersion: v3.APIVersion},

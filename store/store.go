@@ -49,7 +49,7 @@ type Error struct {
 	Cause error // nil, or what the back end said
 }
 
-// Error returns the text that calicoctl prints (spec 1.2).
+// Error returns the text that calicoctl prints.
 func (e *Error) Error() string {
 	text := e.Err.Error()
 	switch {
@@ -73,7 +73,7 @@ type UnsupportedError struct {
 	Reason string
 }
 
-// Error returns the text that calicoctl prints (spec 1.2).
+// Error returns the text that calicoctl prints.
 func (e *UnsupportedError) Error() string {
 	return fmt.Sprintf("operation %s is not supported on %s: %s", e.Op, e.Key, e.Reason)
 }
@@ -104,7 +104,7 @@ type Store interface {
 	// revision is in the *Fault that Get returns.
 	Update(ctx context.Context, r v3.Resource) (v3.Resource, error)
 	// Delete removes a resource and returns what it was (of a value that does not decode, only its key and revision).
-	// With a revision other than "" it must match, else ErrConflict. What belongs to a Node goes with it (spec 1.12).
+	// With a revision other than "" it must match, else ErrConflict. What belongs to a Node goes with it.
 	Delete(ctx context.Context, key v3.Key, revision Revision) (v3.Resource, error)
 	// Inspect is Get, and returns as well which fields of the stored value this program does not know.
 	Inspect(ctx context.Context, key v3.Key) (v3.Resource, v3.Unknown, error)
@@ -249,7 +249,7 @@ type NodeStatus struct {
 	Heartbeat *Heartbeat `json:"-"`
 }
 
-// A Heartbeat says that an agent lives, in the incumbent's form (spec 5.1).
+// A Heartbeat says that an agent lives, in the incumbent's form.
 type Heartbeat struct {
 	Time          string  `json:"time"`   // of the report, RFC 3339
 	UptimeSeconds float64 `json:"uptime"` // of the agent

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// connectionLimit returns how many clients an instance keeps (spec 4.5): its share of the nodes with 20 % to spare, as if
+// connectionLimit returns how many clients an instance keeps: its share of the nodes with 20 % to spare, as if
 // one instance were missing, so that the loss of one does not make the others drop what they took over; within the two
 // limits. A lone instance keeps up to the upper one. Nothing is known (0) of nodes or instances: the same.
 func connectionLimit(nodes, instances, lower, upper int) int {

@@ -32,7 +32,7 @@ type ClientConfig struct {
 	TLS TLSFiles
 	// ReadTimeout is after what silence a server is given up; it pings every 10 s [30 s]. WriteTimeout bounds one write
 	// [10 s], DialTimeout one attempt to connect, introductions included [5 s], RequestTimeout a request whose context
-	// ends later or never [10 s]. 0 stands for the default in brackets (spec 4.5).
+	// ends later or never [10 s]. 0 stands for the default in brackets.
 	ReadTimeout, WriteTimeout, DialTimeout, RequestTimeout time.Duration
 	// MaxBehind bounds the bytes that have arrived and that the watcher has not taken in, packed as they are [16 MiB]. Beyond
 	// it the connection is given up, and the watch goes on where it was.

@@ -10,14 +10,14 @@ import (
 	"margay/serve"
 )
 
-// metricsTLS returns how the metrics are served (spec 4.4).
+// metricsTLS returns how the metrics are served.
 func metricsTLS(p *Params) serve.TLS {
 	return serve.TLS{
 		Cert: p.MetricsCert, Key: p.MetricsKey, CA: p.MetricsCA, ClientAuth: serve.ClientAuth(p.MetricsClientAuth, p.MetricsCA),
 	}
 }
 
-// probes serves /liveness and /readiness (spec 4.2).
+// probes serves /liveness and /readiness.
 func probes(live func() bool, ready func() (bool, string)) http.Handler {
 	both := func() bool { is, _ := ready(); return is && live() }
 	return serve.Probes(live, both, func() []byte { return report(live, ready) })

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Params are typha's parameters (spec 4.5), each valid.
+// Params are typha's parameters, each valid.
 type Params struct {
 	// Store connection, as the agent's: DatastoreType is etcdv3 or kubernetes; Endpoints are URLs, nil when none were
 	// given.

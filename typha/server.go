@@ -21,7 +21,7 @@ import (
 )
 
 // ServerConfig says how a server treats its clients. The zero value of a number or a time stands for the default in
-// brackets; times and limits of spec 4.5 have the incumbent's defaults.
+// brackets; times and limits that the incumbent has have its defaults.
 type ServerConfig struct {
 	// Kinds that are followed and served [v3.AgentKinds].
 	Kinds []v3.Kind

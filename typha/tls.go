@@ -12,7 +12,7 @@ import (
 	"margay/serve"
 )
 
-// TLSFiles are what mutual TLS between client and server needs (spec 4.5). It is off unless any of it is set; then all of
+// TLSFiles are what mutual TLS between client and server needs. It is off unless any of it is set; then all of
 // it must be, but for one of the two names.
 type TLSFiles struct {
 	// CA, Cert and Key are paths of PEM files. CA is whom this side trusts, Cert what it shows.

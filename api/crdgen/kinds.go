@@ -25,7 +25,7 @@ type kind struct {
 	kind       v3.Kind
 	shortNames []string
 	columns    []column
-	// status is set where controllers write the status on its own (spec 1.9, 1.13).
+	// status is set where controllers write the status on its own.
 	status bool
 	// byTier makes spec.tier a field that lists and watches can select by.
 	byTier bool
@@ -39,7 +39,7 @@ var policyColumns = []column{
 	age,
 }
 
-// kinds returns the kinds that are stored in Kubernetes as custom resources (spec 1.1, 5.2). The others are views of
+// kinds returns the kinds that are stored in Kubernetes as custom resources. The others are views of
 // objects that Kubernetes has of its own: Node, Profile and WorkloadEndpoint.
 func kinds() []kind {
 	return []kind{

@@ -56,8 +56,8 @@ func (t texts) types(g *ast.GenDecl) {
 	}
 }
 
-// reference is what tells developers where a rule comes from.
-var reference = regexp.MustCompile(` ?\((see )?spec [^)]*\)| See tags\.go for the tags\.`)
+// reference is what is for developers alone.
+var reference = regexp.MustCompile(` See tags\.go for the tags\.`)
 
 // absent is what a field that is not there is to developers.
 var absent = regexp.MustCompile(`\bnil\b`)

@@ -4,7 +4,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// ClusterInformation identifies the cluster (spec 1.12). There is one, named default; initialisation of the store
+// ClusterInformation identifies the cluster. There is one, named default; initialisation of the store
 // creates it and the CLI only reads it.
 type ClusterInformation struct {
 	metav1.TypeMeta   `json:",inline"`

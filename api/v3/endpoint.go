@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// interfaceName is the name of a Linux interface (spec 1.10).
+// interfaceName is the name of a Linux interface.
 var interfaceName = lazily(`^[a-zA-Z0-9_.-]{1,15}$`)
 
 // containerID is an identifier of a container run time.
@@ -82,7 +82,7 @@ func defaultWorkloadEndpoint(w *WorkloadEndpoint) {
 }
 
 // Name returns the name that the identifiers of a workload endpoint make: four parts joined by dashes, with the dashes
-// inside each part doubled (spec 1.11). The error says which identifier is missing or begins or ends with a dash.
+// inside each part doubled. The error says which identifier is missing or begins or ends with a dash.
 func (s *WorkloadEndpointSpec) Name() (string, error) {
 	type part struct{ field, value string }
 	third := part{"workload", s.Workload}
@@ -111,7 +111,7 @@ func (s *WorkloadEndpointSpec) Name() (string, error) {
 }
 
 // SplitEndpointName returns the parts of a WorkloadEndpoint's name: node, orchestrator, workload, endpoint, if it has four.
-// They are between single dashes; inside the parts dashes are doubled (spec 1.11).
+// They are between single dashes; inside the parts dashes are doubled.
 func SplitEndpointName(name string) []string {
 	parts := strings.Split(strings.ReplaceAll(name, "--", "\x00"), "-")
 	for i := range parts {

@@ -5,7 +5,7 @@ import (
 )
 
 // FelixConfiguration holds settings of the agents: of all of them (name default), of one host (name node.<host>), or of
-// the hosts that spec.nodeSelector selects (any other name) (spec 1.12, 4.1).
+// the hosts that spec.nodeSelector selects (any other name).
 type FelixConfiguration struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
@@ -62,7 +62,7 @@ type FelixConfigurationSpec struct {
 	PrometheusMetricsKeyFile          *string `json:"prometheusMetricsKeyFile,omitempty"`
 	PrometheusMetricsClientAuth       *string `json:"prometheusMetricsClientAuth,omitempty" check:"enum=RequireAndVerifyClientCert|RequireAnyClientCert|VerifyClientCertIfGiven|NoClientCert"`
 
-	// Ports that no policy of a host endpoint can close (spec 2.10). Empty: none.
+	// Ports that no policy of a host endpoint can close. Empty: none.
 	FailsafeInboundHostPorts  []ProtoPort `json:"failsafeInboundHostPorts,omitzero"`
 	FailsafeOutboundHostPorts []ProtoPort `json:"failsafeOutboundHostPorts,omitzero"`
 

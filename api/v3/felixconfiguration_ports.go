@@ -27,7 +27,7 @@ func ParseProtoPorts(text string) ([]ProtoPort, error) {
 	return ports, nil
 }
 
-// ParseProtoPort reads "port", "protocol:port" or "protocol:net:port" (spec 2.10). Net is a CIDR or an address, in square
+// ParseProtoPort reads "port", "protocol:port" or "protocol:net:port". Net is a CIDR or an address, in square
 // brackets if it is IPv6; host bits are masked. The protocol is tcp (also when absent) or udp, in any case; the result
 // has it in capital letters, and the net as a CIDR.
 func ParseProtoPort(text string) (ProtoPort, error) {

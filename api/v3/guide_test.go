@@ -6,7 +6,7 @@ import (
 )
 
 // TestGuide: the manifests of the guide "Secure Calico Prometheus endpoints" decode and validate as they are printed
-// there, and those that do not do what the guide says (spec 0.1) are warned of.
+// there, and those that do not do what the guide says are warned of.
 func TestGuide(t *testing.T) {
 	for _, c := range []struct{ name, manifest, keys, warning string }{
 		{"default policy", `

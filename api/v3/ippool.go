@@ -12,7 +12,7 @@ import (
 
 // The kinds of this file are about the assignment of addresses. Agents that assign none keep them for those that do.
 
-// IPPool is a range of addresses that are given to workloads, tunnels or load balancers (spec 1.14).
+// IPPool is a range of addresses that are given to workloads, tunnels or load balancers.
 type IPPool struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`

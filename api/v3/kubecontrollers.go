@@ -7,7 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// KubeControllersConfiguration holds the settings of the Kubernetes controllers (spec 1.13). There is one, named default.
+// KubeControllersConfiguration holds the settings of the Kubernetes controllers. There is one, named default.
 type KubeControllersConfiguration struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`

@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// Names and labels of the resources that stand for objects of Kubernetes (spec 5.3 to 5.5).
+// Names and labels of the resources that stand for objects of Kubernetes.
 const (
 	PrefixKubernetesPolicy      = "knp.default." // NetworkPolicy NAME becomes knp.default.NAME
 	PrefixNamespaceProfile      = "kns."         // Namespace NS becomes Profile kns.NS
@@ -28,7 +28,7 @@ const (
 	AnnotationKubeLabels = "projectcalico.org/kube-labels"
 )
 
-// kubernetesOrder is the order of a policy of Kubernetes in the tier default (spec 2.12).
+// kubernetesOrder is the order of a policy of Kubernetes in the tier default.
 const kubernetesOrder = 1000
 
 // FromKubernetes returns what a NetworkPolicy of Kubernetes means: Allow rules only, one for each peer and protocol (spec

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Labels and annotations that this package sets or refuses (spec 1.7).
+// Labels and annotations that this package sets or refuses.
 const (
 	LabelTier         = "projectcalico.org/tier"
 	LabelNamespace    = "projectcalico.org/namespace"
@@ -17,7 +17,7 @@ const (
 	annotationMetadata = "projectcalico.org/metadata"
 )
 
-// The built-in tiers and the built-in profile (spec 1.9, 1.11).
+// The built-in tiers and the built-in profile.
 const (
 	TierKubeAdmin       = "kube-admin"
 	TierKubeBaseline    = "kube-baseline"
@@ -39,7 +39,7 @@ const (
 var (
 	dnsLabel     = lazily(`^` + labelFormat + `$`)
 	dnsSubdomain = lazily(`^` + subdomainFormat + `$`)
-	// oneOrTwoLabels is the name of a global policy; namespaced ones may also be a Kubernetes or OpenStack policy (spec 1.3).
+	// oneOrTwoLabels is the name of a global policy; namespaced ones may also be a Kubernetes or OpenStack policy.
 	oneOrTwoLabels = lazily(`^` + labelFormat + `(\.` + labelFormat + `)?$`)
 	reservedPolicy = lazily(`^(knp|ossg)\.default\.` + subdomainFormat + `$`)
 	// labelNamePart is the name part of a label key, and a label's value if that is not empty.

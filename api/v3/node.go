@@ -8,7 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Node is a host of the cluster (spec 1.12).
+// Node is a host of the cluster.
 type Node struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
@@ -213,7 +213,7 @@ func validateQoSControls(c *check, path string, q *QoSControls) {
 	}
 }
 
-// validateNode checks what the Go validator of 3.32 does (spec 1.12).
+// validateNode checks what the Go validator of 3.32 does.
 func validateNode(c *check, n *Node) {
 	checkTags(c, "spec", &n.Spec)
 	checkTags(c, "status", &n.Status)

@@ -4,7 +4,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// CalicoNodeStatus asks the agent of one host to report how it is, and holds the report (spec 1.14).
+// CalicoNodeStatus asks the agent of one host to report how it is, and holds the report.
 type CalicoNodeStatus struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`

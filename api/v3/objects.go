@@ -5,7 +5,7 @@ import (
 	"math"
 )
 
-// The orders of the built-in tiers; the first is also stored for a tier without an order (spec 1.9).
+// The orders of the built-in tiers; the first is also stored for a tier without an order.
 const (
 	OrderDefaultTier  = 1_000_000.0
 	OrderKubeAdmin    = 1_000.0
@@ -66,7 +66,7 @@ func storedTier(c *check, t *Tier) {
 	checkTierAction(c, t)
 }
 
-// validateNetworkSet checks both kinds of sets. Nets may have host bits and may overlap or repeat (spec 1.11).
+// validateNetworkSet checks both kinds of sets. Nets may have host bits and may overlap or repeat.
 func validateNetworkSet(c *check, labels map[string]string, spec *NetworkSetSpec) {
 	if value, ok := labels[LabelNamespace]; ok {
 		c.fail("metadata.labels["+LabelNamespace+"]", value, LabelNamespace+" is not a valid label name", "remove it: the namespace is metadata.namespace")

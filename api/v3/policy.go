@@ -9,7 +9,7 @@ import (
 	"margay/selector"
 )
 
-// What a policy may hold (spec 0, 1.3 to 1.5: the limits of 3.33, for every store).
+// What a policy may hold (the limits of 3.33, for every store).
 const (
 	maxRules    = 1024
 	maxNets     = 256
@@ -21,7 +21,7 @@ const (
 
 const hintNeededEverywhere = "AssumeNeededOnEveryNode"
 
-// typesByRules returns the directions of a policy that names none, by the length of its rule lists (spec 1.3).
+// typesByRules returns the directions of a policy that names none, by the length of its rule lists.
 func typesByRules(spec *PolicySpec) []string {
 	switch {
 	case len(spec.Egress) == 0:
@@ -211,7 +211,7 @@ func checkDistinct(c *check, path string, list []string) {
 }
 
 // storedPolicy checks and completes a policy as it was read from the store: the tier is default if none is named, and
-// no types mean both directions (spec 1.3).
+// no types mean both directions.
 func storedPolicy(c *check, r Resource, spec *PolicySpec) {
 	if spec.Tier == "" {
 		spec.Tier = DefaultTier

@@ -50,7 +50,7 @@ func (p Protocol) decimal() (uint8, bool) {
 	return uint8(n), true
 }
 
-// HasPorts reports whether rules may match ports of the protocol: TCP, UDP and SCTP (spec 1.5).
+// HasPorts reports whether rules may match ports of the protocol: TCP, UDP and SCTP.
 func (p Protocol) HasPorts() bool {
 	switch n, _ := p.Number(); n {
 	case 6, 17, 132:
@@ -100,7 +100,7 @@ type Port struct {
 	Name        string
 }
 
-// The forms of a port as text (spec 1.5). A name here is what decodes; Validate is stricter.
+// The forms of a port as text. A name here is what decodes; Validate is stricter.
 var (
 	portRange = lazily(`^(\d+):(\d+)$`)
 	portName  = lazily(`^[a-zA-Z0-9_.-]{1,128}$`)

@@ -17,7 +17,7 @@ const (
 	ActionPass  = "Pass"
 )
 
-// validateRule checks one rule of one direction (spec 1.4).
+// validateRule checks one rule of one direction.
 func validateRule(c *check, path, direction string, r *Rule) {
 	checkAction(c, path, r)
 	checkIPVersion(c, path, r)
@@ -112,7 +112,7 @@ func checkICMPFamily(c *check, path string, p *Protocol, version *int) {
 	}
 }
 
-// checkEntity checks one end of a rule (spec 1.5).
+// checkEntity checks one end of a rule.
 func checkEntity(c *check, path string, protocol *Protocol, e *EntityRule) {
 	checkRuleNets(c, path+".nets", e.Nets)
 	checkRuleNets(c, path+".notNets", e.NotNets)
@@ -207,7 +207,7 @@ func checkFamilies(c *check, path string, r *Rule) {
 // endpointPortName is the name of a port in Kubernetes: also no double dash and at least one letter.
 var endpointPortName = lazily(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
 
-// isPortName reports whether an endpoint may declare a port of that name (spec 1.5).
+// isPortName reports whether an endpoint may declare a port of that name.
 func isPortName(name string) bool {
 	return len(name) <= 15 && endpointPortName.MatchString(name) && !strings.Contains(name, "--") &&
 		strings.ContainsAny(name, "abcdefghijklmnopqrstuvwxyz")
@@ -244,7 +244,7 @@ func checkPort(c *check, path string, p Port) {
 	}
 }
 
-// validateServices: a service stands alone, on the far end of the rule (spec 1.5).
+// validateServices: a service stands alone, on the far end of the rule.
 func validateServices(c *check, path, direction string, r *Rule) {
 	if direction == TypeIngress && r.Destination.Services != nil {
 		c.fail(path+".destination.services", nil, "not allowed in ingress rule destination", "write it under source")

@@ -3,7 +3,7 @@ package v3
 // The functions of this file are the one place that knows which rules belong to which kind.
 
 // Default completes an object that is to be created, as the store will hold it: policy types by the rules that are
-// there, the tier, labels that follow from other fields (spec 1.3, 1.7, 1.9); and it drops the metadata that no store of
+// there, the tier, labels that follow from other fields; and it drops the metadata that no store of
 // our own keeps. It is idempotent. The annotation with the name of a policy is not its business but Encode's.
 func Default(r Resource) {
 	dropMeta(r)

@@ -6,7 +6,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// What a staged policy would do to the enforced policy of its name (spec 1.8). Learn and Ignore are accepted and mean
+// What a staged policy would do to the enforced policy of its name. Learn and Ignore are accepted and mean
 // nothing.
 const (
 	StagedSet    = "Set"    // put it there, or in its place; the default
@@ -18,7 +18,7 @@ const (
 const stagedActions = "enum=" + StagedSet + "|" + StagedDelete + "|" + StagedLearn + "|" + StagedIgnore
 
 // StagedGlobalNetworkPolicy is a GlobalNetworkPolicy that is never enforced: what would change if it were can be seen
-// before (spec 1.8).
+// before.
 type StagedGlobalNetworkPolicy struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`

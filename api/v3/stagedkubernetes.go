@@ -11,7 +11,7 @@ import (
 	fieldpath "k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// StagedKubernetesNetworkPolicy is a NetworkPolicy of Kubernetes that is never enforced (spec 1.8).
+// StagedKubernetesNetworkPolicy is a NetworkPolicy of Kubernetes that is never enforced.
 type StagedKubernetesNetworkPolicy struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`

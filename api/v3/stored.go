@@ -10,7 +10,7 @@ import (
 )
 
 // Encode returns an object as Calico stores it: JSON without resourceVersion, and in a policy the annotation that holds
-// its name (spec 0). Two objects that are equal have equal bytes.
+// its name. Two objects that are equal have equal bytes.
 func Encode(r Resource) ([]byte, error) {
 	stored := shallowCopy(r)
 	stored.SetResourceVersion("")
@@ -48,7 +48,7 @@ func isPolicy(r Resource) bool { return policySpecOf(r) != nil }
 // DecodeStored returns the object of a value in the store. Unknown fields are tolerated, because newer releases may have
 // written them, and those of a rule are named in its field Unknown; a wrong type, or anything that a rule could not be
 // compiled from, is an error of type [Errors], so that it can never pass for an empty value. What older releases left out is
-// completed: see spec 0 and 1.3.
+// completed.
 //
 // The name of a policy is that of its annotation, which the result no longer has; without the annotation a policy of
 // the default tier loses the prefix "default." that releases before 3.29 stored.
@@ -57,7 +57,7 @@ func DecodeStored(kind Kind, data []byte) (Resource, error) {
 }
 
 // DecodeCustom is DecodeStored for a custom resource of Kubernetes, which kubectl may have written: a policy without types
-// has those of the rule lists that are there, as Calico's admission policy has it (spec 1.3), and not both.
+// has those of the rule lists that are there, as Calico's admission policy has it, and not both.
 func DecodeCustom(kind Kind, data []byte) (Resource, error) {
 	return decodeStored(kind, data, func(r Resource) {
 		if spec := policySpecOf(r); spec != nil && len(spec.Types) == 0 && !isDeletion(r) {

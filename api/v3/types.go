@@ -21,7 +21,7 @@ type Tier struct {
 	Status            TierStatus `json:"status"`
 }
 
-// TierSpec: Order nil is stored as 1,000,000; DefaultAction is Deny (default) or Pass (spec 1.9).
+// TierSpec: Order nil is stored as 1,000,000; DefaultAction is Deny (default) or Pass.
 type TierSpec struct {
 	Order         *float64 `json:"order,omitempty"` // of the tiers, lower first
 	DefaultAction string   `json:"defaultAction,omitempty" schema:"enum=Deny|Pass" default:"Deny"`
@@ -39,7 +39,7 @@ type GlobalNetworkPolicy struct {
 	Spec              GlobalNetworkPolicySpec `json:"spec"`
 }
 
-// GlobalNetworkPolicySpec says whom the policy is for and what it allows (spec 1.3).
+// GlobalNetworkPolicySpec says whom the policy is for and what it allows.
 type GlobalNetworkPolicySpec struct {
 	PolicySpec `json:",inline"`
 	// Over the labels of namespaces; if set, only workloads are selected.
@@ -79,7 +79,7 @@ type PolicySpec struct {
 	PerformanceHints []string `json:"performanceHints,omitempty" schema:"maxitems=1,distinct,enum=AssumeNeededOnEveryNode"`
 }
 
-// Rule decides about the packets that every field of it matches (spec 1.4).
+// Rule decides about the packets that every field of it matches.
 type Rule struct {
 	// Log goes on with the next rule, Pass with the next tier.
 	Action string `json:"action" schema:"required,enum=Allow|Deny|Log|Pass"`
@@ -106,7 +106,7 @@ type ICMPFields struct {
 	Code *int `json:"code,omitempty" schema:"min=0,max=255"`
 }
 
-// EntityRule matches one end of a connection: by all fields that are set, and by any entry of a list (spec 1.5).
+// EntityRule matches one end of a connection: by all fields that are set, and by any entry of a list.
 type EntityRule struct {
 	// CIDRs without host bits. Absent means any address; an empty list, which no address matches, is refused.
 	Nets []string `json:"nets,omitzero" schema:"minitems=1,maxitems=256,distinct,maxlen=43,format=net"`
@@ -153,7 +153,7 @@ type RuleMetadata struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
-// HostEndpoint is an interface of a host, or all of them (spec 1.10).
+// HostEndpoint is an interface of a host, or all of them.
 type HostEndpoint struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
@@ -177,7 +177,7 @@ type EndpointPort struct {
 	Port     uint16   `json:"port" schema:"required,min=1"`
 }
 
-// WorkloadEndpoint is the host side of a workload's interface (spec 1.11).
+// WorkloadEndpoint is the host side of a workload's interface.
 type WorkloadEndpoint struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`

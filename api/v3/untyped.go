@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// The kinds that are stored beside the others and have no type here (spec 1.14, 5.1): nothing is known of their fields.
+// The kinds that are stored beside the others and have no type here: nothing is known of their fields.
 const (
 	KindBlockAffinity Kind = "BlockAffinity"
 	KindLiveMigration Kind = "LiveMigration"

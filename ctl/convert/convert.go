@@ -1,5 +1,5 @@
 // Package convert turns manifests of other APIs into resources of projectcalico.org/v3: those of Calico's v1 API, which
-// releases up to 2.6 used, and the NetworkPolicies of Kubernetes (spec 3.2, 5.5). It must not read files or a datastore.
+// releases up to 2.6 used, and the NetworkPolicies of Kubernetes. It must not read files or a datastore.
 //
 //	text -> documents and items of lists -> kind -> one resource of v3 each
 //

@@ -301,7 +301,7 @@ func (m *lineMaker) addPreview(r *ruleset.Rule, index int) {
 // maxLogPrefix is the length of the longest prefix of a report (NF_LOG_PREFIXLEN less the final zero).
 const maxLogPrefix = 127
 
-// logPrefix returns the prefix of the reports of a policy's or profile's Log rules (spec 2.11). If the configured one has
+// logPrefix returns the prefix of the reports of a policy's or profile's Log rules. If the configured one has
 // no specifiers, tier and policy are appended: without them a report says nothing.
 func (b *builder) logPrefix(tier string, id ruleset.PolicyID) string {
 	text := b.settings.LogText(tier, id)

@@ -19,7 +19,7 @@ import (
 //go:embed guide
 var guide embed.FS
 
-// The ports that matter. 22, 53 by UDP and 2379 are failsafe by default (spec 2.10).
+// The ports that matter. 22, 53 by UDP and 2379 are failsafe by default.
 const (
 	portSSH     uint16 = 22
 	portDNS     uint16 = 53

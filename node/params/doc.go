@@ -1,4 +1,4 @@
-// Package params works out the settings of one agent from the places where they can be given (spec 4.1):
+// Package params works out the settings of one agent from the places where they can be given:
 //
 //	environment FELIX_<Name>  >  file felix.cfg  >  environment of all clients (ETCD_ENDPOINTS, NODENAME ...)
 //	  >  FelixConfiguration node.<host>  >  the one with a nodeSelector  >  default  >  built-in default

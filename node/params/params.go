@@ -67,7 +67,7 @@ type Params struct {
 	// LogSeverityScreen "" is no log at all; see [Params.LogLevel].
 	LogSeverityScreen string `type:"oneof=TRACE|DEBUG|INFO|WARNING|ERROR|FATAL" default:"INFO"`
 
-	// Failsafe ports (spec 2.10).
+	// Failsafe ports.
 	FailsafeInboundHostPorts  []ruleset.Failsafe `type:"failsafes" default:"tcp:22,udp:68,tcp:179,tcp:2379,tcp:2380,tcp:5473,tcp:6443,tcp:6666,tcp:6667"`
 	FailsafeOutboundHostPorts []ruleset.Failsafe `type:"failsafes" default:"udp:53,udp:67,tcp:179,tcp:2379,tcp:2380,tcp:5473,tcp:6443,tcp:6666,tcp:6667"`
 

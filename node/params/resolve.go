@@ -90,7 +90,7 @@ func fields() []field {
 }
 
 // Resolve returns the settings in force and everything that is wrong with what the places say. A bad value counts as
-// given: lower places are not asked, the value of Previous stays, or else the built-in default (spec 4.1; the incumbent
+// given: lower places are not asked, the value of Previous stays, or else the built-in default (the incumbent
 // exits for some parameters).
 func Resolve(s Sources) (*Params, []Problem) {
 	r := &resolver{table: map[string]field{}, known: knownNames(), previous: s.Previous, done: map[string]bool{},

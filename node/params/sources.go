@@ -16,7 +16,7 @@ import (
 	"margay/selector"
 )
 
-// clientVariables are what every client of the store reads, by the parameter that they stand for (spec 3.7); each may
+// clientVariables are what every client of the store reads, by the parameter that they stand for; each may
 // also be spelled with CALICO_ in front.
 func clientVariables() map[string]string {
 	return map[string]string{
@@ -169,7 +169,7 @@ func (r *resolver) selected(s Sources) *v3.FelixConfiguration {
 
 func resourceName(f *v3.FelixConfiguration) string { return "FelixConfiguration(" + f.Name + ")" }
 
-// annotationPrefix begins annotations that set any parameter, before the field of the same parameter (spec 4.1).
+// annotationPrefix begins annotations that set any parameter, before the field of the same parameter.
 const annotationPrefix = "config.projectcalico.org/"
 
 func fromResource(f *v3.FelixConfiguration, source Source) []setting {

@@ -14,7 +14,7 @@ import (
 	"margay/store"
 )
 
-// Where the incumbent keeps what its agents say (spec 5.1), of hosts that OpenStack has put into no region.
+// Where the incumbent keeps what its agents say, of hosts that OpenStack has put into no region.
 const (
 	felixHosts     = "/calico/felix/v1/host/"
 	felixWorkloads = "/calico/felix/v2/no-region/host/"

@@ -1,4 +1,4 @@
-// Package etcd keeps resources in an etcd v3 cluster, under Calico's keys and as Calico's JSON (spec 5.1), so that both
+// Package etcd keeps resources in an etcd v3 cluster, under Calico's keys and as Calico's JSON, so that both
 // products work on the same data. It must not know whether the server is another host's or this process's (package embed
 // hands it a client), and decides nothing about resources: package store has the rules, api/v3 the formats.
 //
@@ -35,7 +35,7 @@ import (
 // The times that the zero values of Config stand for.
 const (
 	defaultDialTimeout    = 5 * time.Second
-	defaultRequestTimeout = 10 * time.Second // as Calico's, spec 5.1
+	defaultRequestTimeout = 10 * time.Second // as Calico's
 	defaultHeartbeat      = 5 * time.Second
 )
 

@@ -11,7 +11,7 @@ import (
 	"margay/store"
 )
 
-// Where things are (spec 5.1). The status is our own addition.
+// Where things are. The status is our own addition.
 const (
 	root       = "/calico/resources/v3/projectcalico.org/"
 	statusRoot = "/calico/margay/v1/status/"
@@ -104,7 +104,7 @@ func decodeKV(key v3.Key, kv *mvccpb.KeyValue) (v3.Resource, *store.Fault) {
 }
 
 // rename gives a resource the name of its key, and refuses a value that belongs elsewhere. Releases before 3.32 stored
-// the policies of tier default under default.<name>: such an object goes by the name of its key (spec section 0).
+// the policies of tier default under default.<name>: such an object goes by the name of its key.
 func rename(r v3.Resource, key v3.Key) error {
 	if r.GetNamespace() != key.Namespace {
 		return fmt.Errorf("metadata.namespace is %q, the key says %q", r.GetNamespace(), key.Namespace)

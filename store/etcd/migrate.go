@@ -14,7 +14,7 @@ import (
 	"margay/store"
 )
 
-// ipamRoot is where Calico keeps which address belongs to whom (spec 5.1). Nothing here acts on it.
+// ipamRoot is where Calico keeps which address belongs to whom. Nothing here acts on it.
 const ipamRoot = "/calico/ipam/v2/"
 
 // policyKinds are the kinds that releases before 3.32 stored under other names.
@@ -23,7 +23,7 @@ func policyKinds() []v3.Kind {
 }
 
 // MigratePolicyNames stores policies of the default tier that releases before 3.32 stored as default.NAME under the name
-// that people know them by, and returns how many it moved (spec section 0). Nothing but the name changes, and the policy
+// that people know them by, and returns how many it moved. Nothing but the name changes, and the policy
 // is in force all the time. If there is a policy of that name already, it is the newer one: the old one is deleted.
 func (s *Store) MigratePolicyNames(ctx context.Context) (moved int, err error) {
 	space, err := newKeyspace(policyKinds())

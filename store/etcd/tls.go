@@ -9,7 +9,7 @@ import (
 )
 
 // TLSFiles holds the material for TLS with the servers, as paths of PEM files or as PEM itself, not as a mixture of the
-// two (spec 3.7). CA is whom to trust, default the system's roots; Cert and Key, both or none, are shown to the server.
+// two. CA is whom to trust, default the system's roots; Cert and Key, both or none, are shown to the server.
 type TLSFiles struct {
 	CAFile, CertFile, KeyFile string
 	CA, Cert, Key             []byte

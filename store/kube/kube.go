@@ -35,7 +35,7 @@ import (
 	"margay/store/kube/convert"
 )
 
-// The API groups that the resources may be in (CALICO_API_GROUP, spec 5.2).
+// The API groups that the resources may be in (CALICO_API_GROUP).
 const (
 	GroupV3 = "projectcalico.org/v3"
 	GroupV1 = "crd.projectcalico.org/v1"

@@ -13,7 +13,7 @@ import (
 )
 
 // Objects of crd.projectcalico.org/v1 have the metadata of projectcalico.org/v3 as JSON in an annotation, all but what only
-// the server can say: name, namespace, uid, resourceVersion (spec 5.2). Their uid is the turned one of the resource. What of
+// the server can say: name, namespace, uid, resourceVersion. Their uid is the turned one of the resource. What of
 // labels and annotations is Calico's is in both places.
 
 // annotationMetadata is where that metadata is.

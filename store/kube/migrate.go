@@ -12,7 +12,7 @@ import (
 )
 
 // MigratePolicyNames stores policies of the default tier that releases before 3.32 stored as default.NAME under the name that
-// people know them by, and returns how many it moved (spec section 0). Only clusters with crd.projectcalico.org/v1 objects can
+// people know them by, and returns how many it moved. Only clusters with crd.projectcalico.org/v1 objects can
 // have such. The new object is made before the old one is deleted, so that the policy is in force all the time; for a moment
 // it is there twice, which is the same as once. If there is a policy of that name already, it is the newer one: the old one
 // is deleted.

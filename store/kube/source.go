@@ -78,7 +78,7 @@ func derivedSources(kind v3.Kind) []*source {
 	return nil
 }
 
-// custom reports whether objects of a kind are custom resources: the others are Kubernetes' own (spec 5.2).
+// custom reports whether objects of a kind are custom resources: the others are Kubernetes' own.
 func custom(kind v3.Kind) bool {
 	switch kind {
 	case v3.KindWorkloadEndpoint, v3.KindProfile, v3.KindNode, v3.KindServiceEndpoints:
@@ -194,7 +194,7 @@ func (c *catalog) complete() bool {
 }
 
 // ask asks the server for its groups. Where it has both forms of the resources, those of v1 are what counts, as for
-// every other program of the cluster (spec 5.2).
+// every other program of the cluster.
 func (s *Store) ask(ctx context.Context) (*catalog, error) {
 	c := &catalog{group: s.cfg.Group, asked: time.Now()}
 	plurals := map[string][]string{}

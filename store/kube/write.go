@@ -318,7 +318,7 @@ func (s *Store) status(ctx context.Context, src *source, want v3.Resource, resul
 	return s.outcome(src, key, raw, store.Commit)
 }
 
-// updateNode writes what Calico's Node has of its own into annotations of the Kubernetes Node (spec 5.2).
+// updateNode writes what Calico's Node has of its own into annotations of the Kubernetes Node.
 func (s *Store) updateNode(ctx context.Context, mode store.Mode, r *v3.Node, raw []byte) store.Result {
 	key := v3.KeyOf(r)
 	if err := v3.Validate(r); err != nil {

@@ -324,7 +324,7 @@ func (f *field) cells(services []service) []cell {
 
 // expect returns for every cell whether it is to be open, by lines FROM > TO [SERVICES]: yes or no, of which the last one
 // that fits counts. Without one a cell is open. FROM and TO are names, of which * stands for any part, or several with |.
-// From a node to its own pods everything is open, whatever the lines say (spec 2.8).
+// From a node to its own pods everything is open, whatever the lines say.
 func (f *field) expect(cells []cell, lines string) map[cell]bool {
 	f.t.Helper()
 	want := map[cell]bool{}

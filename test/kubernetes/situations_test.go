@@ -3,7 +3,7 @@ package kubernetes_test
 // closedX is namespace x without anything that comes in; from the nodes of its pods all is open all the same.
 const closedX = `* > x/*: no`
 
-// situations are what NetworkPolicy means (spec 5.5 and the API's own words).
+// situations are what NetworkPolicy means in the API's own words.
 func situations() []situation {
 	return append(append(append(peers(), ports()...), blocks()...), changes()...)
 }
@@ -239,7 +239,7 @@ func changes() []situation {
 	}
 }
 
-// clusterSituations are what ClusterNetworkPolicy means (spec 5.6).
+// clusterSituations are what ClusterNetworkPolicy means.
 func clusterSituations() []situation {
 	const subjectX = `subject: {namespaces: {matchLabels: {team: tx}}}`
 	return []situation{

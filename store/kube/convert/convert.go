@@ -1,4 +1,4 @@
-// Package convert says what objects of Kubernetes are as resources of projectcalico.org/v3 (spec 5.3 to 5.6). It is pure:
+// Package convert says what objects of Kubernetes are as resources of projectcalico.org/v3. It is pure:
 // no client, no clock, no log. Objects that come in are not changed, and results share nothing with them that anybody
 // changes.
 //

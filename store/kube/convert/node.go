@@ -12,7 +12,7 @@ import (
 	v3 "margay/api/v3"
 )
 
-// Annotations of a Kubernetes Node in which the fields of Calico's Node live (spec 1.7).
+// Annotations of a Kubernetes Node in which the fields of Calico's Node live.
 const (
 	annotationIPv4          = "projectcalico.org/IPv4Address"
 	annotationIPv6          = "projectcalico.org/IPv6Address"
@@ -32,7 +32,7 @@ const (
 	annotationAnnotations   = "projectcalico.org/annotations" // likewise
 )
 
-// Types of a node's address (spec 1.12).
+// Types of a node's address.
 const (
 	calicoNodeIP = "CalicoNodeIP"
 	internalIP   = "InternalIP"

@@ -18,7 +18,7 @@ import (
 // DefaultInterfacePrefix begins the names of the host sides of pods' interfaces (FELIX_INTERFACEPREFIX).
 const DefaultInterfacePrefix = "cali"
 
-// Annotations of pods, written by the CNI plugin or people (spec 1.7, 5.3).
+// Annotations of pods, written by the CNI plugin or people.
 const (
 	annotationIP            = "cni.projectcalico.org/podIP"
 	annotationIPs           = "cni.projectcalico.org/podIPs"
@@ -29,7 +29,7 @@ const (
 	annotationNetworkStatus = "k8s.v1.cni.cncf.io/network-status"
 )
 
-// maxAccountLabel: longer names of service accounts are in no label (spec 5.3).
+// maxAccountLabel: longer names of service accounts are in no label.
 const maxAccountLabel = 62
 
 // IsEndpoint reports whether a pod is a workload endpoint: one that runs on a node and has a network of its own. Once it
