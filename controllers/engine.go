@@ -292,7 +292,7 @@ func (e *engine) confirmed(ctx context.Context, w work, s step) bool {
 	if s.gone == (v3.Key{}) {
 		return true
 	}
-	_, err := e.stores[source].Get(ctx, s.gone)
+	_, err := e.stores[s.from].Get(ctx, s.gone)
 	if errors.Is(err, store.ErrNotFound) {
 		return true
 	}

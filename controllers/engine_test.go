@@ -192,7 +192,7 @@ func TestNothingBeforeBothAreListed(t *testing.T) {
 // TestNodeIsAskedForAgain: a Node is deleted only when Kubernetes says once more that it is gone.
 func TestNodeIsAskedForAgain(t *testing.T) {
 	kube := resource(t, `{kind: Node, metadata: {name: k1}}`)
-	from := &denies{memoryStore: newMemoryStore(kube)}
+	from := &denies{memoryStore: newMemoryStore(kube), kinds: []v3.Kind{v3.KindNode}}
 	to := newMemoryStore(resource(t, `{kind: Node, metadata: {name: c1}, spec: {orchRefs: [{nodeName: k1, orchestrator: k8s}]}}`))
 	from.hide.Store(true)
 	defer start(from, to, disabled)()
@@ -207,6 +207,37 @@ func TestNodeIsAskedForAgain(t *testing.T) {
 	}
 	from.remove(v3.KeyOf(kube))
 	holds(t, to, map[v3.Key]string{})
+}
+
+// TestNothingGoesByAShortList: what a list leaves out, without an error, is there as long as Kubernetes says so when it is asked for
+// it, and an automatic host endpoint as long as there is its Node.
+func TestNothingGoesByAShortList(t *testing.T) {
+	const (
+		node = `{kind: Node, metadata: {name: n1}}`
+		host = `{kind: HostEndpoint, metadata: {name: n1-auto-hep, labels: {projectcalico.org/created-by: calico-kube-controllers}}, spec: {node: n1, interfaceName: "*"}}`
+	)
+	from := &denies{memoryStore: newMemoryStore(), kinds: []v3.Kind{v3.KindProfile, v3.KindNetworkPolicy, v3.KindWorkloadEndpoint}}
+	to := &denies{memoryStore: newMemoryStore(resource(t, node), resource(t, host)), kinds: []v3.Kind{v3.KindNode}}
+	for _, text := range []string{blue, robot, knp, pod} {
+		from.put(resource(t, text))
+		to.put(resource(t, strings.Replace(text, pod, podMarked, 1)))
+	}
+	from.hide.Store(true)
+	to.hide.Store(true)
+	before := to.contents()
+	defer start(from, to, enabled)()
+	eventually(t, "asked for each, again and again", func() error {
+		if a, b := from.asked.Load(), to.asked.Load(); a < 12 || b < 3 {
+			return fmt.Errorf("%d and %d times", a, b)
+		}
+		return nil
+	})
+	holds(t, to.memoryStore, before)
+	for _, text := range []string{blue, robot, knp, pod} {
+		from.remove(v3.KeyOf(resource(t, text)))
+	}
+	to.remove(v3.KeyOf(resource(t, node)))
+	holds(t, to.memoryStore, map[v3.Key]string{})
 }
 
 // TestFaults: what cannot be read on one side does not take anything away on the other; what is ours is repaired.

@@ -18,7 +18,7 @@ import (
 	"margay/selector"
 )
 
-// A hostController keeps automatic host endpoints (spec 4.6): those with the label created-by are as the configuration and
+// A hostController keeps automatic host endpoints: those with the label created-by are as the configuration and
 // the Nodes have them, whatever people do to them; no other host endpoint is touched. Switched off, or without their Node,
 // they go.
 type hostController struct {
@@ -122,7 +122,8 @@ func (c *hostController) plan(v *view, unit v3.Key) ([]step, error) {
 		return nil, nil
 	}
 	var wanted []*v3.HostEndpoint
-	if node, ok := v.get(target, unit).(*v3.Node); ok && c.on {
+	node, _ := v.get(target, unit).(*v3.Node)
+	if node != nil && c.on {
 		wanted = c.wanted(node)
 	}
 	var steps []step
@@ -145,9 +146,14 @@ func (c *hostController) plan(v *view, unit v3.Key) ([]step, error) {
 		keep[want.Name] = true
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.made[unit.Name])) {
-		if !keep[name] {
-			steps = append(steps, bring(v, v3.Key{Kind: v3.KindHostEndpoint, Name: name}, nil)...)
+		if keep[name] {
+			continue
 		}
+		gone := bring(v, v3.Key{Kind: v3.KindHostEndpoint, Name: name}, nil)
+		if node == nil { // without its host endpoint a node is open
+			gone = sinceGone(gone, target, unit)
+		}
+		steps = append(steps, gone...)
 	}
 	return steps, errors.Join(errs...)
 }

@@ -82,9 +82,7 @@ func (c *nodeController) plan(v *view, key v3.Key) ([]step, error) {
 	case node == nil && name == "":
 		return nil, nil
 	case node == nil:
-		s := remove(key, have.ResourceVersion)
-		s.gone = from
-		return []step{s}, nil
+		return sinceGone([]step{remove(key, have.ResourceVersion)}, source, from), nil
 	}
 	want, err := c.merged(have, node)
 	if err != nil || same(content(want), content(have)) {

@@ -25,8 +25,18 @@ type controller interface {
 // A step is one write.
 type step struct {
 	store.Write
-	// gone, if set, is an object of the source whose absence is the reason. It is asked for again before the write.
+	// gone, if set, is an object of a side whose absence is the reason. It is asked for again before the write: a list may
+	// have been cut short, by a server that is ill or is another one, and nothing must be lost by that.
 	gone v3.Key
+	from side
+}
+
+// sinceGone says why objects are deleted: another one is not there.
+func sinceGone(steps []step, s side, key v3.Key) []step {
+	for i := range steps {
+		steps[i].gone, steps[i].from = key, s
+	}
+	return steps
 }
 
 // bring returns the steps that make the object of the target what it should be; nil: absent. It is for objects that
@@ -134,6 +144,9 @@ func (c copier) plan(v *view, key v3.Key) ([]step, error) {
 		want = &v3.Profile{TypeMeta: r.TypeMeta, ObjectMeta: fresh(r), Spec: r.Spec}
 	case *v3.NetworkPolicy:
 		want = &v3.NetworkPolicy{TypeMeta: r.TypeMeta, ObjectMeta: fresh(r), Spec: r.Spec}
+	}
+	if want == nil {
+		return sinceGone(bring(v, key, nil), source, key), nil
 	}
 	return bring(v, key, want), nil
 }

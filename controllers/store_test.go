@@ -315,9 +315,10 @@ func get[T any](s *memoryStore, key v3.Key) *T {
 
 var errDown = fmt.Errorf("%w: cut off", store.ErrUnavailable)
 
-// denies is a store that hides its Nodes from lists, and answers when asked for one.
+// denies is a store that hides some kinds from lists, and answers when asked for one object.
 type denies struct {
 	*memoryStore
+	kinds []v3.Kind
 	hide  atomic.Bool
 	asked atomic.Int32
 }
@@ -325,7 +326,7 @@ type denies struct {
 func (s *denies) List(ctx context.Context, namespace string, kinds ...v3.Kind) (*store.List, error) {
 	list, err := s.memoryStore.List(ctx, namespace, kinds...)
 	if err == nil && s.hide.Load() {
-		list.Items = slices.DeleteFunc(list.Items, func(r v3.Resource) bool { return v3.KeyOf(r).Kind == v3.KindNode })
+		list.Items = slices.DeleteFunc(list.Items, func(r v3.Resource) bool { return slices.Contains(s.kinds, v3.KeyOf(r).Kind) })
 	}
 	return list, err
 }

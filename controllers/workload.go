@@ -33,7 +33,7 @@ func (workloadController) plan(v *view, key v3.Key) ([]step, error) {
 	case pod == nil && (have == nil || !marked(have)):
 		return nil, nil
 	case pod == nil:
-		return bring(v, key, nil), nil
+		return sinceGone(bring(v, key, nil), source, key), nil
 	case have == nil && len(pod.Spec.IPNetworks) == 0:
 		return nil, nil // the CNI plugin may be about to write it
 	case have == nil || marked(have):

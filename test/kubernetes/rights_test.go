@@ -37,7 +37,7 @@ type installation struct {
 	audit      string
 }
 
-// newInstallation applies the objects of a tree of install/kubernetes that the API server itself acts on.
+// newInstallation applies the objects of a tree of install/kubernetes.
 func newInstallation(t testing.TB, tree string) *installation {
 	t.Helper()
 	dir := t.TempDir()
@@ -59,7 +59,8 @@ func newInstallation(t testing.TB, tree string) *installation {
 	return i
 }
 
-// applyFile does what kubectl apply -k does with a file, but for what needs kubelets, of which only the environment counts.
+// applyFile does what kubectl apply -k does with a file, by the strict rules of the API server: a field that it does not know is
+// an error. Nothing comes of DaemonSets and Deployments, but their environment counts.
 func (i *installation) applyFile(file, tree string) {
 	i.Helper()
 	text, err := os.ReadFile(file)
@@ -91,15 +92,23 @@ func (i *installation) applyFile(file, tree string) {
 				}
 			}
 		}
+		const namespace = "/namespaces/calico-system/"
 		path := map[string]string{
-			"ServiceAccount": "/api/v1/namespaces/calico-system/serviceaccounts/", "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles/",
-			"ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/", "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/calico-system/roles/",
-			"RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/calico-system/rolebindings/", "Namespace": "/api/v1/namespaces/",
+			"Namespace": "/api/v1/namespaces/", "ServiceAccount": "/api/v1" + namespace + "serviceaccounts/", "Service": "/api/v1" + namespace + "services/",
+			"ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles/", "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/",
+			"Role": "/apis/rbac.authorization.k8s.io/v1" + namespace + "roles/", "RoleBinding": "/apis/rbac.authorization.k8s.io/v1" + namespace + "rolebindings/",
+			"DaemonSet": "/apis/apps/v1" + namespace + "daemonsets/", "Deployment": "/apis/apps/v1" + namespace + "deployments/",
+			"PodDisruptionBudget": "/apis/policy/v1" + namespace + "poddisruptionbudgets/",
 		}[o.Kind]
-		if path == "" || tree == "typha" && o.Metadata.Name == "calico-node" && strings.HasSuffix(o.Kind, "Binding") { // which the tree's patches delete
+		if o.Kind == "Kustomization" || tree == "typha" && o.Metadata.Name == "calico-node" && strings.HasSuffix(o.Kind, "Binding") { // which the tree's patches delete
 			continue
 		}
-		if _, err := i.cluster.Do(i.Context(), http.MethodPatch, path+o.Metadata.Name+"?fieldManager=kubectl&force=true", document); err != nil {
+		if path == "" {
+			i.Fatalf("%s: nobody knows where a %s is", file, o.Kind)
+		}
+		// A patch is another manager's, or it would take away what is not in it.
+		query := "?force=true&fieldValidation=Strict&fieldManager=" + filepath.Base(filepath.Dir(file))
+		if _, err := i.cluster.Do(i.Context(), http.MethodPatch, path+o.Metadata.Name+query, document); err != nil {
 			i.Fatalf("%s: %v", file, err)
 		}
 	}
