@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/types"
 	"go.etcd.io/etcd/server/v3/config"
 	"go.etcd.io/etcd/server/v3/features"
+	"go.uber.org/zap"
 
 	"margay/store/etcd"
 )
@@ -32,12 +33,16 @@ const (
 	maxRequestBytes = 8 << 20 // an object; 400,000 addresses of a network set
 	maxTxnOps       = 128
 
+	// Of each address: connections at once, further ones wait; and how long a handshake may take.
+	maxConnections   = 1024
+	handshakeTimeout = 10 * time.Second
+
 	// progressInterval is how often an idle watch is told the current revision.
 	progressInterval = 5 * time.Second
 )
 
-// serverConfig returns the configuration of a cluster of one.
-func serverConfig(cfg Config) (config.ServerConfig, error) {
+// serverConfig returns the configuration of a cluster of one, which ends with a last word.
+func serverConfig(cfg Config, word *lastWord) (config.ServerConfig, error) {
 	const name = "margay"
 	// The address of the member towards others is part of its identity; nothing listens there.
 	peers, err := types.NewURLs([]string{"http://127.0.0.1:2380"})
@@ -48,7 +53,7 @@ func serverConfig(cfg Config) (config.ServerConfig, error) {
 	if err != nil {
 		return config.ServerConfig{}, err
 	}
-	log := etcd.ZapLogger(cfg.Log, slog.LevelWarn)
+	log := etcd.ZapLogger(cfg.Log, slog.LevelWarn).WithOptions(zap.WithPanicHook(word), zap.WithFatalHook(word))
 	return config.ServerConfig{
 		Name:               name,
 		DataDir:            cfg.Dir,

@@ -27,10 +27,12 @@ import (
 
 	"go.etcd.io/bbolt"
 	bbolterrors "go.etcd.io/bbolt/errors"
+	"go.etcd.io/etcd/server/v3/config"
 	"go.etcd.io/etcd/server/v3/etcdserver"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
 	"go.etcd.io/etcd/server/v3/storage/datadir"
+	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
@@ -61,7 +63,10 @@ type Config struct {
 
 // A Server is a running store.
 type Server struct {
+	dir       string
 	etcd      *etcdserver.EtcdServer
+	word      *lastWord
+	done      chan struct{} // closed when etcd stopped or gave up
 	lock      *os.File
 	listeners []listener
 	grpc      []*grpc.Server
@@ -84,7 +89,7 @@ func Start(ctx context.Context, cfg Config) (s *Server, err error) {
 	if cfg.Listen == nil {
 		cfg.Listen = []string{DefaultListen}
 	}
-	s = &Server{}
+	s = &Server{dir: cfg.Dir, word: newLastWord(), done: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -101,9 +106,10 @@ func Start(ctx context.Context, cfg Config) (s *Server, err error) {
 	if err = s.listen(ctx, cfg); err != nil {
 		return s, err
 	}
-	if s.etcd, err = boot(cfg); err != nil {
+	if s.etcd, err = boot(cfg, s.word); err != nil {
 		return s, err
 	}
+	go s.watch()
 	if err = s.ready(ctx); err != nil {
 		return s, err
 	}
@@ -121,7 +127,10 @@ func (s *Server) ready(ctx context.Context) error {
 	select {
 	case <-s.etcd.ReadyNotify():
 		return nil
-	case <-s.etcd.StopNotify():
+	case <-s.done:
+		if cause := s.word.get(); cause != nil {
+			return gaveUp(s.dir, cause)
+		}
 		return errors.New("etcd stopped while starting (its log has the reason)")
 	case <-ctx.Done():
 		return fmt.Errorf("etcd is not ready: %w (its log may have the reason)", ctx.Err())
@@ -129,20 +138,39 @@ func (s *Server) ready(ctx context.Context) error {
 }
 
 // boot makes and starts the etcd server. etcd panics, or with another logger ends the process, when it cannot read its
-// data.
-func boot(cfg Config) (server *etcdserver.EtcdServer, err error) {
-	defer func() {
-		if cause := recover(); cause != nil {
-			server, err = nil, damaged(cause)
-		}
-	}()
-	config, err := serverConfig(cfg)
+// data, and gives up when it cannot write.
+func boot(cfg Config, word *lastWord) (*etcdserver.EtcdServer, error) {
+	config, err := serverConfig(cfg, word)
 	if err != nil {
 		return nil, err
 	}
 	if err := checkDatabase(cfg.Dir); err != nil {
 		return nil, err
 	}
+	type result struct {
+		server *etcdserver.EtcdServer
+		err    error
+	}
+	made := make(chan result, 1)
+	go func() {
+		server, err := newServer(config)
+		made <- result{server, err}
+	}()
+	select {
+	case r := <-made:
+		return r.server, r.err
+	case <-word.said:
+		return nil, damaged(word.err)
+	}
+}
+
+// newServer starts the etcd server. With the last word it does not return.
+func newServer(config config.ServerConfig) (server *etcdserver.EtcdServer, err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			server, err = nil, damaged(fmt.Errorf("%v", cause))
+		}
+	}()
 	if server, err = etcdserver.NewServer(config); err != nil {
 		return nil, damaged(err)
 	}
@@ -170,13 +198,18 @@ func checkDatabase(dir string) error {
 	return db.Close()
 }
 
-func damaged(cause any) error {
-	return fmt.Errorf("etcd cannot read its data: %v (restore the directory from a backup, or move it away to begin anew)", cause)
+// damaged says what to do when etcd did not start.
+func damaged(cause error) error {
+	if full(cause) {
+		return fmt.Errorf("%w (the disk is full: free some space and start it again)", cause)
+	}
+	return fmt.Errorf("etcd cannot read its data: %w (restore the directory from a backup, or move it away to begin anew)", cause)
 }
 
 // serve answers clients.
 func (s *Server) serve(cfg Config) {
 	opts := []grpc.ServerOption{
+		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
 	}
@@ -194,7 +227,7 @@ func (s *Server) serve(cfg Config) {
 			s.warnOpen(cfg, l)
 		}
 		s.serving.Go(func() {
-			if err := server.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			if err := server.Serve(netutil.LimitListener(l, maxConnections)); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 				cfg.Log.Error("store no longer listens", "address", l.Addr().String(), "error", err)
 			}
 		})
@@ -224,9 +257,18 @@ func (s *Server) Addrs() []net.Addr {
 }
 
 // Done is closed when the server has stopped: after Close, or because it could not write its data.
-func (s *Server) Done() <-chan struct{} { return s.etcd.StopNotify() }
+func (s *Server) Done() <-chan struct{} { return s.done }
 
-// Close stops the server, and removes its socket.
+// watch closes done.
+func (s *Server) watch() {
+	select {
+	case <-s.etcd.StopNotify():
+	case <-s.word.said:
+	}
+	close(s.done)
+}
+
+// Close stops the server, and removes its socket. When it had stopped by itself, the error says why.
 func (s *Server) Close() error {
 	var err error
 	s.closed.Do(func() { err = s.close() })
@@ -241,11 +283,26 @@ func (s *Server) close() error {
 		l.Close() // again, if it was served; removes the socket
 	}
 	s.serving.Wait()
-	if s.etcd != nil {
-		s.etcd.HardStop()
-	}
+	err := s.stop()
 	if s.lock != nil {
-		return s.lock.Close()
+		err = errors.Join(err, s.lock.Close())
 	}
+	return err
+}
+
+// stop stops etcd, but for one that gave up, which holds its locks.
+func (s *Server) stop() error {
+	if s.etcd == nil {
+		return nil
+	}
+	if cause := s.word.get(); cause != nil {
+		return gaveUp(s.dir, cause)
+	}
+	select {
+	case <-s.done:
+		return fmt.Errorf("etcd stopped by itself in %s (its log has the reason)", s.dir)
+	default:
+	}
+	s.etcd.HardStop()
 	return nil
 }

@@ -247,12 +247,21 @@ func TestRefusals(t *testing.T) {
 		return path
 	}
 	write("foreign/precious.txt", "")
+	// As root, which may do everything, and is the one to be tricked.
+	strange := filepath.Join(dir, "strange")
+	if err := os.Mkdir(strange, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(strange, 54321, -1); err != nil {
+		t.Fatal(err)
+	}
 	none := []string{}
 	for _, test := range []struct {
 		name string
 		cfg  embed.Config
 		err  string
 	}{
+		{"another user's", embed.Config{Dir: strange, Listen: none}, "belongs to user 54321"},
 		{"no directory", embed.Config{Listen: none}, "no directory"},
 		{"in use", embed.Config{Dir: filepath.Join(dir, "held"), Listen: none}, fmt.Sprintf("in use by process %d (", os.Getpid())},
 		{"a file", embed.Config{Dir: write("file", ""), Listen: none}, "not a directory"},
@@ -271,6 +280,39 @@ func TestRefusals(t *testing.T) {
 	}
 	// What was refused holds nothing.
 	start(t, embed.Config{Dir: filepath.Join(dir, "a"), Listen: none})
+}
+
+// TestConnectionsAreBounded: strangers who hold connections open take no more than their share of the process.
+func TestConnectionsAreBounded(t *testing.T) {
+	server := start(t, embed.Config{Dir: filepath.Join(t.TempDir(), "data"), Listen: []string{"127.0.0.1:0"}})
+	address := server.Addrs()[0].String()
+	before := openFiles(t)
+	for range 1200 {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	most, late := 0, 50 // samples after it was reached
+	for deadline := time.Now().Add(20 * time.Second); late > 0 && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if most = max(most, openFiles(t)-before-1200); most >= 1000 {
+			late--
+		}
+	}
+	if most < 500 || most > 1040 {
+		t.Errorf("%d connections were accepted, want 1024", most)
+	}
+}
+
+// openFiles counts the file descriptors of this process.
+func openFiles(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
 }
 
 // TestInterruptedStart: a first start that ends early, whenever that is, does not spoil the directory.

@@ -34,7 +34,7 @@ func lockDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	if err := checkOwn(dir); err != nil {
+	if err := errors.Join(checkOwner(dir), checkOwn(dir)); err != nil {
 		return nil, err
 	}
 	// Whoever can read the directory can read all policy.
@@ -61,6 +61,18 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, err
 	}
 	return lock, nil
+}
+
+// checkOwner refuses a directory of another user, who could put links in the place of files.
+func checkOwner(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok && int(stat.Uid) != os.Geteuid() {
+		return fmt.Errorf("the directory belongs to user %d, not to this process's %d (give another, or chown it)", stat.Uid, os.Geteuid())
+	}
+	return nil
 }
 
 // checkOwn refuses a directory with something else in it.
