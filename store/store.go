@@ -40,6 +40,9 @@ var (
 	ErrForbidden    = errors.New("connection is unauthorized")
 	ErrNotSupported = errors.New("operation is not supported")
 	ErrNotTried     = errors.New("not tried")
+
+	errNoKey  = errors.New("key not found")
+	errHasKey = errors.New("key exists")
 )
 
 // An Error says which object an operation failed on.
@@ -48,6 +51,12 @@ type Error struct {
 	Err   error // one of the sentinels
 	Cause error // nil, or what the back end said
 }
+
+// NotFound returns the error for an object that is not there. The cause is what calicoctl prints, whatever the datastore.
+func NotFound(key v3.Key) error { return &Error{Key: key, Err: ErrNotFound, Cause: errNoKey} }
+
+// Exists returns the error for an object that is there already, with the cause that calicoctl prints.
+func Exists(key v3.Key) error { return &Error{Key: key, Err: ErrExists, Cause: errHasKey} }
 
 // Error returns the text that calicoctl prints.
 func (e *Error) Error() string {

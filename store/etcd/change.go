@@ -35,7 +35,7 @@ func (s *Store) Inspect(ctx context.Context, key v3.Key) (v3.Resource, v3.Unknow
 		return nil, nil, s.fail(ctx, "read", key, err)
 	}
 	if kv == nil {
-		return nil, nil, &store.Error{Key: key, Err: store.ErrNotFound, Cause: errNoKey}
+		return nil, nil, store.NotFound(key)
 	}
 	r, fault := decodeKV(key, kv)
 	if fault != nil {

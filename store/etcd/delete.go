@@ -190,7 +190,7 @@ func (s *Store) remove(ctx context.Context, d *deletion) (v3.Resource, error) {
 func (d *deletion) refused(current []*mvccpb.KeyValue) error {
 	switch {
 	case len(current) == 0:
-		return &store.Error{Key: d.key, Err: store.ErrNotFound, Cause: errNoKey}
+		return store.NotFound(d.key)
 	case d.revision != 0 && current[0].ModRevision != d.revision:
 		return &store.Error{Key: d.key, Err: store.ErrConflict}
 	}

@@ -14,11 +14,6 @@ import (
 	"margay/store"
 )
 
-var (
-	errNoKey  = errors.New("key not found")
-	errHasKey = errors.New("key exists")
-)
-
 // fail turns what etcd's client said about an operation into an error of package store. ctx is the caller's; key is the
 // object, zero if there are several.
 func (s *Store) fail(ctx context.Context, op string, key v3.Key, err error) error {

@@ -41,7 +41,7 @@ func (s *Store) Get(ctx context.Context, key v3.Key) (v3.Resource, error) {
 		return nil, s.fail(ctx, "read", key, err)
 	}
 	if kv == nil {
-		return nil, &store.Error{Key: key, Err: store.ErrNotFound, Cause: errNoKey}
+		return nil, store.NotFound(key)
 	}
 	r, fault := decodeKV(key, kv)
 	if fault != nil {

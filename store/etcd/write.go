@@ -127,7 +127,7 @@ func updateOf(u store.Write, old *mvccpb.KeyValue) (*write, error) {
 	key := v3.KeyOf(u.Resource)
 	switch revision := store.Revision(u.Resource.GetResourceVersion()); {
 	case old == nil:
-		return nil, &store.Error{Key: key, Err: store.ErrNotFound, Cause: errNoKey}
+		return nil, store.NotFound(key)
 	case formatRevision(old.ModRevision) != revision:
 		return nil, &store.Error{Key: key, Err: store.ErrConflict}
 	}
@@ -266,11 +266,11 @@ func (w *write) result(op store.Op) (v3.Resource, error) {
 	case w.done:
 		return w.stored, nil
 	case len(w.missing) > 0:
-		return nil, &store.Error{Key: w.missing[0], Err: store.ErrNotFound, Cause: errNoKey}
+		return nil, store.NotFound(w.missing[0])
 	case op == store.Create:
-		return nil, &store.Error{Key: w.key, Err: store.ErrExists, Cause: errHasKey}
+		return nil, store.Exists(w.key)
 	case w.current == nil:
-		return nil, &store.Error{Key: w.key, Err: store.ErrNotFound, Cause: errNoKey}
+		return nil, store.NotFound(w.key)
 	}
 	return nil, &store.Error{Key: w.key, Err: store.ErrConflict}
 }

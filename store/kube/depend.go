@@ -156,7 +156,7 @@ func (s *Store) mark(ctx context.Context, tier v3.Key, value string, version *st
 	}
 	raw, err := s.client.do(ctx, request{method: http.MethodPatch, path: src.path("", at.name), query: queryOf(store.Commit), body: body})
 	if notFound(err) {
-		return "", &store.Error{Key: tier, Err: store.ErrNotFound, Cause: errNoKey}
+		return "", store.NotFound(tier)
 	}
 	if err != nil {
 		return "", s.fail(ctx, "delete", tier, err)

@@ -13,11 +13,6 @@ import (
 	"margay/store"
 )
 
-var (
-	errNoKey  = errors.New("key not found")
-	errHasKey = errors.New("key exists")
-)
-
 // fail turns what became of a request into an error of package store. ctx is the caller's; key is the object, zero if
 // there are several.
 func (s *Store) fail(ctx context.Context, op string, key v3.Key, err error) error {
@@ -40,7 +35,7 @@ func (s *Store) fail(ctx context.Context, op string, key v3.Key, err error) erro
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
 		return &store.Error{Err: store.ErrForbidden, Cause: fmt.Errorf("%w (the cluster's RBAC rules or the credentials do not allow it)", err)}
 	case code == http.StatusConflict && status.reason == metav1.StatusReasonAlreadyExists:
-		return &store.Error{Key: key, Err: store.ErrExists, Cause: errHasKey}
+		return store.Exists(key)
 	case code == http.StatusConflict:
 		return &store.Error{Key: key, Err: store.ErrConflict}
 	case code == http.StatusGone:

@@ -46,6 +46,9 @@ func (s *Store) Notify(ctx context.Context, n store.Notice) error {
 		event.Namespace = metav1.NamespaceDefault // where Kubernetes has those of objects without one
 	}
 	path := "/api/v1/namespaces/" + event.Namespace + "/events"
+	if n.Over {
+		return s.showOver(ctx, path+"/"+event.Name, n)
+	}
 	err = s.send(ctx, http.MethodPost, path, event)
 	if hasCode(err, http.StatusConflict) {
 		err = s.showAgain(ctx, path+"/"+event.Name, event)
@@ -67,7 +70,9 @@ func (s *Store) send(ctx context.Context, method, path string, object any) error
 
 // showAgain brings an Event up to date. How often it was shown is what the server answers to that.
 func (s *Store) showAgain(ctx context.Context, path string, event *corev1.Event) error {
-	body, err := json.Marshal(map[string]any{"lastTimestamp": event.LastTimestamp, "message": event.Message, "source": event.Source})
+	body, err := json.Marshal(map[string]any{
+		"lastTimestamp": event.LastTimestamp, "message": event.Message, "source": event.Source, "type": event.Type,
+	})
 	if err != nil {
 		return err
 	}
@@ -80,6 +85,17 @@ func (s *Store) showAgain(ctx context.Context, path string, event *corev1.Event)
 		return fmt.Errorf("read an Event: %w", err)
 	}
 	return s.send(ctx, http.MethodPatch, path, map[string]any{"count": now.Count + 1})
+}
+
+// showOver has an Event say that it is history. Deleting it would need leave to delete those of others, too.
+func (s *Store) showOver(ctx context.Context, path string, n store.Notice) error {
+	err := s.send(ctx, http.MethodPatch, path, map[string]any{
+		"lastTimestamp": metav1.Now(), "type": corev1.EventTypeNormal, "message": shortMessage("no agent says so any longer: " + n.Text),
+	})
+	if err == nil || notFound(err) { // the server has forgotten it
+		return nil
+	}
+	return s.fail(ctx, "tell of", n.Key, err)
 }
 
 // shortMessage returns a text as an Event has it.
@@ -104,7 +120,7 @@ func (s *Store) reference(ctx context.Context, key v3.Key) (*corev1.ObjectRefere
 	if err != nil {
 		return nil, err
 	}
-	gone := &store.Error{Key: key, Err: store.ErrNotFound, Cause: errNoKey}
+	gone := store.NotFound(key)
 	if src == nil || !src.served {
 		return nil, gone
 	}

@@ -53,7 +53,7 @@ func (s *Store) read(ctx context.Context, key v3.Key) (*source, item, []byte, er
 	if err != nil {
 		return nil, item{}, nil, err
 	}
-	none := &store.Error{Key: key, Err: store.ErrNotFound, Cause: errNoKey}
+	none := store.NotFound(key)
 	if src == nil || !src.served {
 		return nil, item{}, nil, none
 	}

@@ -91,7 +91,7 @@ func (s *Store) create(ctx context.Context, mode store.Mode, r v3.Resource) stor
 	if err := s.before(ctx, prepared); err != nil {
 		// That there is such an object already is the nearer reason.
 		if _, _, _, other := s.read(ctx, key); other == nil && errors.As(err, new(v3.Errors)) {
-			return failed(&store.Error{Key: key, Err: store.ErrExists, Cause: errHasKey})
+			return failed(store.Exists(key))
 		}
 		return failed(err)
 	}
@@ -285,7 +285,7 @@ func (t target) path() string { return t.src.path(t.key.Namespace, t.key.Name) }
 func (s *Store) put(ctx context.Context, mode store.Mode, t target, body []byte) store.Result {
 	raw, err := s.client.do(ctx, request{method: http.MethodPut, path: t.path(), query: queryOf(mode), body: body})
 	if notFound(err) {
-		return failed(&store.Error{Key: t.key, Err: store.ErrNotFound, Cause: errNoKey})
+		return failed(store.NotFound(t.key))
 	}
 	if err != nil {
 		return failed(s.fail(ctx, "update", t.key, err))
@@ -426,7 +426,7 @@ func (s *Store) deleteAt(ctx context.Context, mode store.Mode, t target, version
 	}
 	raw, err := s.client.do(ctx, request{method: http.MethodDelete, path: t.path(), body: body})
 	if notFound(err) {
-		return "", &store.Error{Key: t.key, Err: store.ErrNotFound, Cause: errNoKey}
+		return "", store.NotFound(t.key)
 	}
 	if err != nil {
 		return "", s.fail(ctx, "delete", t.key, err)
