@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,7 +34,7 @@ type format interface {
 	print(w io.Writer, results []any) error
 }
 
-// parseFormat reads the value of --output (spec 3.2).
+// parseFormat reads the value of --output.
 func parseFormat(output string, namespace bool) (format, error) {
 	switch output {
 	case "ps":
@@ -77,10 +78,21 @@ func single(results []any) any {
 	return results
 }
 
+// document returns the JSON of what get prints. As with calicoctl 3.32 rules lack the empty source and destination that they
+// have in the store: nothing else has such a key with an object for a value, and within a text quotes are escaped.
+func document(printed any) ([]byte, error) {
+	text, err := json.Marshal(printed)
+	if err != nil {
+		return nil, err
+	}
+	text = bytes.ReplaceAll(text, []byte(`,"source":{}`), nil)
+	return bytes.ReplaceAll(text, []byte(`,"destination":{}`), nil), nil
+}
+
 type yamlFormat struct{}
 
 func (yamlFormat) print(w io.Writer, results []any) error {
-	text, err := yaml.Marshal(single(results))
+	text, err := yamlDocument(single(results))
 	if err != nil {
 		return err
 	}
@@ -88,15 +100,27 @@ func (yamlFormat) print(w io.Writer, results []any) error {
 	return err
 }
 
+func yamlDocument(printed any) ([]byte, error) {
+	text, err := document(printed)
+	if err != nil {
+		return nil, err
+	}
+	return yaml.JSONToYAML(text)
+}
+
 // jsonFormat ends without a newline, as calicoctl's does; on a terminal the caller adds one.
 type jsonFormat struct{}
 
 func (jsonFormat) print(w io.Writer, results []any) error {
-	text, err := json.MarshalIndent(single(results), "", "  ")
+	text, err := document(single(results))
 	if err != nil {
 		return err
 	}
-	_, err = w.Write(text)
+	var indented bytes.Buffer
+	if err := json.Indent(&indented, text, "", "  "); err != nil {
+		return err
+	}
+	_, err = indented.WriteTo(w)
 	return err
 }
 

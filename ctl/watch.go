@@ -3,15 +3,12 @@ package ctl
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"unicode/utf8"
-
-	"sigs.k8s.io/yaml"
 
 	v3 "margay/api/v3"
 	"margay/store"
@@ -127,14 +124,18 @@ func (w *watch) print(out io.Writer, events []watchEvent) error {
 		return w.printTable(out, f, events)
 	case jsonFormat:
 		for _, e := range events {
-			if err := json.NewEncoder(out).Encode(e); err != nil {
+			text, err := document(e)
+			if err != nil {
+				return err
+			}
+			if _, err := fmt.Fprintf(out, "%s\n", text); err != nil {
 				return err
 			}
 		}
 		return nil
 	case yamlFormat:
 		for _, e := range events {
-			text, err := yaml.Marshal(e)
+			text, err := yamlDocument(e)
 			if err != nil {
 				return err
 			}
