@@ -1,7 +1,6 @@
 package node
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +15,7 @@ import (
 	v3 "margay/api/v3"
 	"margay/node/params"
 	"margay/ruleset"
+	"margay/serve"
 )
 
 // defaultConfigFile is Felix's.
@@ -219,21 +219,8 @@ func metricsAddress(p *params.Params) address {
 	}
 	return address{p.MetricsAddress(), tlsFiles{
 		cert: p.PrometheusMetricsCertFile, key: p.PrometheusMetricsKeyFile, ca: p.PrometheusMetricsCAFile,
-		clientAuth: clientAuth(p.PrometheusMetricsClientAuth),
+		clientAuth: serve.ClientAuth(p.PrometheusMetricsClientAuth, p.PrometheusMetricsCAFile),
 	}}
-}
-
-// clientAuth reads the names that the parameter may have; any other asks for everything.
-func clientAuth(name string) tls.ClientAuthType {
-	switch name {
-	case "NoClientCert":
-		return tls.NoClientCert
-	case "RequireAnyClientCert":
-		return tls.RequireAnyClientCert
-	case "VerifyClientCertIfGiven":
-		return tls.VerifyClientCertIfGiven
-	}
-	return tls.RequireAndVerifyClientCert
 }
 
 // store returns how to reach the store. It does not change while the agent runs.
