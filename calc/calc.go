@@ -53,7 +53,8 @@ type Calc struct {
 	ways      map[netip.Addr]Way
 	hosts     map[string][]netip.Addr // addresses of Nodes
 	services  map[serviceKey][]ServiceEndpoint
-	// What only warnings need: see warnings_guide.go.
+	// What only warnings need: see warnings_guide.go and warnings_kube.go.
+	hidden      []string
 	hostPods    []v3.HostPod
 	natPools    map[string]netip.Prefix // IPPools with natOutgoing
 	sparesHosts bool                    // natOutgoingExclusions is IPPoolsAndHostIPs

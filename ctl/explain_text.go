@@ -182,7 +182,7 @@ func (s *stageReport) write(p *printer, allRules bool) {
 	for i := range s.Tiers {
 		s.Tiers[i].write(p, allRules)
 	}
-	if len(s.Tiers)+len(s.Profiles) == 0 && s.Verdict == nil {
+	if len(s.Tiers)+len(s.Profiles) == 0 && (s.Verdict == nil || s.Verdict.Reason == ruleset.NoPolicy.String()) {
 		p.line(4, "no policy: passes on")
 	}
 	for i := range s.Profiles {

@@ -320,11 +320,15 @@ func (l *loop) configure() {
 // compareInterfaces tells calc what differs from what it knows.
 func (l *loop) compareInterfaces() {
 	wanted := map[string][]netip.Addr{}
+	var hidden []string
 	for name, addrs := range l.all {
-		if !l.settings.now.Excluded(name) {
+		if l.settings.now.Excluded(name) {
+			hidden = append(hidden, name)
+		} else {
 			wanted[name] = addrs
 		}
 	}
+	l.calc.SetHidden(hidden)
 	for name := range l.known {
 		if _, ok := wanted[name]; !ok {
 			l.calc.RemoveInterface(name)
