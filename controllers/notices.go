@@ -22,6 +22,8 @@ const (
 	tellPerNode  = 50 * time.Millisecond
 	// tellAgain is how often a notice is shown again that still holds: a server of Kubernetes forgets it after an hour.
 	tellAgain = 30 * time.Minute
+	// overAfter is for how long no agent must have said a thing before it is shown as over: agents restart.
+	overAfter = 2 * time.Minute
 	// maxTold bounds the notices of one round, maxTexts those of one kind about one object: many nodes say the same of a
 	// policy in other words, as each names its own endpoints.
 	maxTold  = 50
@@ -43,14 +45,20 @@ type teller struct {
 	knows func(v3.Key) bool
 	// count counts what became of a notice.
 	count func(error)
-	nodes int                        // how many have reported
-	told  map[store.Notice]time.Time // when it was shown last; without text and node
+	nodes int // how many have reported
+	told  map[store.Notice]showing
+}
+
+// A showing is what a teller knows of a notice, which it keeps by key, ID and reason.
+type showing struct {
+	text      string
+	at, holds time.Time // when it was shown last, and when an agent said so last
 }
 
 // notices returns what shows the warnings of the agents until the context ends.
 func (s *supervisor) notices(to store.Notifier) func(context.Context) {
 	t := &teller{
-		to: to, from: s.stores[target].Statuses, told: map[store.Notice]time.Time{},
+		to: to, from: s.stores[target].Statuses, told: map[store.Notice]showing{},
 		count: func(err error) { s.metrics.notices.WithLabelValues(outcome(err)).Inc() },
 	}
 	if s.stores[source] != s.stores[target] {
@@ -80,7 +88,7 @@ func ofKubernetes(key v3.Key) bool {
 	return false
 }
 
-// round shows what is new, and what was shown long ago; the first error ends it, but for objects that are gone.
+// round shows what is new, what was shown long ago, and what is over; the first error ends it, but for objects that are gone.
 func (t *teller) round(ctx context.Context, now time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
@@ -89,23 +97,56 @@ func (t *teller) round(ctx context.Context, now time.Time) error {
 		return err
 	}
 	t.nodes = len(statuses)
-	maps.DeleteFunc(t.told, func(_ store.Notice, at time.Time) bool { return now.Sub(at) > tellAgain })
 	left := maxTold
 	for _, n := range noticesOf(statuses) {
 		id := n
 		id.Text, id.Node = "", ""
-		if _, told := t.told[id]; told || t.knows != nil && !t.knows(n.Key) {
+		if t.knows != nil && !t.knows(n.Key) {
+			continue
+		}
+		if known, told := t.told[id]; told {
+			known.holds = now
+			t.told[id] = known
+			if now.Sub(known.at) <= tellAgain {
+				continue
+			}
+		}
+		if left--; left < 0 {
+			continue // it is due in the next round
+		}
+		if err := t.notify(ctx, n); err != nil {
+			return err
+		}
+		t.told[id] = showing{n.Text, now, now}
+	}
+	return t.over(ctx, now, max(left, 0))
+}
+
+// notify shows a notice; that its object is gone is no error.
+func (t *teller) notify(ctx context.Context, n store.Notice) error {
+	err := t.to.Notify(ctx, n)
+	t.count(err)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// over shows of some notices that no agent says so any longer.
+func (t *teller) over(ctx context.Context, now time.Time, left int) error {
+	for id, known := range t.told {
+		if now.Sub(known.holds) < overAfter {
 			continue
 		}
 		if left--; left < 0 {
-			break // the rest is due in the next round
+			return nil
 		}
-		err := t.to.Notify(ctx, n)
-		t.count(err)
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
+		n := id
+		n.Text, n.Over = known.text, true
+		if err := t.notify(ctx, n); err != nil {
 			return err
 		}
-		t.told[id] = now
+		delete(t.told, id)
 	}
 	return nil
 }

@@ -50,17 +50,21 @@ type board struct {
 }
 
 func (b *board) Notify(_ context.Context, n store.Notice) error {
-	b.shown = append(b.shown, n.Key.Name+" "+n.Text)
+	text := n.Key.Name + " " + n.Text
+	if n.Over {
+		text += " is over"
+	}
+	b.shown = append(b.shown, text)
 	return b.err[n.Key.Name]
 }
 
-// TestTeller: a notice is shown when it is new and again after a while, never too many at once; an error is tried again,
-// an object that is gone is not.
+// TestTeller: a notice is shown when it is new, again after a while, and once more when it is over, never too many at once; an
+// error is tried again, an object that is gone is not.
 func TestTeller(t *testing.T) {
 	var warnings []string
 	b := &board{err: map[string]error{"gone": store.ErrNotFound}}
 	counted := 0
-	teller := &teller{to: b, told: map[store.Notice]time.Time{}, count: func(error) { counted++ },
+	teller := &teller{to: b, told: map[store.Notice]showing{}, count: func(error) { counted++ },
 		from: func(context.Context) ([]store.NodeStatus, error) {
 			return []store.NodeStatus{{Node: "n", Warnings: warnings}}, nil
 		}}
@@ -72,6 +76,15 @@ func TestTeller(t *testing.T) {
 			t.Errorf("%v: shown %q, %v; want %q", given, b.shown, err, want)
 		}
 	}
+	round(0, "a x; gone y", false, "Tier(a): x", "Tier(gone): y")
+	round(overAfter-time.Second, "", false, "Tier(gone): y") // its agent restarts
+	round(0, "", false, "Tier(a): x", "Tier(gone): y")
+	round(overAfter-time.Second, "", false, "Tier(gone): y")
+	round(time.Second, "a x is over", false, "Tier(gone): y")
+	round(time.Minute, "", false, "Tier(gone): y")
+	round(0, "a x", false, "Tier(a): x", "Tier(gone): y")
+	round(overAfter, "gone y is over", false, "Tier(a): x")
+	teller.told = map[store.Notice]showing{}
 	round(0, "a x; gone y", false, "Tier(a): x", "Tier(gone): y")
 	round(time.Minute, "a z", false, "Tier(a): x", "Tier(a): z", "Tier(gone): y")
 	round(tellAgain-time.Minute, "", false, "Tier(a): x", "Tier(a): z", "Tier(gone): y")

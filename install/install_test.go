@@ -308,7 +308,7 @@ func control(t *testing.T, s *server) {
 	}()
 	await(t, s, access{"create", "coordination.k8s.io", "leases", "calico-system"}, access{"create", "projectcalico.org", "hostendpoints", ""},
 		access{"update", "projectcalico.org", "kubecontrollersconfigurations/status", ""}, access{"create", "", "events", "default"},
-		access{"get", "", "serviceaccounts", "default"}, access{"get", "projectcalico.org", "tiers", ""})
+		access{"get", "", "serviceaccounts", "default"}, access{"get", "", "pods", "default"}, access{"get", "projectcalico.org", "tiers", ""})
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)

@@ -22,4 +22,6 @@ type Notice struct {
 	Reason, Text string
 	// Node whose agent has found it; "" if that does not matter.
 	Node string
+	// Over: it was so, and is no longer. Where nothing is shown of it, nothing need be.
+	Over bool
 }

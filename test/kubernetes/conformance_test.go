@@ -40,6 +40,12 @@ type conformance struct {
 // newConformance makes nodes, pods and their objects. Agents are for the caller to start.
 func newConformance(t testing.TB) *conformance {
 	t.Helper()
+	return newConformanceOn(t, "")
+}
+
+// newConformanceOn has the pods on bridges of that name.
+func newConformanceOn(t testing.TB, bridge string) *conformance {
+	t.Helper()
 	w := newWorld(t)
 	const node2Addr = "172.15.0.101"
 	node2, err := w.lab.Host("node-2", netip.MustParsePrefix(node2Addr+"/24"))
@@ -66,7 +72,7 @@ func newConformance(t testing.TB) *conformance {
 			t.Fatal(err)
 		}
 	}
-	c := &conformance{world: w, field: newField(t, w.node, node2, w.other)}
+	c := &conformance{world: w, field: newField(t, [3]*lab.Host{w.node, node2, w.other}, bridge)}
 	for _, name := range []string{"x", "y", "z"} {
 		ns := namespace(name)
 		ns["metadata"].(map[string]any)["labels"] = object{"team": "t" + name}
@@ -301,6 +307,18 @@ func TestNetworkPolicies(t *testing.T) {
 	c := newConformance(t)
 	c.startAgents(c.kubernetesEnv()...)
 	for _, s := range append(situations(), clusterSituations()...) {
+		t.Run(strings.ReplaceAll(s.name, " ", "-"), func(t *testing.T) { c.run(t, s) })
+	}
+	t.Logf("%d situations, %d steps, %d cells of which %d are open", c.count.situations, c.count.steps, c.count.cells, c.count.open)
+}
+
+// TestNetworkPoliciesOnBridge goes through some of them with a CNI plugin that has pods on a bridge, where what passes between
+// pods of a node is no matter of routes.
+func TestNetworkPoliciesOnBridge(t *testing.T) {
+	c := newConformanceOn(t, "cni0")
+	c.quick = true
+	c.startAgents(c.kubernetesEnv()...)
+	for _, s := range append(c.slowOrFast(true), clusterSituations()[0]) {
 		t.Run(strings.ReplaceAll(s.name, " ", "-"), func(t *testing.T) { c.run(t, s) })
 	}
 	t.Logf("%d situations, %d steps, %d cells of which %d are open", c.count.situations, c.count.steps, c.count.cells, c.count.open)

@@ -12,6 +12,8 @@ import (
 
 	v3 "margay/api/v3"
 	"margay/lab"
+	"margay/store"
+	"margay/store/kube"
 )
 
 // An event is as much of an Event as these tests look at.
@@ -177,6 +179,42 @@ func TestEvents(t *testing.T) {
 	}
 	if n := len(events(t, w, "")); n > 15 {
 		t.Errorf("there are %d Events", n)
+	}
+}
+
+// TestEventIsOver: what no longer holds is history, to which nothing is added when there is none; it may begin again.
+func TestEventIsOver(t *testing.T) {
+	c := empty(t)
+	s, err := kube.Open(t.Context(), kube.Config{Kubeconfig: c.Kubeconfig()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	do(t, c, http.MethodPost, "/api/v1/namespaces", namespace("trap"))
+	n := store.Notice{Key: v3.Key{Kind: v3.KindProfile, Name: "kns.trap"}, ID: "i", Reason: "PolicyWarning", Text: "it is a trap", Node: "n"}
+	over, other := n, n
+	over.Over, other.Over, other.ID = true, true, "never shown"
+	for i, step := range []struct {
+		tell store.Notice
+		want string
+	}{
+		{over, ""}, {n, "Warning it is a trap"}, {over, "Normal no agent says so any longer: it is a trap"}, {over, "Normal no agent says so any longer: it is a trap"},
+		{other, "Normal no agent says so any longer: it is a trap"}, {n, "Warning it is a trap"},
+	} {
+		if err := s.Notify(t.Context(), step.tell); err != nil {
+			t.Fatal(err)
+		}
+		var list struct{ Items []event }
+		if err := json.Unmarshal(do(t, c, http.MethodGet, "/api/v1/events?fieldSelector=involvedObject.name=trap", nil), &list); err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, e := range list.Items {
+			got += e.Type + " " + e.Message
+		}
+		if got != step.want {
+			t.Errorf("step %d: %q, want %q", i, got, step.want)
+		}
 	}
 }
 

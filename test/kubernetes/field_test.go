@@ -65,22 +65,32 @@ type cell struct {
 
 func (c cell) String() string { return fmt.Sprintf("%s > %s %s", c.from, c.to, c.service) }
 
-// newField makes machines and what listens on them. The hosts are given; pods are made here.
-func newField(t testing.TB, node1, node2, other *lab.Host) *field {
+// newField makes machines and what listens on them. The hosts are given: two nodes, and the one outside; pods are made here, on a
+// bridge of their node if it has a name.
+func newField(t testing.TB, hosts [3]*lab.Host, bridge string) *field {
 	t.Helper()
-	f := &field{t: t, machines: map[string]*lab.Machine{"node-1": &node1.Machine, "node-2": &node2.Machine, outside: &other.Machine},
+	f := &field{t: t, machines: map[string]*lab.Machine{"node-1": &hosts[0].Machine, "node-2": &hosts[1].Machine, outside: &hosts[2].Machine},
 		addrs:  map[string]netip.Addr{outside: netip.MustParseAddr(otherAddr)},
 		addrs6: map[string]netip.Addr{outside: netip.MustParseAddr(otherAddr6)}, nodes: map[string]string{}}
+	for i, host := range hosts[:2] {
+		if bridge == "" {
+			break
+		}
+		prefixes := []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.65.%d.1/24", i+1)), netip.MustParsePrefix(fmt.Sprintf("fd00:65:%d::1/64", i+1))}
+		if err := host.AddBridge(bridge, prefixes...); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for i, namespace := range []string{"x", "y", "z"} {
 		for j, name := range []string{"a", "b", "c"} {
-			on, network := node1, byte(1)
+			on, network := hosts[0], byte(1)
 			if name == "c" {
-				on, network = node2, 2
+				on, network = hosts[1], 2
 			}
 			id := namespace + "/" + name
 			f.addrs[id], f.nodes[id] = netip.AddrFrom4([4]byte{10, 65, network, byte(10 + 3*i + j)}), on.Name()
 			f.addrs6[id] = netip.MustParseAddr(fmt.Sprintf("fd00:65:%d::%d", network, 10+3*i+j))
-			pod, err := on.Pod(id, lab.Cable{Interface: "pod" + namespace + name, Addrs: []netip.Addr{f.addrs[id], f.addrs6[id]}})
+			pod, err := on.Pod(id, lab.Cable{Interface: "pod" + namespace + name, Addrs: []netip.Addr{f.addrs[id], f.addrs6[id]}, Bridge: bridge})
 			if err != nil {
 				t.Fatal(err)
 			}
