@@ -72,7 +72,7 @@ func serve(ctx context.Context, server *embed.Server) error {
 	case <-ctx.Done():
 		return server.Close()
 	case <-server.Done():
-		return fmt.Errorf("the store stopped by itself: %w (see the log)", server.Close())
+		return fmt.Errorf("the store stopped by itself: %w", server.Close())
 	}
 }
 
@@ -122,7 +122,7 @@ func standalone(ctx context.Context, flags storeFlags, agent nodeFlags) error {
 		_ = server.Close() // the agent's error is the news
 		return err
 	case <-server.Done():
-		err = fmt.Errorf("the store stopped by itself: %w (see the log; the rules stay in force)", server.Close())
+		err = fmt.Errorf("the store stopped by itself: %w; the rules stay in force", server.Close())
 	case <-ctx.Done():
 	}
 	cancel()
