@@ -126,10 +126,7 @@ func newStore(cfg Config) *Store {
 	set(&cfg.Heartbeat, defaultHeartbeat)
 	names := make([]string, len(cfg.Endpoints))
 	for i, endpoint := range cfg.Endpoints {
-		names[i] = endpoint
-		if u, err := url.Parse(endpoint); err == nil {
-			names[i] = u.Redacted()
-		}
+		names[i] = shown(endpoint)
 	}
 	return &Store{
 		cfg:        cfg,
@@ -143,11 +140,22 @@ func checkEndpoint(endpoint string) error {
 	scheme, rest, ok := strings.Cut(endpoint, "://")
 	switch {
 	case !ok || rest == "":
-		return fmt.Errorf("etcd endpoint %q is not a URL (write http://host:2379, https://host:2379 or unix:///path)", endpoint)
+		return fmt.Errorf("etcd endpoint %q is not a URL (write http://host:2379, https://host:2379 or unix:///path)", shown(endpoint))
 	case scheme != "http" && scheme != "https" && scheme != "unix" && scheme != "unixs":
-		return fmt.Errorf("etcd endpoint %q: scheme %q is not known (use http, https or unix)", endpoint, scheme)
+		return fmt.Errorf("etcd endpoint %q: scheme %q is not known (use http, https or unix)", shown(endpoint), scheme)
 	}
 	return nil
+}
+
+// shown returns an endpoint, or what is meant to be one, without its password.
+func shown(endpoint string) string {
+	if u, err := url.Parse(endpoint); err == nil && u.Host != "" {
+		return u.Redacted()
+	}
+	if i := strings.LastIndexByte(endpoint, '@'); i >= 0 {
+		return "..." + endpoint[i:]
+	}
+	return endpoint
 }
 
 // Close closes the connection. Watchers end with an error.

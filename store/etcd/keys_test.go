@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -134,6 +135,17 @@ func TestOpenRefuses(t *testing.T) {
 	} {
 		if s, err := Open(t.Context(), cfg); err == nil || s != nil {
 			t.Errorf("%s: opened", name)
+		}
+	}
+	// What is wrong with an endpoint is told without its password.
+	for _, endpoint := range []string{"http//user:secret@a:1", "ftp://user:secret@a:1", "user:secret@a:1", "http://user:%secret@a:1/%"} {
+		s, err := Open(t.Context(), Config{Endpoints: []string{endpoint}})
+		if told := fmt.Sprint(s, err); err == nil {
+			if strings.Contains(s.endpoints, "secret") {
+				t.Errorf("%s: %s", endpoint, s.endpoints)
+			}
+		} else if strings.Contains(told, "secret") || !strings.Contains(told, "a:1") {
+			t.Errorf("%s: %s", endpoint, told)
 		}
 	}
 	given := []string{" http://user:secret@a:1/ ", "https://b:2"}
