@@ -95,10 +95,10 @@ func parseLabel(f *labelFlags, args []string) (*labelChange, error) {
 	if f.remove {
 		return change, nil
 	}
-	var ok bool
-	if change.key, change.value, ok = strings.Cut(args[2], "="); !ok {
+	if strings.Count(args[2], "=") != 1 {
 		return nil, fmt.Errorf("invalid label %s", args[2])
 	}
+	change.key, change.value, _ = strings.Cut(args[2], "=")
 	return change, nil
 }
 

@@ -54,7 +54,7 @@ func parseFormat(output string, namespace bool) (format, error) {
 		if value == "" {
 			return nil, errors.New("need to specify at least one column")
 		}
-		return tableFormat{headings: strings.Split(value, ","), namespace: namespace, asNumber: firstASNumber}, nil
+		return tableFormat{headings: strings.Split(value, ","), asNumber: firstASNumber}, nil
 	case "go-template":
 		if value == "" {
 			return nil, errors.New("need to specify a template")
