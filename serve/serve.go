@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -72,7 +73,7 @@ func (s *Server) Once(ctx context.Context) error {
 	}
 	listener = netutil.LimitListener(listener, maxConnections)
 	if s.TLS.Enabled() {
-		listener = tls.NewListener(listener, s.TLS.Config())
+		listener = tls.NewListener(listener, s.tlsConfig())
 	}
 	server := &http.Server{
 		Handler: s.Handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout,
@@ -92,4 +93,32 @@ func (s *Server) Once(ctx context.Context) error {
 		<-closed
 	}
 	return fmt.Errorf("serve %s: %w", s.Name, err)
+}
+
+// tlsConfig is that of TLS, and tells of files that cannot be used: at once, not when the first client is refused, and then when
+// what is wrong changes, however many clients there are.
+func (s *Server) tlsConfig() *tls.Config {
+	var mu sync.Mutex
+	fault := ""
+	tell := func(err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case err != nil && err.Error() != fault:
+			fault = err.Error()
+			s.Log.Error("TLS refuses every client until its files are mended", "listener", s.Name, "error", err)
+		case err == nil && fault != "":
+			fault = ""
+			s.Log.Info("TLS has its files again", "listener", s.Name)
+		}
+	}
+	_, err := s.TLS.read(nil)
+	tell(err)
+	config := s.TLS.Config()
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		c, err := s.TLS.read(hello)
+		tell(err)
+		return c, err
+	}
+	return config
 }

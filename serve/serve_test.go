@@ -2,10 +2,16 @@ package serve
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -180,6 +186,53 @@ func TestClientAuth(t *testing.T) {
 	} {
 		if got := ClientAuth(test.text, test.ca); got != test.want {
 			t.Errorf("%q with CA %q: %v, want %v", test.text, test.ca, got, test.want)
+		}
+	}
+}
+
+// TestTLSFaultsAreTold: files that are missing are told when serving begins, once, and so is their return.
+func TestTLSFaultsAreTold(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "c"), filepath.Join(dir, "k")
+	var log strings.Builder
+	s := &Server{Name: "test", TLS: TLS{Cert: cert, Key: key}, Log: slog.New(slog.NewTextHandler(&log, nil))}
+	config := s.tlsConfig()
+	for range 3 {
+		if _, err := config.GetConfigForClient(nil); err == nil {
+			t.Fatal("no file, no error")
+		}
+	}
+	if n := strings.Count(log.String(), "level=ERROR"); n != 1 || !strings.Contains(log.String(), cert) {
+		t.Errorf("told %d times: %s", n, &log)
+	}
+	writePair(t, cert, key)
+	if _, err := config.GetConfigForClient(nil); err != nil || !strings.Contains(log.String(), "again") {
+		t.Errorf("%v: %s", err, &log)
+	}
+}
+
+// writePair writes a certificate that signs itself, and its key.
+func writePair(t *testing.T, certFile, keyFile string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []struct {
+		path, kind string
+		data       []byte
+	}{{certFile, "CERTIFICATE", cert}, {keyFile, "PRIVATE KEY", private}} {
+		if err := os.WriteFile(f.path, pem.EncodeToMemory(&pem.Block{Type: f.kind, Bytes: f.data}), 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
