@@ -69,7 +69,7 @@ const ipvsInterface = "kube-ipvs0"
 func (c *Calc) SetHidden(names []string) { c.hidden = names }
 
 // balanced warns of what the kernel balances itself: a packet to a service ends here to the hooks, and begins here anew, as what
-// a host sends to its own workloads (spec 2.8). What Felix does about it is not done.
+// a host sends to its own workloads. What Felix does about it is not done.
 func (c *Calc) balanced(warn func(v3.Key, ...string)) {
 	if _, there := c.ifaces[ipvsInterface]; c.endpoints == 0 || !there && !slices.Contains(c.hidden, ipvsInterface) {
 		return

@@ -64,7 +64,7 @@ const (
 	startPause    = 50 * time.Millisecond
 )
 
-// openForWork is open for commands that calicoctl refuses on a cluster of another release (spec 3.5).
+// openForWork is open for commands that calicoctl refuses on a cluster of another release.
 func (c *cli) openForWork(ctx context.Context, f storeFlags) (*session, error) {
 	s, err := c.open(ctx, f)
 	for begin := time.Now(); errors.Is(err, errNoStore) && time.Since(begin) < startPatience && ctx.Err() == nil; {
