@@ -2,6 +2,7 @@ package v3
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -78,6 +79,21 @@ func TestUnknownInRules(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestManyUnknownInRules: what is written to take time takes none.
+func TestManyUnknownInRules(t *testing.T) {
+	var fields strings.Builder
+	for i := range 20_000 {
+		fmt.Fprintf(&fields, `"k%d":1,`, i)
+	}
+	r, err := DecodeStored(KindProfile, []byte(`{"metadata":{"name":"p"},"spec":{"ingress":[{`+fields.String()+`"action":"Allow"}]}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := r.(*Profile).Spec.Ingress[0].Unknown; len(got) != maxUnknown {
+		t.Errorf("%d fields are named", len(got))
 	}
 }
 

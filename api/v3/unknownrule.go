@@ -19,6 +19,9 @@ func rulesOf(r Resource) map[string][]Rule {
 	return nil
 }
 
+// maxUnknown bounds how many fields of one rule are named. One is enough for it to be in doubt.
+const maxUnknown = 5
+
 // MarkUnknown sets the field Unknown of the rules of r, which was decoded from the stored value. Without it an Allow rule
 // that says more than this package knows would allow more than it says. What a rule has below metadata, and below http,
 // which the kernel does not enforce, is no matter.
@@ -38,7 +41,7 @@ func MarkUnknown(r Resource, stored []byte) error {
 			continue
 		}
 		list := lists[u.Path[1]]
-		if i, err := strconv.Atoi(u.Path[2]); err == nil && i < len(list) {
+		if i, err := strconv.Atoi(u.Path[2]); err == nil && i < len(list) && len(list[i].Unknown) < maxUnknown {
 			list[i].Unknown = append(list[i].Unknown, strings.Join(u.Path[3:], "."))
 			slices.Sort(list[i].Unknown)
 		}
