@@ -2,7 +2,11 @@
 package margay_test
 
 import (
+	"bytes"
+	"go/ast"
 	"go/build"
+	"go/parser"
+	"go/token"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -142,4 +146,59 @@ func packages(t *testing.T) map[string][]string {
 		t.Fatalf("found %d packages only", len(all))
 	}
 	return all
+}
+
+// Bounds of what a reader has to hold in mind at once.
+const (
+	maxLines      = 600 // of a file
+	maxFunction   = 100 // lines of a function; tests may be tables
+	maxParameters = 4
+)
+
+// TestHabits holds what CONTRIBUTING.md says of the form of the code, as far as a parser sees it.
+func TestHabits(t *testing.T) {
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if n := bytes.Count(text, []byte("\n")); n > maxLines {
+			t.Errorf("%s has %d lines, more than %d", path, n, maxLines)
+		}
+		files := token.NewFileSet()
+		file, err := parser.ParseFile(files, path, text, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		for _, decl := range file.Decls {
+			if f, ok := decl.(*ast.FuncDecl); ok {
+				checkFunction(t, path+": "+f.Name.Name, f)
+				if n := files.Position(f.End()).Line - files.Position(f.Pos()).Line + 1; n > maxFunction {
+					t.Errorf("%s: %s has %d lines, more than %d", path, f.Name.Name, n, maxFunction)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func checkFunction(t *testing.T, name string, f *ast.FuncDecl) {
+	t.Helper()
+	if f.Recv == nil && f.Name.Name == "init" {
+		t.Errorf("%s: a package that is linked does nothing by itself", name)
+	}
+	if n := f.Type.Params.NumFields(); n > maxParameters {
+		t.Errorf("%s has %d parameters, more than %d", name, n, maxParameters)
+	}
+	for _, p := range f.Type.Params.List {
+		if kind, ok := p.Type.(*ast.Ident); ok && kind.Name == "bool" && f.Name.IsExported() {
+			t.Errorf("%s is exported and has a bool parameter: its caller does not say what it means", name)
+		}
+	}
 }
