@@ -89,6 +89,20 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// TestInterruptedBefore interrupts an apply before it asked anything of the store.
+func TestInterruptedBefore(t *testing.T) {
+	i := newIncumbent(t)
+	ctx, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	out, code := on(ctx, i.store, "apply", "-f", manifest(t, policies(3)))
+	if code != 1 || out != "interrupted: nothing was written\n" {
+		t.Errorf("exit %d:\n%s", code, out)
+	}
+	if n := i.count(); n != 0 {
+		t.Errorf("%d policies are stored", n)
+	}
+}
+
 func (i *incumbent) count() int {
 	i.Helper()
 	list, err := i.store.List(i.Context(), "", v3.KindGlobalNetworkPolicy)

@@ -87,6 +87,8 @@ func (s *session) checkVersion(ctx context.Context) error {
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return nil
+	case ctx.Err() != nil:
+		return errors.New("interrupted: nothing was written")
 	case unreachable(err):
 		return err
 	case err != nil:
