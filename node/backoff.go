@@ -36,3 +36,21 @@ func wait(ctx context.Context, pause time.Duration) error {
 		return nil
 	}
 }
+
+// repeatedEvery is how often an error that stays the same is logged: enough to be seen, and not what fills a disk.
+const repeatedEvery = time.Minute
+
+// repeats says which of many errors in a row are worth a line in the log. The zero value has seen none.
+type repeats struct {
+	text string
+	at   time.Time // of the last line
+}
+
+// new reports whether err differs from the last one that was logged, or that one is a while ago.
+func (r *repeats) new(err error) bool {
+	if err.Error() == r.text && time.Since(r.at) < repeatedEvery {
+		return false
+	}
+	r.text, r.at = err.Error(), time.Now()
+	return true
+}

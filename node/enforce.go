@@ -91,15 +91,19 @@ func (l *loop) failed(err error) {
 	l.notBefore = time.Now().Add(pause)
 	l.timer.Reset(pause)
 	l.metrics.failures.Inc()
-	l.log.Error("the kernel was not changed, trying again", "error", err, "pause", pause)
+	if l.refusals.new(err) {
+		l.log.Error("the kernel was not changed, trying again", "error", err, "pause", pause)
+	}
+	l.outOfLine = true
 	l.health.set(componentDataplane, condition{detail: err.Error()})
 }
 
 // succeeded tells everybody that everything taken in is in force.
 func (l *loop) succeeded() {
-	if l.programmed && l.resync {
+	if l.programmed && l.outOfLine {
 		l.log.Info("the kernel is in line again")
 	}
+	l.outOfLine = false
 	first := !l.programmed
 	l.programmed, l.resync = true, false
 	if first {
@@ -109,6 +113,7 @@ func (l *loop) succeeded() {
 		l.rest.Reset(restDelay)
 	}
 	l.retry.reset()
+	l.refusals = repeats{}
 	l.metrics.resyncState.Set(resyncDone)
 	l.health.set(componentDataplane, condition{ready: true})
 	l.standing.setEnforced(l.revision)
@@ -160,7 +165,7 @@ func (l *loop) summarise() {
 	l.metrics.setCounts(l.calc.Counts())
 	now := map[string]bool{}
 	for _, w := range slices.Concat(l.calc.Warnings(), l.slips.warnings(l.calc, time.Now())) {
-		text := w.Key.String() + ": " + w.Text
+		text := cut(w.Key.String() + ": " + w.Text)
 		now[text] = true
 		if !l.warnings[text] {
 			l.log.Warn("policy", "object", w.Key, "warning", w.Text)
@@ -179,9 +184,9 @@ func (l *loop) summarise() {
 
 // Bounds of what a status holds: the store takes no value beyond a megabyte or so, and one that it does not take says nothing.
 const (
-	maxWarnings  = 100
-	maxFaults    = 500
-	maxFaultText = 1000 // bytes; a stored value may be quoted in it
+	maxWarnings = 100
+	maxFaults   = 500
+	maxText     = 1000 // bytes of one of them; a stored value may be quoted in it
 )
 
 // someOf returns the first of many texts, and how many there are more.
@@ -196,13 +201,17 @@ func someOf(texts []string, most int) []string {
 func faultTexts(faults []fault) []string {
 	var texts []string
 	for _, f := range faults {
-		text := f.key.String() + ": " + f.reason
-		if len(text) > maxFaultText {
-			text = strings.ToValidUTF8(text[:maxFaultText], "") + "..."
-		}
-		texts = append(texts, text)
+		texts = append(texts, cut(f.key.String()+": "+f.reason))
 	}
 	return someOf(texts, maxFaults)
+}
+
+// cut returns the beginning of a long text.
+func cut(text string) string {
+	if len(text) <= maxText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxText], "") + "..."
 }
 
 // disturbed arranges for a repair of what somebody else changed: at once, if the last one was not just now.
@@ -224,6 +233,6 @@ func (l *loop) disturbed(ctx context.Context) {
 	l.repairs++
 	if now.Sub(l.repairLogged) >= repairLogInterval {
 		l.log.Warn("another program changed this agent's table, putting it right", "times", l.repairs)
-		l.repairs, l.repairLogged = 0, now
+		l.repairs, l.repairLogged, l.outOfLine = 0, now, true
 	}
 }

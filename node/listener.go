@@ -87,14 +87,16 @@ func (l *listener) keepServing(ctx context.Context, a address) {
 	if a.hostPort == "" {
 		return
 	}
-	retry := backoff{first: firstBindPause, last: lastBindPause}
+	retry, refusals := backoff{first: firstBindPause, last: lastBindPause}, repeats{}
 	for {
 		err := l.serve(ctx, a)
 		if ctx.Err() != nil {
 			return
 		}
 		pause := retry.step()
-		l.log.Error("serving stopped, trying again", "listener", l.name, "address", a.hostPort, "error", err, "pause", pause)
+		if refusals.new(err) {
+			l.log.Error("serving stopped, trying again", "listener", l.name, "address", a.hostPort, "error", err, "pause", pause)
+		}
 		l.health.set(l.name, condition{ready: true, detail: err.Error()})
 		if wait(ctx, pause) != nil {
 			return

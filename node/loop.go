@@ -74,6 +74,8 @@ type loop struct {
 	resync      bool                    // what the kernel has must be compared as a whole
 	notBefore   time.Time               // of the next attempt to change the kernel
 	retry       backoff
+	refusals    repeats
+	outOfLine   bool        // the log says that the kernel is not as it should be
 	timer       *time.Timer // runs when an attempt waits for notBefore
 	unflushed   bool        // calc was told something since its last Flush
 	untold      untold      // what follows the next success

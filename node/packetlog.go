@@ -44,14 +44,16 @@ func (l *packetLogger) report(p PacketLog) {
 // readPackets runs read until the context ends, again after errors.
 func readPackets(ctx context.Context, log *slog.Logger, read func(context.Context, func(PacketLog)) error) {
 	l := &packetLogger{log: log, now: time.Now}
-	retry := backoff{first: firstPause, last: lastPause}
+	retry, refusals := backoff{first: firstPause, last: lastPause}, repeats{}
 	for {
 		err := read(ctx, l.report)
 		if ctx.Err() != nil {
 			return
 		}
 		pause := retry.step()
-		log.Warn("packets that rules log cannot be read, trying again", "error", err, "pause", pause)
+		if refusals.new(err) {
+			log.Warn("packets that rules log cannot be read, trying again", "error", err, "pause", pause)
+		}
 		if wait(ctx, pause) != nil {
 			return
 		}

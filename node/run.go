@@ -288,7 +288,7 @@ func (a *agent) followStore(ctx context.Context, l *loop) {
 
 // openStore tries until it succeeds; it fails only when the context ends.
 func (a *agent) openStore(ctx context.Context) (store.Store, error) {
-	retry := backoff{first: firstPause, last: lastPause}
+	retry, refusals := backoff{first: firstPause, last: lastPause}, repeats{}
 	for {
 		s, err := a.options.OpenStore(ctx, a.storeConfig)
 		if err == nil {
@@ -298,7 +298,9 @@ func (a *agent) openStore(ctx context.Context) (store.Store, error) {
 			return nil, ctx.Err()
 		}
 		pause := retry.step()
-		a.log.Error("the store cannot be opened, trying again", "error", err, "pause", pause)
+		if refusals.new(err) {
+			a.log.Error("the store cannot be opened, trying again", "error", err, "pause", pause)
+		}
 		a.health.set(componentStore, condition{detail: err.Error()})
 		if err := wait(ctx, pause); err != nil {
 			return nil, err

@@ -124,7 +124,7 @@ func (m *monitor) disturb(why string) {
 	m.count.Add(1)
 	select {
 	case m.disturbed <- struct{}{}:
-		m.log.Warn("nftables table disturbed", "table", TableName, "why", why)
+		m.log.Debug("nftables table disturbed", "table", TableName, "why", why)
 	default:
 	}
 }
