@@ -98,7 +98,7 @@ func (c *cli) migrateNamesCommand() *cobra.Command {
 		Use:   "migrate-policy-names",
 		Short: "Store policies that releases before 3.32 stored as default.NAME under their names",
 		Long: "Releases before 3.32 stored policies of the tier default as default.NAME and showed NAME. This stores them under\n" +
-			"NAME, in one step each, so that they are in force all the time. It can be run again at any time.",
+			"NAME. All the time they are in force. It can be run again at any time.",
 		Example: c.example("$ datastore migrate-policy-names"),
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -3,12 +3,12 @@
 // A [Program] is the whole of it as a value: host endpoints and workloads, the policies that apply to them in order, the
 // rules of those policies, and the address sets that the rules name. [Eval] takes a [Packet] on its way through a Program
 // and is the specification: every back end must give the verdict that Eval gives. [Trace] says what was looked at on the
-// way, [NearMiss] what would have had to be otherwise, [Preview] what would be if staged policies were enforced, [Pending] what they would decide about a packet. A
-// [Delta] is the difference between two Programs.
+// way, [NearMiss] what would have had to be otherwise, [Preview] what would be if staged policies were enforced, [Pending] what
+// they would decide about a packet. A [Delta] is the difference between two Programs.
 //
 //	calc --Delta--> dataplane/nft --one transaction--> kernel
 //	        |
-//	        +-----> Eval, Trace, NearMiss, Preview (explain, plan, tests)
+//	        +-----> Eval, Trace, NearMiss, Preview (explain, diff, tests)
 //
 // The package uses the standard library only. It does no I/O, reads no clock and logs nothing.
 //
