@@ -88,12 +88,12 @@ func TestManyUnknownInRules(t *testing.T) {
 	for i := range 20_000 {
 		fmt.Fprintf(&fields, `"k%d":1,`, i)
 	}
-	r, err := DecodeStored(KindProfile, []byte(`{"metadata":{"name":"p"},"spec":{"ingress":[{`+fields.String()+`"action":"Allow"}]}}`))
+	r, err := DecodeStored(KindProfile, []byte(`{"metadata":{"name":"p"},"spec":{"ingress":[{"`+strings.Repeat("a", 1e6)+`":1,`+fields.String()+`"action":"Allow"}]}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := r.(*Profile).Spec.Ingress[0].Unknown; len(got) != maxUnknown {
-		t.Errorf("%d fields are named", len(got))
+	if got := r.(*Profile).Spec.Ingress[0].Unknown; len(got) != maxUnknown || len(got[0]) != maxUnknownName {
+		t.Errorf("%d fields are named, the first with %d bytes", len(got), len(got[0]))
 	}
 }
 

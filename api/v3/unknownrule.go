@@ -19,8 +19,11 @@ func rulesOf(r Resource) map[string][]Rule {
 	return nil
 }
 
-// maxUnknown bounds how many fields of one rule are named. One is enough for it to be in doubt.
-const maxUnknown = 5
+// Bounds of what is named of one rule: one field is enough for it to be in doubt.
+const (
+	maxUnknown     = 5
+	maxUnknownName = 100 // bytes
+)
 
 // MarkUnknown sets the field Unknown of the rules of r, which was decoded from the stored value. Without it an Allow rule
 // that says more than this package knows would allow more than it says. What a rule has below metadata, and below http,
@@ -42,7 +45,8 @@ func MarkUnknown(r Resource, stored []byte) error {
 		}
 		list := lists[u.Path[1]]
 		if i, err := strconv.Atoi(u.Path[2]); err == nil && i < len(list) && len(list[i].Unknown) < maxUnknown {
-			list[i].Unknown = append(list[i].Unknown, strings.Join(u.Path[3:], "."))
+			name := strings.Join(u.Path[3:], ".")
+			list[i].Unknown = append(list[i].Unknown, strings.ToValidUTF8(name[:min(len(name), maxUnknownName)], ""))
 			slices.Sort(list[i].Unknown)
 		}
 	}
