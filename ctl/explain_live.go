@@ -34,6 +34,15 @@ type liveState struct {
 func (c *cli) liveWorld(ctx context.Context, socket string) (*world, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
+	state, err := askLive(ctx, socket)
+	if err != nil {
+		return nil, err
+	}
+	return state.world(), nil
+}
+
+// askLive asks the agent of this host for what it enforces, which Program then is.
+func askLive(ctx context.Context, socket string) (*liveState, error) {
 	state, err := askAgent(ctx, socket)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED):
@@ -45,7 +54,7 @@ func (c *cli) liveWorld(ctx context.Context, socket string) (*world, error) {
 	case state.Program == nil:
 		return nil, errors.New("ask the agent of this host: it enforces nothing yet (see margay status)")
 	}
-	return state.world(), nil
+	return state, nil
 }
 
 func askAgent(ctx context.Context, socket string) (*liveState, error) {

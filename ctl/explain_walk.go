@@ -378,12 +378,15 @@ func failsafeText(p *ruleset.Program, v *ruleset.Verdict) string {
 	if v.Rule >= len(list) {
 		return "(" + name + ")"
 	}
-	f := list[v.Rule]
+	return failsafeWords(&list[v.Rule]) + " (" + name + ")"
+}
+
+func failsafeWords(f *ruleset.Failsafe) string {
 	text := fmt.Sprintf("%s %d", ruleset.ProtocolText(f.Protocol), f.Port)
 	if f.Net.IsValid() {
 		text += " " + f.Net.String()
 	}
-	return text + " (" + name + ")"
+	return text
 }
 
 // missOf puts a near miss in words.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"text/tabwriter"
 
@@ -17,25 +18,35 @@ import (
 // NewShowCommand returns the command that prints what the kernel of this host enforces and counts, which read returns;
 // nil says that nothing is enforced.
 func NewShowCommand(read func(context.Context) ([]ruleset.Counter, error)) *cobra.Command {
-	var output string
+	var output, socket string
+	var rules bool
 	cmd := &cobra.Command{
 		Use:   "show",
 		Short: "Print what the kernel of this host enforces, with packet counters",
 		Long: "Print by endpoint and direction what is asked about a packet, in this order, and how many packets each rule\n" +
 			"decided. It is read from the kernel; the agent need not run. Counted are packets that policy was asked about: of a\n" +
 			"flow that is allowed the first ones only, for the rest of it belongs to a known flow. Counters begin at 0 when the\n" +
-			"agent puts a rule into the kernel. What staged policies would decide is in tables of its own. It needs root.",
-		Example: "  margay node show\n  margay node show -o json",
+			"agent puts a rule into the kernel. What staged policies would decide is in tables of its own. It needs root.\n" +
+			"With --rules the agent is asked what the rules say.",
+		Example: "  margay node show\n  margay node show --rules\n  margay node show -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			counters, err := read(cmd.Context())
 			if err != nil {
 				return err
 			}
-			return show(printableOf(cmd.OutOrStdout()), counters, output)
+			var p *ruleset.Program
+			if rules {
+				if p, err = askForRules(cmd.Context(), socket); err != nil {
+					return err
+				}
+			}
+			return show(printableOf(cmd.OutOrStdout()), shownAll(counters, p), output)
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text, yaml or json")
+	cmd.Flags().BoolVar(&rules, "rules", false, "say what each rule matches, as the agent of this host has it")
+	cmd.Flags().StringVar(&socket, "agent-socket", DefaultAgentSocket, "with --rules: the agent's socket")
 	return cmd
 }
 
@@ -52,6 +63,7 @@ type shownCounter struct {
 	Staged    bool   `json:"staged,omitempty"` // would have been, nothing was done
 	Packets   uint64 `json:"packets"`
 	Bytes     uint64 `json:"bytes"`
+	Text      string `json:"text,omitempty"` // what the rule says; with --rules
 }
 
 func shown(c *ruleset.Counter) shownCounter {
@@ -72,11 +84,18 @@ func shown(c *ruleset.Counter) shownCounter {
 	return s
 }
 
-func show(w io.Writer, counters []ruleset.Counter, output string) error {
+// shownAll returns the lines of the output, with what the rules of p say; nil: without that.
+func shownAll(counters []ruleset.Counter, p *ruleset.Program) []shownCounter {
 	list := make([]shownCounter, len(counters))
 	for i := range counters {
-		list[i] = shown(&counters[i])
+		if list[i] = shown(&counters[i]); p != nil {
+			list[i].Text = wordsOf(p, &counters[i])
+		}
 	}
+	return list
+}
+
+func show(w io.Writer, list []shownCounter, output string) error {
 	switch output {
 	case "json":
 		enc := json.NewEncoder(w)
@@ -102,7 +121,10 @@ func showText(w io.Writer, list []shownCounter) error {
 		return err
 	}
 	tw := tabwriter.NewWriter(w, 5, 1, 3, ' ', 0)
-	last := ""
+	last, says := "", ""
+	if slices.ContainsFunc(list, func(s shownCounter) bool { return s.Text != "" }) {
+		says = "\tSAYS"
+	}
 	for i := range list {
 		s := &list[i]
 		title := stageText(s.Stage, s.Direction, s.Endpoint)
@@ -121,10 +143,14 @@ func showText(w io.Writer, list []shownCounter) error {
 			if s.Staged {
 				action = "WOULD BE"
 			}
-			fmt.Fprintf(tw, "TIER\tPOLICY\tRULE\t%s\tPACKETS\tBYTES\n", action)
+			fmt.Fprintf(tw, "TIER\tPOLICY\tRULE\t%s\tPACKETS\tBYTES%s\n", action, says)
 			last = title
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%d\n", orDash(s.Tier), s.what(), s.ruleText(), s.Action, s.Packets, s.Bytes)
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%d", orDash(s.Tier), s.what(), s.ruleText(), s.Action, s.Packets, s.Bytes)
+		if s.Text != "" {
+			fmt.Fprintf(tw, "\t%s", s.Text)
+		}
+		fmt.Fprintln(tw)
 	}
 	return tw.Flush()
 }

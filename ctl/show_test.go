@@ -47,6 +47,16 @@ func TestShow(t *testing.T) {
 	if _, err := run("-o", "wide"); err == nil {
 		t.Error("-o wide is accepted")
 	}
+	state := `{"node": "n", "program": {"Settings": {"FailsafeIngress": [{"Protocol": 6, "Port": 22}]},
+		"Policies": [{"ID": {"Kind": "NetworkPolicy", "Namespace": "ns", "Name": "p"}, "Ingress": [{"Protocol": 6}]}],
+		"Profiles": [{"Name": "x"}]}}`
+	if out, err := run("--rules", "--agent-socket", serveState(t, state)); err != nil || !strings.Contains(out, "BYTES   SAYS\n") ||
+		!strings.Contains(out, "NetworkPolicy(ns/p)   0      Deny     4         240   Deny TCP\n") || !strings.Contains(out, " 720   TCP 22\n") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out, err := run("--rules", "--agent-socket", "no.sock"); err == nil || !strings.Contains(err.Error(), "without --rules the agent is not asked") {
+		t.Errorf("%v\n%s", err, out)
+	}
 	counters = nil
 	if out, err := run("-o", "json"); err != nil || out != "[]\n" {
 		t.Errorf("%v\n%s", err, out)
