@@ -110,12 +110,27 @@ func (c *cli) readExport(filename string) (*exported, error) {
 	return file, nil
 }
 
-// readAll reads a file, or standard input.
+// readAll reads a file, or standard input, of at most v3.MaxFile bytes: a part of it would pass for the whole.
 func (c *cli) readAll(filename string) ([]byte, error) {
+	r := c.env.Stdin
 	if filename == "-" {
-		return io.ReadAll(io.LimitReader(c.env.Stdin, v3.MaxFile))
+		filename = "standard input"
+	} else {
+		file, err := os.Open(filename)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = file.Close() }()
+		r = file
 	}
-	return os.ReadFile(filename)
+	data, err := io.ReadAll(io.LimitReader(r, v3.MaxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", filename, err)
+	}
+	if len(data) > v3.MaxFile {
+		return nil, fmt.Errorf("%s: file is too large, at most %d bytes are read", filename, v3.MaxFile)
+	}
+	return data, nil
 }
 
 // checkEmpty refuses a datastore in which somebody has written.

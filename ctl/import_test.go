@@ -3,6 +3,8 @@ package ctl
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"strings"
 	"testing"
 
@@ -47,4 +49,29 @@ func TestImportIntoKubernetes(t *testing.T) {
 	if out, code := run(TypeKubernetes); code != 1 || !strings.Contains(out, "found existing Calico GlobalNetworkPolicy(p) ") {
 		t.Errorf("again: exit %d: %s", code, out)
 	}
+}
+
+// TestTooLarge has an input of which a part would look like the whole.
+func TestTooLarge(t *testing.T) {
+	for _, args := range [][]string{{"datastore", "migrate", "import", "-f", "-"}, {"convert", "-f", "-"}} {
+		var b bytes.Buffer
+		root := NewCommand(Env{
+			Name: "margay", Stdin: io.MultiReader(strings.NewReader("---\n"), io.LimitReader(newlines{}, v3.MaxFile)), Stdout: &b, Stderr: &b,
+			Getenv: func(string) string { return "" }, ConfigFile: "none", Socket: "none",
+			OpenStore: func(context.Context, StoreConfig) (store.Store, error) { return nil, errors.New("must not be asked") },
+		})
+		root.SetArgs(args)
+		if code := Execute(t.Context(), root); code != 1 || !strings.Contains(b.String(), "standard input: file is too large, at most 67108864 bytes are read") {
+			t.Errorf("%v: exit %d: %s", args, code, &b)
+		}
+	}
+}
+
+type newlines struct{}
+
+func (newlines) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = '\n'
+	}
+	return len(p), nil
 }
