@@ -76,6 +76,7 @@ func TestExplainLive(t *testing.T) {
 		{"h", "w", []string{"ALLOWED\n", "a host always reaches its own workloads"}},
 		{"10.0.0.8", "rest", []string{"DENIED\n", "at the ingress of HostEndpoint(rest)", "10.2.0.1"}},
 		{"pod-1", "h", []string{"DENIED\n", "From    10.1.0.2, WorkloadEndpoint(ns/n0-k8s-pod--1-eth0) on node n0"}},
+		{"db-1.eth0", "h", []string{`--from "db-1.eth0" is neither an IP address nor the name of an endpoint of this host; the agent knows no others by name`}},
 		{"10.0.0.8", "10.0.0.7", []string{"neither 10.0.0.8 nor 10.0.0.7 is the address of an endpoint"}},
 	} {
 		out := run(socket, tt.from, tt.to)

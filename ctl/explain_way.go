@@ -106,6 +106,8 @@ func (w *world) candidates(flag, text string, given []netip.Addr) ([]end, error)
 	}
 	found := w.named(text)
 	switch {
+	case len(found) == 0 && w.live:
+		return nil, fmt.Errorf("%s %q is neither an IP address nor the name of an endpoint of this host%s; the agent knows no others by name: give their addresses", flag, text, w.suggest(text))
 	case len(found) == 0:
 		return nil, fmt.Errorf("%s %q is neither an IP address nor the name of an endpoint%s", flag, text, w.suggest(text))
 	case len(found) > 1:
