@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -95,11 +96,8 @@ func readSources(o Options) (params.Sources, error) {
 	if err != nil {
 		return params.Sources{}, fmt.Errorf("read the name of the host: %w (set FELIX_FELIXHOSTNAME)", err)
 	}
-	s := params.Sources{Host: strings.ToLower(host), Env: o.Environ}
-	path := o.ConfigFile
-	if path == "" {
-		path = defaultConfigFile
-	}
+	path := cmp.Or(o.ConfigFile, defaultConfigFile)
+	s := params.Sources{Host: strings.ToLower(host), Env: o.Environ, FileName: path}
 	if s.File, err = readBounded(path, maxConfigFile); o.ConfigFile == "" && errors.Is(err, fs.ErrNotExist) {
 		return s, nil
 	} else if err != nil {

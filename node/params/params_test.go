@@ -171,6 +171,26 @@ func TestFile(t *testing.T) {
 	}
 }
 
+// TestProblemsSayWhere: the file by its name, and the parameter that a misspelled one was to be.
+func TestProblemsSayWhere(t *testing.T) {
+	_, problems := Resolve(Sources{Host: "h", Env: []string{"FELIX_ETCDENDPOINT=http://a:1", "FELIX_XYZ=1"}, FileName: "/etc/felix.cfg", File: []byte("x\nLogSeverityScren = Info\nHealthPort = x")})
+	var got []string
+	for _, p := range problems {
+		got = append(got, p.String())
+	}
+	slices.Sort(got)
+	want := []string{
+		"environment FELIX_ETCDENDPOINT: ETCDENDPOINT: no parameter has this name (EtcdEndpoints?)",
+		"environment FELIX_XYZ: XYZ: no parameter has this name",
+		"file /etc/felix.cfg line 1: line is neither name = value nor [section]: it is not read",
+		"file /etc/felix.cfg line 2: LogSeverityScren: no parameter has this name (LogSeverityScreen?)",
+		`file /etc/felix.cfg line 3: HealthPort = "x": must be a number from 0 to 65535; in force: 9099`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestValues(t *testing.T) {
 	pick := func(name string, p *Params) string {
 		for _, f := range fields() {

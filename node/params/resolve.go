@@ -15,8 +15,9 @@ type Sources struct {
 	Host string
 	// Env is the environment, as os.Environ returns it.
 	Env []string
-	// File is the content of felix.cfg; nil if there is none.
-	File []byte
+	// File is the content of felix.cfg; nil if there is none. FileName is where it was, for problems.
+	File     []byte
+	FileName string
 	// Resources are all FelixConfigurations of the store, in any order.
 	Resources []*v3.FelixConfiguration
 	// NodeLabels are the labels of this host's Node, not nil if that exists. Without it no nodeSelector matches.
@@ -101,7 +102,7 @@ func Resolve(s Sources) (*Params, []Problem) {
 	}
 	env, client := fromEnv(s.Env)
 	host := hostname(s, env, client)
-	file, problems := fromFile(s.File, host)
+	file, problems := fromFile(s, host)
 	r.problems = problems
 	for _, layer := range [][]setting{env, file, client} {
 		r.apply(layer)
@@ -116,7 +117,7 @@ func Resolve(s Sources) (*Params, []Problem) {
 // hostname returns the name of the section of the file that is for this host: what the file itself has to say about the
 // name, outside of such sections, included.
 func hostname(s Sources, env, client []setting) string {
-	global, _ := fromFile(s.File, "")
+	global, _ := fromFile(s, "")
 	for _, layer := range [][]setting{env, global, client} {
 		for _, given := range layer {
 			if strings.EqualFold(given.name, "FelixHostname") && given.text != "" {
@@ -188,10 +189,25 @@ func (r *resolver) notUsed(s setting) {
 	preset, known := r.known[strings.ToLower(s.name)]
 	switch {
 	case !known:
-		r.report(Problem{Kind: Unknown, Name: s.name, Origin: s.origin, Reason: "no parameter has this name"})
+		r.report(Problem{Kind: Unknown, Name: s.name, Origin: s.origin, Reason: "no parameter has this name" + r.meant(s.name)})
 	case preset != s.text: // what the store's schema fills in, nobody has set
 		r.report(Problem{Kind: Unused, Name: s.name, Origin: s.origin, Reason: "this agent does not use it"})
 	}
+}
+
+// meant suggests the parameter that an unknown name was to be.
+func (r *resolver) meant(name string) string {
+	var names []string
+	for _, f := range r.table {
+		names = append(names, f.name)
+	}
+	for _, f := range specFields() {
+		names = append(names, f.name)
+	}
+	if near := v3.Nearest(name, slices.Values(names)); near != "" {
+		return " (" + near + "?)"
+	}
+	return ""
 }
 
 func (r *resolver) applyField(f field, s setting) {

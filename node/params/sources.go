@@ -59,12 +59,16 @@ func fromEnv(env []string) (own, client []setting) {
 // fromFile returns what the file gives: lines "name = value" or "name: value" before the first section and in [global]
 // are for every host, those in [<host>] for that host and before the others. Comments begin with # or ; at the beginning
 // of a line or after a blank.
-func fromFile(data []byte, host string) ([]setting, []Problem) {
+func fromFile(s Sources, host string) ([]setting, []Problem) {
 	global, own := map[string]setting{}, map[string]setting{}
 	into := global
+	file := "file "
+	if s.FileName != "" {
+		file += s.FileName + " "
+	}
 	var problems []Problem
-	for i, line := range strings.Split(string(data), "\n") {
-		origin := Origin{File, "file line " + strconv.Itoa(i+1)}
+	for i, line := range strings.Split(string(s.File), "\n") {
+		origin := Origin{File, file + "line " + strconv.Itoa(i+1)}
 		line = strings.TrimSpace(stripComment(strings.TrimPrefix(line, "\ufeff")))
 		if line == "" {
 			continue
