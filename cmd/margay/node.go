@@ -91,8 +91,10 @@ func lastRules(stateDir string) (path string, ok bool) {
 
 // cleanUp removes the tables and the agent's files: the host is open afterwards. An agent that runs would close it again.
 func cleanUp(ctx context.Context, stateDir string) error {
-	if _, runs := hostAgent(); runs || node.Running(stateDir) {
-		return errors.New("clean up: the agent of this host runs and would put its rules back (stop it first: systemctl stop margay-node margay-standalone)")
+	if pid, runs := hostAgent(); runs {
+		return fmt.Errorf("clean up: the agent of this host runs, process %d, and would put its rules back (stop it first, as by systemctl stop margay-node margay-standalone)", pid)
+	} else if node.Running(stateDir) {
+		return fmt.Errorf("clean up: the agent of %s runs and would put its rules back (stop it first)", stateDir)
 	}
 	if err := nft.Cleanup(ctx, nft.Options{}); err != nil {
 		return rootNeeded(err)
