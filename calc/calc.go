@@ -17,7 +17,7 @@
 //	                │ labels                                    │ selectors, named ports
 //	                ▼                                           ▼
 //	WorkloadEndpoint, HostEndpoint, NetworkSet ──labels──► set index ──► members by owner (sets.go) ──► Delta.Sets
-//	SetService ──────────────────────────────────────────────────────► members (services.go) ──┘
+//	ServiceEndpoints ──► services (parts.go) ────────────────────────► members (services.go) ──┘
 //
 // The set index leads from an object whose labels changed to the selectors that can match it (labels.go); for a selector
 // that is new, holders and givers lead to the objects that it can match (candidates.go).
@@ -53,6 +53,7 @@ type Calc struct {
 	ways      map[netip.Addr]Way
 	hosts     map[string][]netip.Addr // addresses of Nodes
 	services  map[serviceKey][]ServiceEndpoint
+	parts     parts
 	// What only warnings need: see warnings_guide.go and warnings_kube.go.
 	hidden      []string
 	hostPods    []v3.HostPod
@@ -94,6 +95,7 @@ func New(node string) *Calc {
 		services: map[serviceKey][]ServiceEndpoint{}, changedServices: map[serviceKey][]ServiceEndpoint{},
 		natPools: map[string]netip.Prefix{},
 	}
+	c.parts = parts{map[serviceKey]map[v3.Key]*v3.ServiceEndpoints{}, map[v3.Key]serviceKey{}}
 	c.changedProfiles, c.changedPolicies = map[*profile]struct{}{}, map[*policy]struct{}{}
 	c.stalePolicies, c.relabelled = map[*policy]struct{}{}, map[*endpoint]struct{}{}
 	c.staleEndpoints, c.newSets = map[v3.Key]struct{}{}, map[*set]struct{}{}
@@ -125,6 +127,8 @@ func (c *Calc) Update(key v3.Key, r v3.Resource) {
 		c.updateItem(key, r)
 	case v3.KindNode:
 		c.updateHost(key.Name, r)
+	case v3.KindServiceEndpoints:
+		c.updatePart(key, r)
 	case v3.KindIPPool:
 		c.updatePool(key.Name, r)
 	case v3.KindFelixConfiguration:

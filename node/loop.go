@@ -55,9 +55,8 @@ type loop struct {
 	waysFound  *mailbox[wayList]
 	questions  chan chan<- snapshot
 
-	calc     *calc.Calc
-	services *services
-	program  *ruleset.Program // what calc has given out so far: what the kernel should enforce
+	calc    *calc.Calc
+	program *ruleset.Program // what calc has given out so far: what the kernel should enforce
 
 	inSync      bool           // the first snapshot is in calc
 	revision    store.Revision // what calc contains
@@ -224,7 +223,7 @@ func (l *loop) take(u update) {
 
 func (l *loop) put(key v3.Key, r v3.Resource) {
 	if key.Kind == v3.KindServiceEndpoints {
-		l.services.take(l.calc, key, r)
+		l.calc.Update(key, r)
 		l.unflushed = true
 		return
 	}

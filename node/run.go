@@ -234,7 +234,7 @@ func newLoop(a *agent, dp Dataplane) *loop {
 		log: a.log, metrics: a.metrics, health: a.health, standing: a.standing, endpoints: a.endpoints, reported: a.reported,
 		dataplane: dp, settings: a.settings, filterBridge: a.options.FilterBridge,
 		updates: make(chan update, maxDrain), interfaces: newMailbox[addressList](), waysFound: newMailbox[wayList](), located: a.options.Ways == nil, questions: make(chan chan<- snapshot),
-		calc: calc.New(a.host), services: newServices(), program: ruleset.NewProgram(),
+		calc: calc.New(a.host), program: ruleset.NewProgram(),
 		held: map[v3.Key]v3.Resource{}, warnings: map[string]bool{}, slips: newSlips(), hostPods: make(chan []v3.HostPod),
 		resync: true, retry: backoff{first: firstRetry, last: lastPause},
 	}

@@ -1,18 +1,17 @@
-package node
+package calc
 
 import (
 	"net/netip"
 	"slices"
 	"testing"
 
-	"margay/calc"
 	"margay/ruleset"
 
 	v3 "margay/api/v3"
 )
 
-// TestServices lets the parts of a service come, move to another service and go, and looks at the set of a rule that names it.
-func TestServices(t *testing.T) {
+// TestPartsOfServices lets the parts of a service come, move to another service and go, and looks at the set of a rule that names it.
+func TestPartsOfServices(t *testing.T) {
 	info, _ := v3.Lookup(v3.KindServiceEndpoints)
 	part := func(name, service string, addrs ...string) *v3.ServiceEndpoints {
 		r := info.New().(*v3.ServiceEndpoints)
@@ -23,7 +22,7 @@ func TestServices(t *testing.T) {
 		return r
 	}
 	key := func(name string) v3.Key { return v3.Key{Kind: v3.KindServiceEndpoints, Namespace: "ns", Name: name} }
-	c := calc.New("n")
+	c := New("n")
 	for _, text := range []string{
 		`{"apiVersion":"projectcalico.org/v3","kind":"Tier","metadata":{"name":"default"},"spec":{"order":1000000,"defaultAction":"Deny"}}`,
 		`{"apiVersion":"projectcalico.org/v3","kind":"HostEndpoint","metadata":{"name":"h"},"spec":{"node":"n","interfaceName":"eth0"}}`,
@@ -38,7 +37,6 @@ func TestServices(t *testing.T) {
 	}
 	c.SetInterface("eth0", []netip.Addr{netip.MustParseAddr("10.0.0.1")})
 	program := ruleset.NewProgram()
-	s := newServices()
 	for _, step := range []struct {
 		key  string
 		part v3.Resource
@@ -53,7 +51,7 @@ func TestServices(t *testing.T) {
 		{"a", nil, nil},
 		{"a", nil, nil},
 	} {
-		s.take(c, key(step.key), step.part)
+		c.Update(key(step.key), step.part)
 		program.Apply(c.Flush())
 		var got []string
 		for _, set := range program.Sets {
@@ -66,7 +64,7 @@ func TestServices(t *testing.T) {
 			t.Errorf("after %s: %v, want %v", step.key, got, step.want)
 		}
 	}
-	if len(s.parts)+len(s.of) != 0 {
-		t.Errorf("left over: %+v", s)
+	if len(c.parts.of)+len(c.parts.service) != 0 {
+		t.Errorf("left over: %+v", c.parts)
 	}
 }
