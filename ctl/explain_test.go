@@ -99,3 +99,33 @@ func TestExplainLive(t *testing.T) {
 		}
 	}
 }
+
+// What a store has of the endpoints of services counts, as for agents.
+func TestExplainServices(t *testing.T) {
+	docs, err := v3.Decode("-", []byte(`{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: h}, spec: {node: n1, interfaceName: eth0, expectedIPs: [10.0.0.1]}}
+---
+{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: p}, spec: {types: [Egress], egress: [{action: Allow, protocol: TCP, destination: {services: {name: web, namespace: ns}}}]}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, _ := v3.Lookup(v3.KindServiceEndpoints)
+	part := info.New().(*v3.ServiceEndpoints)
+	part.Name, part.Namespace = "web-1", "ns"
+	part.Spec = v3.ServiceEndpointsSpec{Service: "web", Endpoints: []v3.ServiceEndpoint{{Addr: "10.0.0.9", Protocol: ruleset.TCP, Port: 80}}}
+	for port, allowed := range map[uint16]bool{80: true, 81: false} {
+		w := newWorld(nodeSettings)
+		w.put(docs[0].Object)
+		w.put(docs[1].Object)
+		w.put(part)
+		if err := w.complete(); err != nil {
+			t.Fatal(err)
+		}
+		q, err := w.question(&explainFlags{from: "h", to: "10.0.0.9", protocol: "tcp", port: port, hasPort: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e, err := w.explanation(q); err != nil || e.Allowed != allowed {
+			t.Errorf("port %d: %+v, %v", port, e, err)
+		}
+	}
+}
