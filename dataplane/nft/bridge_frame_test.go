@@ -126,18 +126,20 @@ func TestWhatPortsCarry(t *testing.T) {
 			t.Errorf("%s arrives: %v", c.name, got)
 		}
 	}
-	// Frames to the addresses that bridges do not pass on come in by the port itself.
-	aside := etherFrame(pod, net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 0xe}, etherIPv4, udp(pod.four(), locals4[0]))
-	w.collect(t, func(LogEntry, uint16) {})
-	w.gets(t, pod, other, aside)
-	came := false
-	w.collect(t, func(e LogEntry, id uint16) {
-		came = came || id == 5 && e.Prefix == "in"
-		if id == 5 && e.Prefix == "past-in" {
-			t.Errorf("what came in by the port got past: %+v", e)
+	// Frames to the addresses that bridges do not pass on come in by the port itself, past the rules for what ports carry.
+	for _, src := range []netip.Addr{pod.four(), nobody.four(), peers4[0]} {
+		aside := etherFrame(pod, net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 0xe}, etherIPv4, udp(src, locals4[0]))
+		w.collect(t, func(LogEntry, uint16) {})
+		w.gets(t, pod, other, aside)
+		came := false
+		w.collect(t, func(e LogEntry, id uint16) {
+			came = came || id == 5 && e.Prefix == "in"
+			if id == 5 && e.Prefix == "past-in" {
+				t.Errorf("what came in by the port from %s got past: %+v", src, e)
+			}
+		})
+		if !came {
+			t.Errorf("nothing came in by the port from %s: the test shows nothing", src)
 		}
-	})
-	if !came {
-		t.Error("nothing came in by the port: the test shows nothing")
 	}
 }

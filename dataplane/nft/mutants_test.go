@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -283,7 +284,7 @@ func TestMutants(t *testing.T) {
 	if os.Getenv("MARGAY_MUTANTS") == "" {
 		t.Skip("make mutants runs this")
 	}
-	for _, m := range mutants {
+	for _, m := range slices.Concat(mutants, bridgeMutants) {
 		t.Run(m.file+" "+strings.Fields(m.old)[0], func(t *testing.T) {
 			t.Parallel()
 			m.run(t)
@@ -327,7 +328,7 @@ func (m *mutant) caughtBy(t *testing.T, binary, test string) bool {
 
 // Every mutant is one: the text is where it is said to be, and there only.
 func TestMutantsAreThere(t *testing.T) {
-	for _, m := range mutants {
+	for _, m := range slices.Concat(mutants, bridgeMutants) {
 		source, err := os.ReadFile(m.file)
 		if err != nil {
 			t.Fatal(err)
