@@ -49,7 +49,7 @@ func benchServer(args []string) error {
 	for i := range benchObjects {
 		m.put(benchEndpoint(i, time.Time{}))
 	}
-	cfg := ServerConfig{}
+	cfg := ServerConfig{MaxHandshakes: 10_000} // they all have one address, unlike agents
 	if len(args) == 3 {
 		cfg.TLS = TLSFiles{CA: args[0], Cert: args[1], Key: args[2], PeerCN: "felix"}
 	}

@@ -33,8 +33,9 @@
 //
 // Clients are strangers until they have shown a certificate and said who they are, and even then they get no memory on
 // their word: every frame has a limit by who sends it, a handshake has a time and there is a limit to how many there are
-// at once (the oldest gives way, so that stalled ones keep nobody out), a client has a limited number of requests under
-// way, and whoever does not read is cut off. None of this makes another client wait.
+// at once (the oldest gives way, and first of all those of an address that has too many, so that stalled ones keep nobody
+// out), a client has a limited number of requests under way, and whoever does not read is cut off. None of this makes another
+// client wait.
 //
 // # When the store is lost
 //

@@ -1,7 +1,6 @@
 package typha
 
 import (
-	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -42,9 +41,8 @@ type ServerConfig struct {
 	// WriteTimeout of one write [120 s]. A ping goes out every PingInterval [10 s]; a client that says nothing for
 	// PongTimeout is gone [60 s].
 	WriteTimeout, PingInterval, PongTimeout time.Duration
-	// HandshakeTimeout bounds a handshake from accept to hello [10 s]; there are at most MaxHandshakes at once, of which
-	// the oldest makes room for the next when it has had a fifth of that time [1,000]. MaxClients bounds the clients
-	// [20,000].
+	// HandshakeTimeout bounds a handshake from its begin to hello [10 s]; there are at most MaxHandshakes at once [1,000], see
+	// [gate]. MaxClients bounds the clients [20,000].
 	HandshakeTimeout          time.Duration
 	MaxHandshakes, MaxClients int
 
@@ -100,7 +98,7 @@ type Server struct {
 	metrics *metrics
 	tls     *tls.Config // nil: none
 	cache   *cache
-	gate    gate
+	gate    *gate
 	jobs    chan job
 	turns   *turns
 
@@ -121,7 +119,7 @@ func NewServer(cfg ServerConfig) *Server {
 	cfg.defaults()
 	m := newMetrics()
 	server := &Server{
-		cfg: cfg, log: cfg.Log, metrics: m, cache: newCache(&cfg, m), gate: gate{limit: cfg.MaxHandshakes, fair: cfg.HandshakeTimeout / 5, room: make(chan struct{}, 1)},
+		cfg: cfg, log: cfg.Log, metrics: m, cache: newCache(&cfg, m), gate: newGate(cfg.MaxHandshakes, cfg.MaxClients, cfg.HandshakeTimeout/5),
 		jobs: make(chan job), turns: newTurns(), peers: map[*peer]struct{}{}, limit: cfg.UpperLimit,
 		reports: newUnpacker(maxReport),
 		writers: writers{limit: cfg.MaxClients, names: map[string]struct{}{}},
@@ -235,12 +233,18 @@ func (s *Server) accept(ctx context.Context, listener net.Listener) {
 		}
 		pause = firstAcceptPause
 		s.metrics.accepted.Inc()
-		at, err := s.gate.enter(ctx, conn)
-		if err != nil {
+		from := addressOf(conn)
+		if !s.gate.arrive(from) {
 			_ = conn.Close()
-			return
+			s.metrics.refused.WithLabelValues(refusedMany).Inc()
+			continue
 		}
 		wg.Go(func() {
+			at, err := s.gate.enter(ctx, conn, from)
+			if err != nil {
+				_ = conn.Close()
+				return
+			}
 			s.metrics.active.Inc()
 			defer s.metrics.active.Dec()
 			s.serve(ctx, conn, at)
@@ -257,7 +261,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, at *ticket) {
 		_ = conn.Close()
 		reason := refusal(err)
 		if evicted {
-			reason = "too many"
+			reason = refusedMany
 		}
 		s.metrics.refused.WithLabelValues(reason).Inc()
 		s.log.Debug("handshake failed", "client", remote, "reason", reason, "error", err)
@@ -284,6 +288,9 @@ func (s *Server) admit(ctx context.Context, conn net.Conn) (*peer, error) {
 	}
 	return p, nil
 }
+
+// refusedMany is the reason of those that were sent away because of how many there are.
+const refusedMany = "too many"
 
 // refusal sorts failed handshakes for the metric.
 func refusal(err error) string {
@@ -415,71 +422,4 @@ func (s *Server) dropOne(reason error) bool {
 	}
 	candidates[rand.IntN(len(candidates))].tell(reason)
 	return true
-}
-
-// A gate bounds the handshakes that are under way. When there are too many, the next waits for one to end, or for the
-// oldest to have had the time that an honest one needs; that is closed. So stalled handshakes keep nobody out, and many
-// clients that come at once do not push each other out.
-type gate struct {
-	limit int
-	fair  time.Duration // what a handshake may take before it can be closed for another
-	room  chan struct{} // capacity 1: one has ended
-
-	mu      sync.Mutex
-	waiting list.List // of *ticket, oldest first
-}
-
-// A ticket is that of one connection in the gate.
-type ticket struct {
-	conn    net.Conn
-	since   time.Time
-	element *list.Element // nil: it had to make room
-}
-
-// enter returns when the connection may begin its handshake.
-func (g *gate) enter(ctx context.Context, conn net.Conn) (*ticket, error) {
-	for {
-		t, wait := g.try(conn)
-		if t != nil {
-			return t, nil
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-g.room:
-		case <-timer.C:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-		timer.Stop()
-	}
-}
-
-// try lets a connection in, or says how long the oldest may take yet.
-func (g *gate) try(conn net.Conn) (*ticket, time.Duration) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.waiting.Len() >= g.limit {
-		oldest := g.waiting.Front().Value.(*ticket)
-		if wait := g.fair - time.Since(oldest.since); wait > 0 {
-			return nil, wait
-		}
-		g.waiting.Remove(oldest.element)
-		oldest.element = nil
-		_ = oldest.conn.Close() // its goroutine notices
-	}
-	t := &ticket{conn: conn, since: time.Now()}
-	t.element = g.waiting.PushBack(t)
-	return t, 0
-}
-
-// leave reports whether the connection had to make room.
-func (g *gate) leave(t *ticket) (evicted bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if t.element == nil {
-		return true
-	}
-	g.waiting.Remove(t.element)
-	kick(g.room)
-	return false
 }
