@@ -44,6 +44,9 @@ func (c *cli) await(ctx context.Context, w *writer, f waitFlags) error {
 		err = errors.Join(err, errors.New(line))
 	}
 	c.tell(p.String())
+	for _, line := range p.nowhere(w.changes) {
+		c.warning("%s", line)
+	}
 	return err
 }
 
@@ -191,6 +194,21 @@ func (p *progress) faults(changes []*change) []string {
 				if strings.HasPrefix(fault, c.key.String()+":") {
 					out = append(out, fmt.Sprintf("node %s cannot use %s", status.Node, fault))
 				}
+			}
+		}
+	}
+	return out
+}
+
+// nowhere returns the endpoints that were written and that are no interface of their node: all is in force, and nothing of it for
+// them.
+func (p *progress) nowhere(changes []*change) []string {
+	var out []string
+	for _, c := range changes {
+		for _, status := range p.reports {
+			if status.Endpoints[c.key.String()] == store.EndpointError {
+				out = append(out, fmt.Sprintf("%s: no interface of node %s is it, so nothing is enforced for it (check interfaceName and expectedIPs)",
+					c.key, status.Node))
 			}
 		}
 	}
