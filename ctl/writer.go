@@ -214,6 +214,9 @@ func (w *writer) round(ctx context.Context, changes []*change) (again []*change)
 	for i, result := range w.writeAll(ctx, w.mode, writes) {
 		c := written[i]
 		c.result, c.revision, c.dropped, c.err = result.Resource, result.Revision, result.Dropped, result.Err
+		if w.emptied(ctx, c) {
+			c.result, c.err = c.doc.Object, nil
+		}
 		if w.settle(c, writes[i].Op) {
 			again = append(again, c)
 		}
@@ -416,6 +419,21 @@ func (w *writer) provided(err error) bool {
 	}
 	initial, err := store.Initial()
 	return err == nil && slices.ContainsFunc(initial, func(r v3.Resource) bool { return v3.KeyOf(r) == e.Key })
+}
+
+// emptied reports whether a dry run may not delete a tier only because of policies that the command itself would delete before.
+func (w *writer) emptied(ctx context.Context, c *change) bool {
+	if w.mode != store.DryRun || c.key.Kind != v3.KindTier || !errors.Is(c.err, store.ErrNotSupported) || store.CheckDelete(c.key) != nil {
+		return false
+	}
+	stored, err := w.list(ctx, "", v3.KindGlobalNetworkPolicy, v3.KindNetworkPolicy, v3.KindStagedGlobalNetworkPolicy, v3.KindStagedNetworkPolicy)
+	if err != nil || len(stored.Faults) > 0 {
+		return false
+	}
+	return !slices.ContainsFunc(stored.Items, func(r v3.Resource) bool {
+		tier, _ := store.TierKey(r)
+		return tier == c.key && !slices.ContainsFunc(w.changes, func(o *change) bool { return o.key == v3.KeyOf(r) && o.state == stateDeleted })
+	})
 }
 
 // pretend is what becomes of changes when no store is asked.
