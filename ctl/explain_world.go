@@ -106,11 +106,29 @@ func (w *world) calculated(node string) *calc.Calc {
 	for key, r := range w.resources {
 		c.Update(key, r)
 	}
-	c.SetSettings(w.nodeSettings(node))
+	settings := w.nodeSettings(node)
+	c.SetSettings(settings)
+	c.SetWays(w.ways(node, &settings))
 	for name, addrs := range w.interfaces(node) {
 		c.SetInterface(name, addrs)
 	}
 	return c
+}
+
+// ways returns where the kernel of a node must find its workloads for those to have the interfaces that they name, where the name
+// alone does not tell that it is a workload's.
+func (w *world) ways(node string, settings *ruleset.Settings) map[netip.Addr]calc.Way {
+	ways := map[netip.Addr]calc.Way{}
+	for i := range w.places {
+		p := &w.places[i]
+		if p.node != node || !p.workload() || p.iface == "" || settings.IsWorkload(p.iface) {
+			continue
+		}
+		for _, a := range p.addrs {
+			ways[a] = calc.Way{Interface: p.iface}
+		}
+	}
+	return ways
 }
 
 // program returns what a node must enforce.
