@@ -131,7 +131,7 @@ func (r *report) write(w io.Writer, now time.Time) error {
 	fmt.Fprintln(tw, "NODE\tREADY\tIN FORCE\tREVISION\tFAULTS\tREPORTED\tDETAIL")
 	for _, n := range r.Nodes {
 		if !n.Reports {
-			fmt.Fprintf(tw, "%s\t-\t-\t-\t-\tnever\t%s\n", n.Node, "its agent does not run or cannot reach the datastore")
+			fmt.Fprintf(tw, "%s\t-\t-\t-\t-\t-\t%s\n", n.Node, "no report: its agent does not run or cannot reach the datastore (if the host is gone: delete node "+n.Node+")")
 			continue
 		}
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", n.Node, yes(n.Ready), yes(n.Current), orDash(n.Enforced.Short()),
