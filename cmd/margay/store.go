@@ -40,7 +40,8 @@ func (f *storeFlags) start(ctx context.Context, log *slog.Logger) (*embed.Server
 	if err != nil {
 		return nil, err
 	}
-	return embed.Start(ctx, embed.Config{Dir: f.dir, Socket: f.socket, Listen: f.listen, TLS: tls, Log: log})
+	server, err := embed.Start(ctx, embed.Config{Dir: f.dir, Socket: f.socket, Listen: f.listen, TLS: tls, Log: log})
+	return server, rootNeeded(err)
 }
 
 func storeCommand() *cobra.Command {
