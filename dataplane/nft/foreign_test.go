@@ -242,6 +242,24 @@ func TestForeignEditsAreRepaired(t *testing.T) {
 	}
 }
 
+// TestResyncListens: a large transaction that could not listen again does not leave the dataplane deaf.
+func TestResyncListens(t *testing.T) {
+	n := newNamespace(t)
+	d := n.open(t)
+	p := sample()
+	resync(t, d, p)
+	if err := d.monitor.conn.nl.LeaveGroup(unix.NFNLGRP_NFTABLES); err != nil {
+		t.Fatal(err)
+	}
+	resync(t, d, p)
+	if err := Cleanup(t.Context(), Options{NetNS: n.fd}); err != nil {
+		t.Fatal(err)
+	}
+	if !disturbedWithin(d) {
+		t.Error("not noticed")
+	}
+}
+
 // drain waits until the monitor has seen all that was done so far: it makes a change elsewhere and waits for its
 // announcement.
 func drain(t *testing.T, n *namespace, d *Dataplane) {

@@ -41,14 +41,22 @@ func watch(netns int, own uint32, log *slog.Logger) (*monitor, error) {
 		err = c.nl.SetBPF(filter)
 	}
 	if err == nil {
-		err = c.nl.JoinGroup(unix.NFNLGRP_NFTABLES)
+		err = m.listen()
 	}
 	if err != nil {
 		c.close()
-		return nil, fmt.Errorf("join group of nftables: %w", err)
+		return nil, err
 	}
 	go m.run()
 	return m, nil
+}
+
+// listen has the kernel send its announcements. Who gets them already gets them once.
+func (m *monitor) listen() error {
+	if err := m.conn.nl.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
+		return fmt.Errorf("join group of nftables: %w", err)
+	}
+	return nil
 }
 
 // pause calls f while the monitor does not listen. With a listener, in whatever network namespace, the kernel makes an
@@ -63,8 +71,8 @@ func (m *monitor) pause(c *conn, f func(generation uint32) error) error {
 		return fmt.Errorf("leave group of nftables: %w", err)
 	}
 	failed := f(before)
-	if err := m.conn.nl.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
-		return errors.Join(failed, fmt.Errorf("join group of nftables: %w", err))
+	if err := m.listen(); err != nil {
+		return errors.Join(failed, err)
 	}
 	after, err := c.generation()
 	if err != nil {

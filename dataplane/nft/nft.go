@@ -154,6 +154,9 @@ const restarts = 8
 // Resync makes the table enforce p, whatever it holds now. When it holds that already, nothing is sent.
 func (d *Dataplane) Resync(ctx context.Context, p *ruleset.Program) error {
 	d.image = nil
+	if err := d.monitor.listen(); err != nil { // a large transaction may have failed to
+		return d.count(fmt.Errorf("resync: %w", err))
+	}
 	want := newImage(p, d.limits)
 	for try := 1; ; try++ {
 		have, err := d.read()
