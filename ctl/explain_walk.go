@@ -128,6 +128,7 @@ func (w *world) explanation(q *question) (*explanation, error) {
 	if staged {
 		e.Pending = &pending
 	}
+	w.assumeSettings(q, e.Hops)
 	e.Assumptions = q.assumed
 	e.Warnings = slices.Clone(w.notes)
 	for object, texts := range w.warned {
@@ -139,6 +140,19 @@ func (w *world) explanation(q *question) (*explanation, error) {
 	}
 	slices.Sort(e.Warnings)
 	return e, nil
+}
+
+// assumeSettings says where settings that decided come from: FelixConfigurations are not all that an agent reads.
+func (w *world) assumeSettings(q *question, hops []hopReport) {
+	for i := range hops {
+		switch hops[i].Verdict.Reason {
+		case ruleset.EndpointToHost.String(), ruleset.FailsafePort.String(), ruleset.TunnelPacket.String(), ruleset.HostTunnel.String(),
+			ruleset.StrangeTunnel.String():
+			if !w.live {
+				q.assume("the agent of node %s has its parameters from FelixConfigurations alone, not from FELIX_... or its file (--live on that host knows)", hops[i].Node)
+			}
+		}
+	}
 }
 
 func (q *question) endName(e *end) string {
