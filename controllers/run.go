@@ -14,7 +14,8 @@
 // seen. So it does not matter what was missed, who else writes, or where a predecessor was killed. Only what belongs to
 // the controllers is touched; how that is told is written at each controller.
 //
-// It must not write to the source, but for Events, nor delete anything before both sides are listed completely.
+// It must not write to the source, but for Events, nor delete anything before both sides are listed completely, nor because
+// an object is missing in a list without having asked for that object.
 package controllers
 
 import (

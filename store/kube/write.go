@@ -495,8 +495,11 @@ func (s *Store) Initialise(ctx context.Context) error {
 		if errors.Is(err, store.ErrNotFound) {
 			_, err = s.Create(ctx, r)
 		}
-		// Somebody else may initialise at the same time.
-		if err != nil && !errors.Is(err, store.ErrExists) {
+		switch {
+		case err == nil, errors.Is(err, store.ErrExists): // somebody else initialises at the same time
+		case errors.Is(err, store.ErrForbidden):
+			return fmt.Errorf("initialise datastore: %w (it is for kube-controllers, or for who installs: agents need no such right)", err)
+		default:
 			return fmt.Errorf("initialise datastore: %w", err)
 		}
 	}
