@@ -11,8 +11,8 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"sigs.k8s.io/yaml"
@@ -77,31 +77,39 @@ func (b *bundle) addYAML(name string, value any, err error) {
 
 // addFile copies a file of this host.
 func (b *bundle) addFile(name, from string) {
-	content, err := readStart(from)
+	file, err := os.Open(from)
+	var content []byte
+	if err == nil {
+		content, err = readStart(file)
+	}
 	b.add(name, content, err)
 }
 
-// readStart reads a file, at most one byte more than a bundle takes.
-func readStart(name string) ([]byte, error) {
-	file, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
+// readStart reads a file, at most one byte more than a bundle takes, and closes it.
+func readStart(file *os.File) ([]byte, error) {
 	defer func() { _ = file.Close() }()
 	return io.ReadAll(io.LimitReader(file, maxCollected+1))
 }
 
-// addTree copies the regular files below a directory.
+// addTree copies the regular files below a directory. Who writes there may not be who runs this: a link that takes the place
+// of a file meanwhile leads nowhere else, and a pipe is not waited for.
 func (b *bundle) addTree(name, from string) error {
-	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
+	root, err := os.OpenRoot(from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
+	return fs.WalkDir(root.FS(), ".", func(inside string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
 			return err
 		}
-		inside, err := filepath.Rel(from, path)
+		file, err := root.OpenFile(inside, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+		var content []byte
 		if err == nil {
-			b.addFile(filepath.ToSlash(filepath.Join(name, inside)), path)
+			content, err = readStart(file)
 		}
-		return err
+		b.add(path.Join(name, inside), content, err)
+		return nil
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -248,6 +249,11 @@ func TestNodeDiags(t *testing.T) {
 		Counters: func(context.Context) ([]ruleset.Counter, error) { return nil, errors.New("kernel says no") },
 	}
 	logs := files(t, map[string]string{"felix/current.log": "line\n"})
+	secrets := files(t, map[string]string{"key": "secret\n"})
+	if err := errors.Join(os.Symlink(filepath.Join(secrets, "key"), filepath.Join(logs, "key.log")),
+		os.Symlink(secrets, filepath.Join(logs, "secrets")), syscall.Mkfifo(filepath.Join(logs, "pipe.log"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
 	out, code := nodeCommand(t, host, nil, "diags", "--log-dir", logs)
 	m := regexp.MustCompile(`Diags saved to (.*)\n`).FindStringSubmatch(out)
 	if code != 0 || m == nil {
@@ -259,6 +265,11 @@ func TestNodeDiags(t *testing.T) {
 	} {
 		if got[name] != want {
 			t.Errorf("%s holds %q, want %q", name, got[name], want)
+		}
+	}
+	for name, text := range got {
+		if strings.Contains(text, "secret") || strings.Contains(name, "pipe") {
+			t.Errorf("%s holds %q", name, text)
 		}
 	}
 	if !strings.Contains(got["diagnostics/interfaces"], "lo") || !strings.Contains(got["diagnostics/proc/net/udp.error"], "no such file") {
