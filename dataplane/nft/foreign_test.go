@@ -61,7 +61,7 @@ func disturbedWithin(d *Dataplane) bool {
 	select {
 	case <-d.Disturbed():
 		return true
-	case <-time.After(time.Second):
+	case <-time.After(20 * time.Second):
 		return false
 	}
 }
