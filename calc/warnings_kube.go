@@ -18,7 +18,7 @@ func (c *Calc) unisolated(warn func(v3.Key, ...string)) {
 	}
 	isolating := map[place][]string{}
 	for _, ep := range c.locals {
-		if ep.workload == nil {
+		if ep.workload == nil || !ep.hasKubernetes() {
 			continue
 		}
 		walk := c.walkOf(ep)
@@ -41,6 +41,16 @@ func (c *Calc) unisolated(warn func(v3.Key, ...string)) {
 		key := v3.Key{Kind: v3.Kind(at.policy.Kind), Namespace: at.policy.Namespace, Name: at.policy.Name}
 		warn(key, fmt.Sprintf("spec.%s: what %s of Kubernetes does not allow goes on to the next policy of the tier, so that the Allow rules here let it pass (leave those pods out of spec.selector if they are to be isolated)", at.direction, someOf(names)))
 	}
+}
+
+// hasKubernetes reports whether a policy of Kubernetes selects the endpoint: asking is cheaper than putting policies in order.
+func (ep *endpoint) hasKubernetes() bool {
+	for p := range ep.policies {
+		if ofKubernetes(p.id) {
+			return true
+		}
+	}
+	return false
 }
 
 // ofKubernetes reports whether a policy was made from a NetworkPolicy of Kubernetes.
