@@ -93,6 +93,23 @@ type KubeControllersConfigurationStatus struct {
 	EnvironmentVars map[string]string                 `json:"environmentVars,omitempty"`
 }
 
+// defaultRunning completes a reported configuration: of the defaults of a spec it has those that Calico's definitions have for
+// Kubernetes, and not those of its code.
+func defaultRunning(s *KubeControllersConfigurationSpec) {
+	if s == nil {
+		return
+	}
+	if s.HealthChecks == "" {
+		s.HealthChecks = "Enabled"
+	}
+	if b := s.Controllers.LoadBalancer; b != nil {
+		defaultTags(b)
+	}
+	if m := s.Controllers.PolicyMigration; m != nil {
+		defaultTags(m)
+	}
+}
+
 func validateKubeControllersConfiguration(c *check, k *KubeControllersConfiguration) {
 	if k.Name != KubeControllersConfigurationName {
 		c.fail("metadata.name", k.Name, `Cannot create a Kube Controllers Configuration resource with a name other than "default"`,

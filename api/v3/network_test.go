@@ -245,6 +245,21 @@ func TestNetworkDefaults(t *testing.T) {
 	}
 }
 
+func TestRunningDefaults(t *testing.T) {
+	for status, want := range map[string]string{
+		`{}`: `{}`,
+		`{runningConfig: {controllers: {node: {}, loadBalancer: {}, policyMigration: {}}}}`: `{"runningConfig":{"healthChecks":"Enabled",` +
+			`"controllers":{"node":{},"loadBalancer":{"assignIPs":"AllServices"},"policyMigration":{"enabled":"Enabled"}}}}`,
+		`{runningConfig: {healthChecks: Disabled, prometheusMetricsPort: 1}}`: `{"runningConfig":{"healthChecks":"Disabled","prometheusMetricsPort":1,"controllers":{}}}`,
+	} {
+		r := mustDecode(t, object(KindKubeControllersConfiguration, "default", ``)+"\nstatus: "+status+"\n")
+		Default(r)
+		if got, _ := json.Marshal(r.(*KubeControllersConfiguration).Status); string(got) != want {
+			t.Errorf("status %s becomes\n%s, want\n%s", status, got, want)
+		}
+	}
+}
+
 func TestValidateChange(t *testing.T) {
 	pool := func(spec string) Resource {
 		r := mustDecode(t, object(KindIPPool, "a", spec))

@@ -26,6 +26,7 @@ func Default(r Resource) {
 		defaultStagedKubernetes(r)
 	case *KubeControllersConfiguration:
 		defaultTags(&r.Spec)
+		defaultRunning(r.Status.RunningConfig)
 	case *IPPool:
 		defaultIPPool(r)
 	case *IPAMConfiguration:
