@@ -208,6 +208,7 @@ func TestRulesAreEval(t *testing.T) {
 		p := g.rulesAlone()
 		lim := pick(g, testLimits...)
 		im := newImage(p, lim)
+		kernel := copyTable(im.table)
 		for range 3 {
 			for range 40 {
 				pkt := g.ruled()
@@ -223,9 +224,13 @@ func TestRulesAreEval(t *testing.T) {
 			d := g.changeRules(p)
 			p.Apply(d)
 			d.Sets = ownedSets(d.Sets)
-			im.apply(d)
-			if d := same(im.table, newImage(p, lim).table); d != "" {
+			kernel = apply(kernel, im.apply(d))
+			want := newImage(p, lim).table
+			if d := same(im.table, want); d != "" {
 				t.Fatalf("image: %s", d)
+			}
+			if d := same(kernel, want); d != "" {
+				t.Fatalf("kernel: %s", d)
 			}
 		}
 	})
