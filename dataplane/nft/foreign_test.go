@@ -56,7 +56,7 @@ func checkKernel(t testing.TB, d *Dataplane, p *ruleset.Program) {
 	}
 }
 
-// disturbedWithin reports whether Disturbed says something within a second.
+// disturbedWithin reports whether Disturbed says something in time.
 func disturbedWithin(d *Dataplane) bool {
 	select {
 	case <-d.Disturbed():

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"margay/ruleset"
 )
 
 // nft(8) reads what we wrote, as text and as JSON, and our text of it means the same to it.
@@ -20,8 +22,15 @@ func TestListing(t *testing.T) {
 	g := newGenerator(seedOf(t))
 	for i := range 12 {
 		p := g.program()
-		if i == 0 {
+		switch i {
+		case 0:
 			p = sample()
+		case 1:
+			p = programOf([]*ruleset.Endpoint{hostEndpoint("e", "t0")}, policyOf("p", ruleset.Rule{
+				Action:      ruleset.Allow,
+				Source:      ruleset.Entity{NotPorts: &ruleset.Ports{Ranges: []ruleset.PortRange{{First: 1, Last: 1}}}},
+				Destination: ruleset.Entity{NotPorts: &ruleset.Ports{Ranges: []ruleset.PortRange{{First: 2, Last: 2}}}},
+			}))
 		}
 		d.limits = pick(g, testLimits...)
 		resync(t, d, p)
