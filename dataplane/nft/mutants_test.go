@@ -184,7 +184,7 @@ var mutants = []mutant{
 	{file: "apart.go", old: "a.prefix.Overlaps(b.prefix)", new: "false", caught: byAllowed},
 	{file: "apart.go", old: "a != b && a.rest == b.rest", new: "a.rest == b.rest", caught: byOnce},
 	{file: "apart.go", old: "group = m.group", new: "_ = m", caught: byGroups},
-	{file: "image.go", old: "s.shorten(b, 0)\n", new: "", caught: byImage},
+	{file: "image.go", old: "s.shorten(b, 0)\n", new: "_ = s\n", caught: byImage},
 	{file: "image.go", old: "if t.table.Chains[name] = c; c == nil {\n\t\tdelete(t.table.Chains, name)\n\t} else {\n\t\tt.countSets(c, 1)", new: "if t.table.Chains[name] = c; c == nil {\n\t\tdelete(t.table.Chains, name)\n\t} else if old == nil {\n\t\tt.countSets(c, 1)", caught: byImage},
 	{file: "trend.go", old: "return t.gain > 0 && t.lose > 0", new: "return false", caught: byDenied},
 	{file: "trend.go", old: "im.lean(n, without(r.Action), e.NotSets)", new: "im.lean(n, r.Action, e.NotSets)", caught: byDenied},
