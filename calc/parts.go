@@ -2,6 +2,7 @@ package calc
 
 import (
 	"net/netip"
+	"slices"
 
 	v3 "margay/api/v3"
 )
@@ -15,24 +16,26 @@ type parts struct {
 // updatePart takes note of a part, and of what its service has now, and the one that it was of before.
 func (c *Calc) updatePart(key v3.Key, r v3.Resource) {
 	p := &c.parts
+	var services []serviceKey
 	if before, known := p.service[key]; known {
 		delete(p.service, key)
 		delete(p.of[before], key)
 		if len(p.of[before]) == 0 {
 			delete(p.of, before)
 		}
-		defer c.joinParts(before)
+		services = append(services, before)
 	}
-	part, ok := r.(*v3.ServiceEndpoints)
-	if !ok || part.Spec.Service == "" {
-		return
+	if part, ok := r.(*v3.ServiceEndpoints); ok && part.Spec.Service != "" {
+		now := serviceKey{key.Namespace, part.Spec.Service}
+		if p.of[now] == nil {
+			p.of[now] = map[v3.Key]*v3.ServiceEndpoints{}
+		}
+		p.of[now][key], p.service[key] = part, now
+		services = append(services, now)
 	}
-	now := serviceKey{key.Namespace, part.Spec.Service}
-	if p.of[now] == nil {
-		p.of[now] = map[v3.Key]*v3.ServiceEndpoints{}
+	for _, service := range slices.Compact(services) {
+		c.joinParts(service)
 	}
-	p.of[now][key], p.service[key] = part, now
-	defer c.joinParts(now)
 }
 
 // joinParts takes note of all endpoints of a service.

@@ -35,7 +35,7 @@ func (c *Calc) Warnings() []Warning {
 		workloads = workloads || key.Kind == v3.KindWorkloadEndpoint
 	}
 	for _, p := range c.policies {
-		key := v3.Key{Kind: v3.Kind(p.id.Kind), Namespace: p.id.Namespace, Name: p.id.Name}
+		key := keyOf(p.id)
 		if len(p.endpoints) > 0 {
 			warn(key, c.policyWarnings(s, p)...)
 		}
@@ -255,4 +255,9 @@ func (c *Calc) enforces(tiers []ruleset.Tier) bool {
 		}
 	}
 	return false
+}
+
+// keyOf returns the key of a policy as it is stored.
+func keyOf(id ruleset.PolicyID) v3.Key {
+	return v3.Key{Kind: v3.Kind(id.Kind), Namespace: id.Namespace, Name: id.Name}
 }

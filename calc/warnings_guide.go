@@ -149,7 +149,7 @@ func (c *Calc) barrenTiers(warn func(v3.Key, ...string)) {
 		text := fmt.Sprintf("all %s of %s is denied at the end of tier %s (%s stage): the rules of %s only %s (add a rule with action: Allow or Pass for the rest)",
 			b.direction, someOf(names), b.tier, b.stage, b.policies, b.only)
 		for _, id := range policies[b] {
-			warn(v3.Key{Kind: v3.Kind(id.Kind), Namespace: id.Namespace, Name: id.Name}, text)
+			warn(keyOf(id), text)
 		}
 	}
 }

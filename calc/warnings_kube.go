@@ -38,8 +38,7 @@ func (c *Calc) unisolated(warn func(v3.Key, ...string)) {
 		}
 	}
 	for at, names := range isolating {
-		key := v3.Key{Kind: v3.Kind(at.policy.Kind), Namespace: at.policy.Namespace, Name: at.policy.Name}
-		warn(key, fmt.Sprintf("spec.%s: what %s of Kubernetes does not allow goes on to the next policy of the tier, so that the Allow rules here let it pass (leave those pods out of spec.selector if they are to be isolated)", at.direction, someOf(names)))
+		warn(keyOf(at.policy), fmt.Sprintf("spec.%s: what %s of Kubernetes does not allow goes on to the next policy of the tier, so that the Allow rules here let it pass (leave those pods out of spec.selector if they are to be isolated)", at.direction, someOf(names)))
 	}
 }
 

@@ -125,8 +125,7 @@ func (s *liveState) world() *world {
 		w.places = append(w.places, p)
 	}
 	slices.SortFunc(w.places, func(a, b place) int {
-		return compareKeys(v3.Key{Kind: v3.Kind(a.id.Kind), Namespace: a.id.Namespace, Name: a.id.Name},
-			v3.Key{Kind: v3.Kind(b.id.Kind), Namespace: b.id.Namespace, Name: b.id.Name})
+		return compareKeys(keyOf(a.id), keyOf(b.id))
 	})
 	for _, addrs := range s.Interfaces {
 		for _, a := range addrs {

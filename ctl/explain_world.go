@@ -276,3 +276,8 @@ func (w *world) joinable(text string) []string {
 	}
 	return out
 }
+
+// keyOf returns the key of an endpoint as it is stored. Of policies, it is made in the same way.
+func keyOf(id ruleset.EndpointID) v3.Key {
+	return v3.Key{Kind: v3.Kind(id.Kind), Namespace: id.Namespace, Name: id.Name}
+}

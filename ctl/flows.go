@@ -105,11 +105,6 @@ func (c *cli) survey(ctx context.Context, w *writer) (*survey, error) {
 	return s, nil
 }
 
-// changes reports whether it is among what changes.
-func (s *survey) changes(kind, namespace, name string) bool {
-	return s.keys[v3.Key{Kind: v3.Kind(kind), Namespace: namespace, Name: name}]
-}
-
 // run goes through all endpoints that are or were, node by node.
 func (s *survey) run(ctx context.Context) {
 	byNode := map[string][]*place{}
@@ -190,7 +185,7 @@ func (n *nodeSurvey) rules(f func(*ruleset.Rule)) {
 	for _, changed := range []bool{true, false} {
 		for _, p := range []*ruleset.Program{n.is, n.was} {
 			for _, id := range slices.SortedFunc(maps.Keys(p.Policies), ruleset.PolicyID.Compare) {
-				if policy := p.Policies[id]; n.changes(id.Kind, id.Namespace, id.Name) == changed && !policy.Staged {
+				if policy := p.Policies[id]; n.keys[keyOf(ruleset.EndpointID(id))] == changed && !policy.Staged {
 					each(policy.Ingress, f)
 					each(policy.Egress, f)
 				}
@@ -313,7 +308,7 @@ func (s *survey) findOthers() {
 		for i := range world.places {
 			p := &world.places[i]
 			for _, a := range p.addrs {
-				s.addOther(s.changes(p.id.Kind, p.id.Namespace, p.id.Name), peer{name: p.id.String(), addr: a, place: p})
+				s.addOther(s.keys[keyOf(p.id)], peer{name: p.id.String(), addr: a, place: p})
 			}
 		}
 	}
@@ -401,7 +396,7 @@ type way struct {
 func (n *nodeSurvey) ways(p *place, d ruleset.Direction) []way {
 	var out []way
 	in := n.survey.is
-	if in.resources[v3.Key{Kind: v3.Kind(p.id.Kind), Namespace: p.id.Namespace, Name: p.id.Name}] == nil {
+	if in.resources[keyOf(p.id)] == nil {
 		in = n.survey.was
 	}
 	for i := range n.peers {

@@ -68,7 +68,7 @@ const (
 func (c *cli) openForWork(ctx context.Context, f storeFlags) (*session, error) {
 	s, err := c.open(ctx, f)
 	for begin := time.Now(); errors.Is(err, errNoStore) && time.Since(begin) < startPatience && ctx.Err() == nil; {
-		time.Sleep(startPause)
+		pause(ctx, startPause)
 		s, err = c.open(ctx, f)
 	}
 	if err != nil || c.allowMismatch {

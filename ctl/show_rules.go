@@ -34,8 +34,9 @@ func wordsOf(p *ruleset.Program, c *ruleset.Counter) string {
 		rules = profile.Rules(c.Direction)
 	case c.Reason == ruleset.FailsafePort:
 		var ports []string
-		for i := range p.Settings.Failsafes(c.Direction) {
-			ports = append(ports, failsafeWords(&p.Settings.Failsafes(c.Direction)[i]))
+		list := p.Settings.Failsafes(c.Direction)
+		for i := range list {
+			ports = append(ports, failsafeWords(&list[i]))
 		}
 		return strings.Join(ports, ", ")
 	}

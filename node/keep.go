@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	v3 "margay/api/v3"
 )
@@ -56,7 +55,7 @@ func Forget(stateDir string) error {
 			}
 		}
 	}
-	if err := os.Remove(stateDir); err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, syscall.ENOTEMPTY) {
+	if err := os.Remove(stateDir); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("remove state directory: %w", err)
 	}
 	return nil
