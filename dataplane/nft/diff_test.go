@@ -169,21 +169,33 @@ func TestImageFollows(t *testing.T) {
 		p := g.program()
 		lim := pick(g, testLimits...)
 		im := newImage(p, lim)
-		kernel := copyTable(im.table)
+		k := keptImage{p, im, copyTable(im.table)}
 		for range 8 {
-			d := g.delta(p)
-			p.Apply(d)
-			d.Sets = ownedSets(d.Sets)
-			kernel = apply(kernel, im.apply(d))
-			want := newImage(p, lim).table
-			if d := same(im.table, want); d != "" {
-				t.Fatalf("image: %s", d)
-			}
-			if d := same(kernel, want); d != "" {
-				t.Fatalf("kernel: %s", d)
-			}
+			k.apply(t, g.delta(p))
 		}
 	})
+}
+
+// A keptImage is an image with its Program, and the table that its changes make of the one before.
+type keptImage struct {
+	program *ruleset.Program
+	image   *image
+	kernel  *Table
+}
+
+// apply applies a delta, and fails if image or kernel is not the table that is made from scratch then.
+func (k *keptImage) apply(t *rapid.T, d *ruleset.Delta) {
+	t.Helper()
+	k.program.Apply(d)
+	d.Sets = ownedSets(d.Sets)
+	k.kernel = apply(k.kernel, k.image.apply(d))
+	want := newImage(k.program, k.image.limits).table
+	if d := same(k.image.table, want); d != "" {
+		t.Fatalf("image: %s", d)
+	}
+	if d := same(k.kernel, want); d != "" {
+		t.Fatalf("kernel: %s", d)
+	}
 }
 
 // ownedSets copies new sets: a Program takes over those of a delta.

@@ -227,7 +227,7 @@ func (t *touch) changeMembers(m *memberSet, d *ruleset.SetDelta) {
 		}
 	}
 	t.record.merge(changed)
-	if other := m.reformed(t.limits.members); other {
+	if m.reformed(t.limits.members) {
 		t.put(t.newMembers(m.id, m.content()))
 	} else if m.weight != weight {
 		maps.Copy(t.reweighed, t.askers[m.id])

@@ -208,7 +208,7 @@ func TestRulesAreEval(t *testing.T) {
 		p := g.rulesAlone()
 		lim := pick(g, testLimits...)
 		im := newImage(p, lim)
-		kernel := copyTable(im.table)
+		k := keptImage{p, im, copyTable(im.table)}
 		for range 3 {
 			for range 40 {
 				pkt := g.ruled()
@@ -221,17 +221,7 @@ func TestRulesAreEval(t *testing.T) {
 					t.Fatalf("packet %+v: %d reports, want %d\n%s", pkt, m.reports, n, im.table)
 				}
 			}
-			d := g.changeRules(p)
-			p.Apply(d)
-			d.Sets = ownedSets(d.Sets)
-			kernel = apply(kernel, im.apply(d))
-			want := newImage(p, lim).table
-			if d := same(im.table, want); d != "" {
-				t.Fatalf("image: %s", d)
-			}
-			if d := same(kernel, want); d != "" {
-				t.Fatalf("kernel: %s", d)
-			}
+			k.apply(t, g.changeRules(p))
 		}
 	})
 }
