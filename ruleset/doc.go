@@ -43,8 +43,8 @@
 //	forward
 //	  in or out by a workload's that no Workload names: deny. Established, related: accept. From or to an address of a workload
 //	  on a bridge, but not by that bridge, or the address of several: deny. Neighbour discovery within a bridge: accept. Then,
-//	  each of which must let the packet pass: Forward ingress of the interface that it came in by; Normal egress of the
-//	  workload there; Normal ingress of the workload that it goes to; Forward egress of the interface that it leaves by.
+//	  each of which must let the packet pass: Forward ingress of the interface that it came in by; not to ServiceNets; Normal
+//	  egress of the workload there; Normal ingress of the workload that it goes to; Forward egress of the interface that it leaves by.
 //	  Forward: invalid: deny; tiers; what no tier denies passes. A workload: invalid: deny; VXLAN and IPIP, egress only, unless
 //	  allowed: deny; tiers; profiles; deny.
 //	output, before connection tracking
@@ -54,11 +54,18 @@
 //	  What was translated (the bit IPS_DST_NAT of the status, whatever other bits are set) has its final interface only in
 //	  postrouting: there it is judged.
 //
+// With Settings.IPVS the kernel balances services itself (see [Packet].Balanced), between the input hook and this host's: what
+// is for a service and not for a process here leaves the input hook, enters output as if it were sent here (Untracked egress is
+// asked, too), and is gone. Such a packet is one that is passed on, from the interface that it came in by to the one that it leaves
+// by, and meets what the forward hook has, PreDNAT with the address of the service included. What Untracked allowed of it is found
+// out again, of a packet that is not tracked with the address that it then has.
+//
 // PreDNAT and Untracked walk tiers without their end: only a rule decides; ICMPv6 130 to 136 and 143 go the way of
 // failsafes. They and the source of a workload are judged by the
 // original destination, everything else by the translated one; the source is that before source NAT.
 //
-// Denied is answered instead of dropped if Settings.Reject, at every hook where the kernel can: not in postrouting. The
+// Denied is answered instead of dropped if Settings.Reject, at every hook where the kernel can: not in postrouting, nor, with
+// IPVS, on behalf of others than this host. The
 // reports of a Log rule begin with [Settings.LogText] and are bounded by Settings.LogRate, per rule. Staged policies decide
 // nothing. What they would decide is counted as [Pending] has it, for all packets of the Normal stage; in the others a back
 // end may leave that out where it has no room. Sets that only they use need not be programmed otherwise.

@@ -22,13 +22,13 @@ type dumb struct {
 
 func dumbEval(p *Program, pkt *Packet) Verdict {
 	d := &dumb{p: p, pkt: *pkt, end: *pkt, last: Verdict{Allowed: true, Reason: NoEndpoint}}
-	if pkt.DNAT {
+	if pkt.DNAT || pkt.Balanced {
 		d.pkt.Dst, d.pkt.DstPort = pkt.OrigDst, pkt.OrigPort
 		if pkt.In == "" {
 			d.pkt.Out = pkt.OrigOut
 		}
 	}
-	hooks := []func() bool{d.raw, d.conntrack, d.tunnels, d.mangle, func() bool { d.pkt = *pkt; return false }, d.filter}
+	hooks := []func() bool{d.raw, d.ipvs, d.conntrack, d.tunnels, d.mangle, func() bool { d.pkt = *pkt; return false }, d.filter}
 	for _, hook := range hooks {
 		if hook() {
 			break
@@ -142,10 +142,15 @@ func (d *dumb) raw() bool {
 		}
 		return false
 	}
-	iface, dir := in, Ingress
 	if in == "" {
-		iface, dir = out, Egress
+		return d.untracked(Egress, out)
 	}
+	return d.untracked(Ingress, in)
+}
+
+// untracked is the raw table; before it, packets have no mark.
+func (d *dumb) untracked(dir Direction, iface string) bool {
+	d.mark = false
 	ep := d.named(iface)
 	if ep == nil {
 		return false
@@ -161,6 +166,29 @@ func (d *dumb) raw() bool {
 		return true
 	}
 	return false
+}
+
+// ipvs: what is balanced meets the raw table of the output hook with its new destination. Behind that the header says where it goes,
+// and connection tracking where it was sent to; what is not tracked is asked again in the raw table's place.
+func (d *dumb) ipvs() bool {
+	if !d.pkt.Balanced {
+		return false
+	}
+	before, notrack := d.pkt, d.notrack
+	tracked := !notrack && d.end.State != NotTracked && d.end.State != Invalid
+	d.pkt, d.mark = d.end, false
+	if d.end.Out != "" && d.untracked(Egress, d.end.Out) {
+		return true
+	}
+	d.notrack = notrack
+	if d.end.In == "" {
+		return false
+	}
+	if tracked {
+		d.pkt, d.mark = before, false
+		return false
+	}
+	return d.untracked(Ingress, d.end.In)
 }
 
 func (d *dumb) conntrack() bool {
@@ -264,6 +292,11 @@ func (d *dumb) hostChain(dir Direction, iface string) bool {
 func (d *dumb) filterForward() bool {
 	from, to := d.either(d.pkt.In), d.either(d.pkt.Out)
 	if from != nil && !d.mark && d.chain(Verdict{Stage: Forward, Endpoint: from.ID}, chainTypes[Forward], from.Forward.Ingress, nil) == no {
+		return true
+	}
+	if within := func(n netip.Prefix) bool { return covers(n, d.pkt.Dst) }; slices.ContainsFunc(d.p.Settings.ServiceNets, within) {
+		d.drop(ServiceLoop, Ingress, EndpointID{})
+		d.last.Stage = Forward
 		return true
 	}
 	if d.isCali(d.pkt.In) && d.podChain(Egress, d.pod(d.pkt.In)) == no {

@@ -67,13 +67,43 @@ func (e *evaluation) ownSource() bool {
 	return e.deny(SpoofedSource)
 }
 
-// beforeTracking is the Untracked stage. Failsafe ports are left to the stages after it, in both directions of a flow:
-// one half of it would be tracked and the other not.
+// beforeTracking is the Untracked stage.
 func (e *evaluation) beforeTracking() bool {
 	dir, iface := Ingress, e.original.In
 	if iface == "" {
 		dir, iface = Egress, e.original.Out
 	}
+	return e.notTracked(dir, iface) && (!e.packet.Balanced || e.sentAnew())
+}
+
+// sentAnew: what IPVS passes on is sent to the endpoint at hand as if from this host. A packet that connection tracking does not
+// look at is to all stages what IPVS made of it: nothing remembers where it was sent to.
+func (e *evaluation) sentAnew() bool {
+	sent, untracked := e.original, e.untracked
+	e.original, e.accepted = e.packet, false
+	if e.packet.Out != "" {
+		if !e.notTracked(Egress, e.packet.Out) {
+			return false
+		}
+		e.untracked = untracked
+	}
+	switch {
+	case e.packet.In == "":
+		return true
+	case e.state() != NotTracked && e.state() != Invalid:
+		e.original, e.accepted = sent, false
+		return true
+	}
+	e.accepted = false
+	pending := e.pending
+	e.pending = nil // it was counted
+	defer func() { e.pending = pending }()
+	return e.notTracked(Ingress, e.packet.In)
+}
+
+// notTracked is the Untracked stage of one endpoint. Failsafe ports are left to the stages after it, in both directions of a flow:
+// one half of it would be tracked and the other not.
+func (e *evaluation) notTracked(dir Direction, iface string) bool {
 	ep := e.program.hostEndpoint(iface, Untracked)
 	if ep == nil || len(ep.Untracked.Tiers(dir)) == 0 {
 		return true
@@ -153,9 +183,18 @@ func (e *evaluation) policy() bool {
 		e.visit(Normal, Ingress, EndpointID{})
 		return e.allow(PodDiscovery)
 	case e.pending != nil: // all must let it pass; counting is easier in this order, see Pending
-		return e.forward(Ingress, in) && e.forward(Egress, out) && e.workload(Egress, e.from) && e.workload(Ingress, e.to)
+		return e.forward(Ingress, in) && e.service() && e.forward(Egress, out) && e.workload(Egress, e.from) && e.workload(Ingress, e.to)
 	}
-	return e.forward(Ingress, in) && e.workload(Egress, e.from) && e.workload(Ingress, e.to) && e.forward(Egress, out)
+	return e.forward(Ingress, in) && e.service() && e.workload(Egress, e.from) && e.workload(Ingress, e.to) && e.forward(Egress, out)
+}
+
+// service: what is passed on, and still for an address of services, is for none.
+func (e *evaluation) service() bool {
+	if !inAny(e.program.Settings.ServiceNets, e.packet.Dst) {
+		return true
+	}
+	e.visit(Forward, Ingress, EndpointID{})
+	return e.deny(ServiceLoop)
 }
 
 // normal is the Normal stage of a host endpoint.

@@ -40,12 +40,16 @@ type Packet struct {
 	OrigDst  netip.Addr
 	OrigPort uint16
 	OrigOut  string
+
+	// Balanced: it was IPVS that translated the destination, with Settings.IPVS; the bit of DNAT is not set then, the fields after
+	// it count. To the hooks, what comes in and is passed on so ends on this host and is sent anew from it.
+	Balanced bool
 }
 
 // beforeDNAT returns the packet as the stages before destination NAT see it.
 func (p *Packet) beforeDNAT() Packet {
 	original := *p
-	if p.DNAT {
+	if p.DNAT || p.Balanced {
 		original.Dst, original.DstPort = p.OrigDst, p.OrigPort
 		if p.In == "" {
 			original.Out = p.OrigOut
@@ -80,6 +84,7 @@ const (
 	StrangeTunnel                  // a tunnel from somebody who is no host of the cluster
 	ForeignAddress                 // the destination is not that of the workload behind the port of a bridge, or behind another
 	UnfilteredBridge               // from port to port of a bridge whose packets the hooks of IP do not see
+	ServiceLoop                    // for an address of services that no service has
 )
 
 // String returns the reason for people.
@@ -87,7 +92,7 @@ func (r Reason) String() string {
 	return [...]string{"no profile", "no endpoint", "established", "invalid", "failsafe", "policy rule", "end of tier",
 		"profile rule", "profile missing", "no policy", "unknown workload interface", "spoofed source", "tunnel from a workload",
 		"neighbour discovery of a workload", "host to own workload", "endpoint to host action", "neighbour discovery",
-		"tunnel between hosts", "tunnel from no host", "address not behind this port", "bridge without filter"}[r]
+		"tunnel between hosts", "tunnel from no host", "address not behind this port", "bridge without filter", "no such service"}[r]
 }
 
 // A Verdict is the answer for one packet and what decided it: what denied it, or the last that had a say on its way. The

@@ -119,6 +119,10 @@ func TestPath(t *testing.T) {
 		p.Sets[Hosts] = NewSet(Addrs, "", members("10.0.0.1/32", "10.0.0.2/32")...)
 	}
 	accept := func(p *Program) { p.Settings.EndpointToHost = HostAccept }
+	services := func(p *Program) { p.Settings.ServiceNets = nets("10.96.0.0/12", "fd96::/112") }
+	balanced := func(p *Packet) {
+		p.Balanced, p.OrigDst, p.OrigPort, p.OrigOut = true, netip.MustParseAddr("10.96.0.1"), 80, "eth0"
+	}
 	spoofing := func(p *Program) { p.Settings.AllowSpoofing = true }
 	type change = func(*Program)
 	type packetChange = func(*Packet)
@@ -288,6 +292,35 @@ func TestPath(t *testing.T) {
 		{"TCP 4789 is no VXLAN", nil, pkt(way("cali1", "eth0"), to(4789)), "allow: profile rule", nil},
 		{"IPIP from a pod", nil, pkt(way("cali1", "eth0"), portless(4)), "deny: tunnel from a workload", nil},
 		{"IPIP from a pod, allowed", nil, pkt(way("cali1", "eth0"), portless(4)), "allow: profile rule", func(p *Program) { p.Settings.AllowIPIP = true }},
+		// Services that nobody has.
+		{"passed on to a service", nil, pkt(way("eth0", "eth1"), dst("10.96.0.1")), "deny: no such service", services},
+		{"to a service, by nobody's endpoint", nil, pkt(way("wlan0", "wlan1"), dst("10.96.0.1")), "deny: no such service", func(p *Program) { services(p); clear(p.Endpoints) }},
+		{"to a service, policy allows", set(onEth0, Forward, Ingress, Allow), pkt(way("eth0", "eth1"), dst("10.96.0.1")), "deny: no such service", services},
+		{"to a service, policy denies", set(onEth0, Forward, Ingress, Deny), pkt(way("eth0", "eth1"), dst("10.96.0.1")), "deny: HostEndpoint/eth0 forward ingress", services},
+		{"from a pod to a service", nil, pkt(way("cali1", "eth0"), dst("10.96.0.1")), "deny: no such service", services},
+		{"to a service, IPv6", nil, pkt(way("eth0", "eth1"), v6, dst("fd96::1")), "deny: no such service", services},
+		{"to a service that translates", nil, pkt(way("eth0", "eth1"), translated("10.96.0.1", 80, "")), "allow: no policy", services},
+		{"to a service, a known flow", nil, pkt(way("eth0", "eth1"), dst("10.96.0.1"), is(Established)), "allow: established", services},
+		{"a process to a service", nil, pkt(way("", "eth0"), dst("10.96.0.1")), "allow: profile rule", services},
+		{"to a service that a process has", nil, pkt(way("eth0", ""), dst("10.96.0.1")), "allow: profile rule", services},
+
+		// IPVS.
+		{"balanced: normal is not for forwarding", set(onEth0, Normal, Ingress, Deny, onEth1, Normal, Egress, Deny), pkt(way("eth0", "eth1"), balanced), "allow: no policy", nil},
+		{"balanced: forward ingress, the backend's address", set(onEth0, Forward, Ingress, Deny), pkt(way("eth0", "eth1"), balanced), "deny: HostEndpoint/eth0 forward ingress", nil},
+		{"balanced: forward egress", set(onEth1, Forward, Egress, Deny), pkt(way("eth0", "eth1"), balanced), "deny: HostEndpoint/eth1 forward egress", nil},
+		{"balanced: to a pod", set(onPod1, Normal, Ingress, Deny), pkt(way("eth0", "cali1"), balanced), "deny: WorkloadEndpoint/pod1 normal ingress", nil},
+		{"balanced: from a pod", set(onPod1, Normal, Egress, Deny), pkt(way("cali1", "eth0"), balanced), "deny: WorkloadEndpoint/pod1 normal egress", nil},
+		{"balanced: a pod to itself", set(onPod1, Normal, Ingress, Deny), pkt(way("cali1", "cali1"), balanced), "deny: WorkloadEndpoint/pod1 normal ingress", nil},
+		{"balanced: to an unknown interface", nil, pkt(way("eth0", "cali9"), balanced), "deny: unknown workload interface", nil},
+		{"balanced: preDNAT, the address of the service", set(onEth0, PreDNAT, Ingress, Deny), pkt(way("eth0", "eth1"), to(22), balanced), "deny: HostEndpoint/eth0 pre-DNAT ingress", nil},
+		{"balanced: preDNAT allows", set(onEth0, PreDNAT, Ingress, Allow, onEth0, Forward, Ingress, Deny), pkt(way("eth0", "eth1"), balanced), "allow: HostEndpoint/eth0 pre-DNAT ingress", nil},
+		{"balanced: to a process here", set(onEth0, Normal, Ingress, Deny), pkt(way("eth0", ""), balanced), "deny: HostEndpoint/eth0 normal ingress", nil},
+		{"balanced: to a failsafe port here", set(onEth0, Normal, Ingress, Deny), pkt(way("eth0", ""), to(22), balanced), "allow: failsafe", nil},
+		{"balanced: from a process", set(onEth0, Normal, Egress, Deny), pkt(way("", "eth0"), balanced), "deny: HostEndpoint/eth0 normal egress", nil},
+		{"balanced: from a process to its own pod", set(onPod1, Normal, Ingress, Deny), pkt(way("", "cali1"), balanced), "allow: host to own workload", nil},
+		{"balanced: untracked, to the service", set(onEth0, Untracked, Ingress, Deny), pkt(way("eth0", "eth1"), balanced), "deny: HostEndpoint/eth0 untracked ingress", nil},
+		{"balanced: untracked, as if sent here", set(onEth1, Untracked, Egress, Deny), pkt(way("eth0", "eth1"), balanced), "deny: HostEndpoint/eth1 untracked egress", nil},
+		{"balanced: established", set(onEth0, Forward, Ingress, Deny), pkt(way("eth0", "eth1"), balanced, is(Established)), "allow: established", nil},
 		{"nothing on the way", nil, pkt(way("wlan0", "wlan1")), "allow: no endpoint", func(p *Program) { clear(p.Endpoints) }},
 	}
 	for _, test := range tests {

@@ -183,6 +183,7 @@ func drawProgram(t *rapid.T) *Program {
 		AcceptInvalid: rapid.Bool().Draw(t, "invalid"), WorkloadPrefixes: []string{"cali"}, AllowSpoofing: rarely(t),
 		AllowVXLAN: rarely(t), AllowIPIP: rarely(t), VXLANPort: draw(t, []uint16{0, 4789, 80}), EndpointToHost: draw(t, []HostAction{HostDrop, HostReturn, HostAccept}),
 	}
+	p.Settings.IPVS, p.Settings.ServiceNets = rapid.Bool().Draw(t, "IPVS"), drawNets(t)
 	if rarely(t) {
 		p.Settings.Tunnels = []Tunnel{
 			{Protocol: UDP, Port: draw(t, portPool), Family: draw(t, []Family{AnyFamily, IPv4, IPv6}), Proven: rarely(t)}, {Protocol: 4, Proven: rarely(t)},
@@ -229,7 +230,8 @@ func drawPacket(t *rapid.T) *Packet {
 		pkt.ICMPType, pkt.ICMPCode = draw(t, []uint8{0, 8, 128, 130, 134, 135, 137, 143}), draw(t, []uint8{0, 1})
 	}
 	if rarely(t) {
-		pkt.DNAT, pkt.OrigDst, pkt.OrigPort = true, netip.MustParseAddr(same.Draw(t, "original")), pkt.DstPort
+		pkt.Balanced = HasPorts(pkt.Protocol) && rapid.Bool().Draw(t, "balanced")
+		pkt.DNAT, pkt.OrigDst, pkt.OrigPort = !pkt.Balanced, netip.MustParseAddr(same.Draw(t, "original")), pkt.DstPort
 		if pkt.DstPort != 0 {
 			pkt.OrigPort = draw(t, portPool)
 		}

@@ -44,6 +44,12 @@ type Settings struct {
 	// TunnelNets.
 	Tunnels    []Tunnel
 	TunnelNets []netip.Prefix
+	// ServiceNets are the addresses of services. What is still for one of them when this host would pass it on is for a service
+	// that does not exist, and may come back for ever: it is denied, dropped or, with RejectLoops, answered (ServiceLoopPrevention).
+	ServiceNets []netip.Prefix
+	RejectLoops bool
+	// IPVS: the kernel balances services itself, see [Packet.Balanced]. Where packets are judged depends on it.
+	IPVS bool
 }
 
 // Hosts is the set of the addresses of the cluster's hosts. A Program holds it if Settings have Tunnels.
