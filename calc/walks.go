@@ -93,9 +93,14 @@ func (c *Calc) ordered(policies map[*policy]struct{}) []*policy {
 		if ta, tb := a.tier(), b.tier(); ta != tb {
 			return c.compareTiers(ta, tb)
 		}
-		return cmp.Or(cmp.Compare(a.order(), b.order()), cmp.Compare(a.tie, b.tie))
+		return comparePolicies(a, b)
 	})
 	return list
+}
+
+// comparePolicies orders policies of one tier.
+func comparePolicies(a, b *policy) int {
+	return cmp.Or(cmp.Compare(a.order(), b.order()), cmp.Compare(a.tie, b.tie))
 }
 
 // compareTiers orders tiers: those that exist first, then by order with nil last, then by name.
