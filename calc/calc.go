@@ -54,8 +54,10 @@ type Calc struct {
 	hosts     map[string][]netip.Addr // addresses of Nodes
 	services  map[serviceKey][]ServiceEndpoint
 	parts     parts
-	// What only warnings need: see warnings_guide.go and warnings_kube.go.
+	// hidden are the interfaces of this host that are in none of ifaces.
 	hidden      []string
+	serviceNets []netip.Prefix // of BGPConfiguration default
+	// What only warnings need: see warnings_guide.go and warnings_kube.go.
 	hostPods    []v3.HostPod
 	natPools    map[string]netip.Prefix // IPPools with natOutgoing
 	sparesHosts bool                    // natOutgoingExclusions is IPPoolsAndHostIPs
@@ -133,6 +135,8 @@ func (c *Calc) Update(key v3.Key, r v3.Resource) {
 		c.updatePool(key.Name, r)
 	case v3.KindFelixConfiguration:
 		c.updateExclusions(key.Name, r)
+	case v3.KindBGPConfiguration:
+		c.updateServiceNets(key.Name, r)
 	}
 }
 
@@ -152,7 +156,8 @@ func (c *Calc) RemoveInterface(name string) {
 	c.unresolved = true
 }
 
-// SetSettings takes note of the host's settings. The slices in s must not be changed afterwards.
+// SetSettings takes note of the host's settings. The slices in s must not be changed afterwards. What is not known to who has the
+// parameters is added: IPVS, and ServiceNets, unless they are nil.
 func (c *Calc) SetSettings(s ruleset.Settings) {
 	c.unresolved = c.unresolved || !slices.Equal(s.WorkloadPrefixes, c.settings.WorkloadPrefixes)
 	c.settings = s
@@ -180,12 +185,18 @@ func (c *Calc) Flush() *ruleset.Delta {
 }
 
 // flushSettings tells the settings. As long as the datastore has no endpoint at all, no interface counts as an unknown
-// workload's and nothing as a tunnel: whoever starts Margay beside something that owns such interfaces loses nothing by it.
+// workload's, nothing as a tunnel and no address as a service's: whoever starts Margay beside something that owns such interfaces
+// loses nothing by it.
 func (c *Calc) flushSettings(d *ruleset.Delta) {
 	told := c.settings
 	if c.endpoints == 0 {
-		told.WorkloadPrefixes, told.Tunnels, told.ClosePorts = nil, nil, false
+		told.WorkloadPrefixes, told.Tunnels, told.ClosePorts, told.ServiceNets = nil, nil, false, nil
 	}
+	if told.ServiceNets != nil {
+		told.ServiceNets = c.serviceNets
+	}
+	told.RejectLoops = told.RejectLoops && told.ServiceNets != nil
+	told.IPVS = c.endpoints > 0 && c.balances()
 	c.keepHosts(len(told.Tunnels) > 0)
 	if !reflect.DeepEqual(told, c.toldSettings) {
 		d.Settings, c.toldSettings = &told, told

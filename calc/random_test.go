@@ -24,7 +24,7 @@ var (
 		v3.KindHostEndpoint, v3.KindHostEndpoint, v3.KindHostEndpoint, v3.KindWorkloadEndpoint, v3.KindWorkloadEndpoint,
 		v3.KindGlobalNetworkSet, v3.KindGlobalNetworkSet, v3.KindNetworkSet, v3.KindProfile, v3.KindProfile, v3.KindNode,
 		v3.KindStagedGlobalNetworkPolicy, v3.KindStagedNetworkPolicy, v3.KindStagedKubernetesNetworkPolicy, v3.KindIPPool,
-		v3.KindFelixConfiguration,
+		v3.KindFelixConfiguration, v3.KindBGPConfiguration,
 	}
 	labelPool = []map[string]string{
 		nil, {"a": "x"}, {"a": "z"}, {"a": "x", "b": "x"}, {"b": "z", "c": ""},
@@ -38,7 +38,7 @@ var (
 	addrPool       = []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1", "fd00::2"}
 	netPool        = []string{"10.0.0.0/8", "10.0.0.1", "10.0.0.1/32", "fd00::/8", "0.0.0.0/0", "bogus"}
 	profilePool    = []string{"kns.ns1", "kns.ns2", "p1", "projectcalico-default-allow"}
-	ifacePool      = []string{"eth0", "eth1", "cali1", "cali2"}
+	ifacePool      = []string{"eth0", "eth1", "cali1", "cali2", "kube-ipvs0"}
 	actionPool     = []string{"", "Set", "Set", "Delete", "Delete", "Learn"}
 	portPool       = []v3.Port{{First: 80, Last: 80}, {First: 1, Last: 100}, {Name: "http"}, {Name: "dns"}}
 	protocolPool   = []v3.Protocol{v3.ProtocolTCP, v3.ProtocolUDP, "17", v3.ProtocolICMP, "bogus"}
@@ -149,6 +149,11 @@ func drawResource(t *rapid.T) (v3.Key, v3.Resource) {
 		r.Spec.Nets = some(t, netPool, 3)
 	case *v3.IPPool:
 		r.Spec.CIDR, r.Spec.NATOutgoing = draw(t, netPool), !rarely(t)
+	case *v3.BGPConfiguration:
+		r.SetName(draw(t, []string{"default", "default", "node.h"}))
+		for _, net := range some(t, netPool, 3) {
+			r.Spec.ServiceClusterIPs = append(r.Spec.ServiceClusterIPs, v3.CIDRBlock{CIDR: net})
+		}
 	case *v3.FelixConfiguration:
 		r.SetName(draw(t, []string{"default", "node.h"}))
 		r.Spec.NATOutgoingExclusions = oneOf(t, []string{"IPPoolsAndHostIPs", "IPPoolsOnly"})
@@ -207,7 +212,8 @@ func (s *state) step(t *rapid.T, c *Calc) {
 		c.RemoveInterface(name)
 	case 2:
 		s.settings = draw(t, []ruleset.Settings{{}, {Reject: true}, {WorkloadPrefixes: []string{"cali"}}, {WorkloadPrefixes: []string{"cali"}, AllowSpoofing: true}, {WorkloadPrefixes: []string{"eth0"}},
-			{Tunnels: []ruleset.Tunnel{{Protocol: 4}}}, {Tunnels: []ruleset.Tunnel{{Protocol: 4}}, Reject: true}})
+			{Tunnels: []ruleset.Tunnel{{Protocol: 4}}}, {Tunnels: []ruleset.Tunnel{{Protocol: 4}}, Reject: true},
+			{ServiceNets: []netip.Prefix{}, RejectLoops: true}, {RejectLoops: true}})
 		c.SetSettings(s.settings)
 	case 3, 4:
 		key, _ := drawResource(t)

@@ -53,6 +53,7 @@ func (c *Calc) Warnings() []Warning {
 	c.barrenTiers(warn)
 	c.unisolated(warn)
 	c.balanced(warn)
+	c.misnumbered(warn)
 	c.uncovered(warn)
 	if unknown := c.unknownWorkloads(); len(unknown) > 0 {
 		warn(v3.Key{Kind: v3.KindNode, Name: c.node}, "no WorkloadEndpoint is for "+strings.Join(unknown, ", ")+", by name interfaces of workloads, so all traffic there is denied (create one, or set InterfacePrefix to what the names of your workloads' interfaces begin with)")

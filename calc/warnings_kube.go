@@ -2,7 +2,6 @@ package calc
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	v3 "margay/api/v3"
@@ -69,19 +68,4 @@ func (c *Calc) allows(id ruleset.PolicyID, d ruleset.Direction) bool {
 		}
 	}
 	return false
-}
-
-// ipvsInterface is what kube-proxy makes in IPVS mode, with the addresses of all services.
-const ipvsInterface = "kube-ipvs0"
-
-// SetHidden takes note of the interfaces of this host that no host endpoint is for, whatever it says (InterfaceExclude).
-func (c *Calc) SetHidden(names []string) { c.hidden = names }
-
-// balanced warns of what the kernel balances itself: a packet to a service ends here to the hooks, and begins here anew, as what
-// a host sends to its own workloads. What Felix does about it is not done.
-func (c *Calc) balanced(warn func(v3.Key, ...string)) {
-	if _, there := c.ifaces[ipvsInterface]; c.endpoints == 0 || !there && !slices.Contains(c.hidden, ipvsInterface) {
-		return
-	}
-	warn(v3.Key{Kind: v3.KindNode, Name: c.node}, fmt.Sprintf("kube-proxy balances services by IPVS here (interface %s exists): what comes by a service is not asked of the ingress policy of this host's workloads, nor of applyOnForward policy (run kube-proxy in nftables or iptables mode)", ipvsInterface))
 }

@@ -75,26 +75,6 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// What IPVS balances is not policed, whether its interface is hidden or not.
-func TestBalancedIsWarnedOf(t *testing.T) {
-	w := calicoWorld(t).apply("kind: Tier\nmetadata: {name: default}").iface("eth0", "10.0.0.1")
-	for _, step := range []struct {
-		name   string
-		change func()
-		want   int
-	}{
-		{"nothing to police", func() { w.calc.SetHidden([]string{"kube-ipvs0"}) }, 0},
-		{"a workload", func() { w.apply(wep("w", "cali1", "")) }, 1},
-		{"another mode", func() { w.calc.SetHidden(nil) }, 0},
-		{"not hidden", func() { w.iface("kube-ipvs0", "10.96.0.1") }, 1},
-	} {
-		step.change()
-		if got := w.warned("Node(" + here + "): kube-proxy balances services by IPVS"); len(got) != step.want {
-			t.Errorf("%s: warnings %q", step.name, w.warnings())
-		}
-	}
-}
-
 // TestNoWarnings: policies that do what they say, of a guide that is followed to its end.
 func TestNoWarnings(t *testing.T) {
 	w := newWorld(t)

@@ -112,7 +112,7 @@ func warned() []string {
 	return []string{
 		"GlobalNetworkPolicy(p)", "NetworkPolicy(default/p)", "StagedGlobalNetworkPolicy(p)", "StagedNetworkPolicy(default/p)",
 		"StagedKubernetesNetworkPolicy(default/p)", "NetworkPolicy(default/knp.default.p)", "GlobalNetworkPolicy(kcnp.kube-admin.p)",
-		"HostEndpoint(h)", "GlobalNetworkSet(s)", "NetworkSet(default/s)", "Tier(t)", "IPPool(i)", "FelixConfiguration(f)", "ClusterInformation(c)",
+		"HostEndpoint(h)", "GlobalNetworkSet(s)", "NetworkSet(default/s)", "Tier(t)", "IPPool(i)", "FelixConfiguration(f)", "BGPConfiguration(default)", "ClusterInformation(c)",
 		"WorkloadEndpoint(default/n1-k8s-p-eth0)", "Profile(kns.default)", "Profile(ksa.default.a)", "Node(n1)",
 	}
 }

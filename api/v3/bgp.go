@@ -9,7 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// The kinds of BGP are kept for agents that announce routes; nothing here depends on them.
+// The kinds of BGP are kept for agents that announce routes. Of them all, what agents do here depends on the addresses of services in
+// one BGPConfiguration (ServiceLoopPrevention).
 
 // BGPConfiguration holds settings of the BGP daemons: of all of them (name default) or of one host (name node.<host>).
 type BGPConfiguration struct {

@@ -128,7 +128,7 @@ func Kinds() []Info {
 func AgentKinds() []Kind {
 	return []Kind{
 		KindTier, KindGlobalNetworkPolicy, KindNetworkPolicy, KindHostEndpoint, KindWorkloadEndpoint, KindGlobalNetworkSet,
-		KindNetworkSet, KindProfile, KindNode, KindFelixConfiguration, KindClusterInformation, KindIPPool,
+		KindNetworkSet, KindProfile, KindNode, KindFelixConfiguration, KindClusterInformation, KindIPPool, KindBGPConfiguration,
 		KindStagedGlobalNetworkPolicy, KindStagedNetworkPolicy, KindStagedKubernetesNetworkPolicy, KindServiceEndpoints,
 	}
 }

@@ -99,6 +99,9 @@ type Params struct {
 	WireguardListeningPortV6 uint16         `type:"port" default:"51821"`
 	ExternalNodesCIDRList    []netip.Prefix `type:"nets"`
 
+	// ServiceLoopPrevention is what becomes of packets that are passed on to an address of services; "" is Disabled.
+	ServiceLoopPrevention string `type:"oneof=Drop|Reject|Disabled" default:"Drop"`
+
 	IPv6Support bool `name:"Ipv6Support" type:"bool" default:"true"`
 
 	// InterfacePrefix lists how names of workload interfaces begin; InterfaceExclude matches those that are hidden from
@@ -187,7 +190,8 @@ func (p *Params) Excluded(iface string) bool {
 	return false
 }
 
-// Settings returns what the rules of the whole host depend on.
+// Settings returns what the rules of the whole host depend on. ServiceNets are no parameters: they are empty, or nil if nothing is
+// denied for them.
 func (p *Params) Settings() ruleset.Settings {
 	rate := p.LogActionRateLimit
 	if rate.Packets > 0 {
@@ -210,7 +214,16 @@ func (p *Params) Settings() ruleset.Settings {
 		VXLANPort:      p.VXLANPort,
 		Tunnels:        p.tunnels(),
 		TunnelNets:     p.ExternalNodesCIDRList,
+		ServiceNets:    p.serviceNets(),
+		RejectLoops:    p.ServiceLoopPrevention == "Reject",
 	}
+}
+
+func (p *Params) serviceNets() []netip.Prefix {
+	if p.ServiceLoopPrevention == "Drop" || p.ServiceLoopPrevention == "Reject" {
+		return []netip.Prefix{}
+	}
+	return nil
 }
 
 // tunnels returns the tunnels between hosts. Those of WireGuard prove who is at their other end.

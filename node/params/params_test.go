@@ -62,7 +62,7 @@ func TestDefaults(t *testing.T) {
 	want := ruleset.Settings{
 		FailsafeIngress: []ruleset.Failsafe{tcp(22), udp(68), tcp(179), tcp(2379), tcp(2380), tcp(5473), tcp(6443), tcp(6666), tcp(6667)},
 		FailsafeEgress:  []ruleset.Failsafe{udp(53), udp(67), tcp(179), tcp(2379), tcp(2380), tcp(5473), tcp(6443), tcp(6666), tcp(6667)},
-		LogPrefix:       "calico-packet", WorkloadPrefixes: []string{"cali"}, VXLANPort: 4789,
+		LogPrefix:       "calico-packet", WorkloadPrefixes: []string{"cali"}, VXLANPort: 4789, ServiceNets: []netip.Prefix{},
 	}
 	if got := p.Settings(); !reflect.DeepEqual(got, want) {
 		t.Errorf("settings %+v, want %+v", got, want)
@@ -453,7 +453,7 @@ func TestStoredParametersGoThroughTheSpec(t *testing.T) {
 		logActionRateLimit: 1/hour, logActionRateLimitBurst: 1, workloadSourceSpoofing: Any, allowVXLANPacketsFromWorkloads: true,
 		allowIPIPPacketsFromWorkloads: true, ipipEnabled: true, vxlanEnabled: true, vxlanPort: 1, wireguardEnabled: true,
 		wireguardEnabledV6: true, wireguardListeningPort: 1, wireguardListeningPortV6: 1, externalNodesList: [192.0.2.0/24], endpointReportingEnabled: true, endpointReportingDelay: 2s,
-		goGCThreshold: 50`, 0)}})
+		goGCThreshold: 50, serviceLoopPrevention: Reject`, 0)}})
 	for _, f := range fields() {
 		if origin := p.Origin(f.name); !f.local && origin.Source != Cluster {
 			t.Errorf("%s is from %v", f.name, origin)
@@ -522,6 +522,12 @@ func TestWorkloadSettings(t *testing.T) {
 			s.TunnelNets = []netip.Prefix{netip.MustParsePrefix("fd00::1/128"), netip.MustParsePrefix("10.0.0.0/8")}
 		})},
 		{"", "FELIX_EXTERNALNODESCIDRLIST=bogus", base(func(*ruleset.Settings) {})},
+		{"serviceLoopPrevention: Drop", "", base(func(*ruleset.Settings) {})},
+		{"serviceLoopPrevention: Reject", "", base(func(s *ruleset.Settings) { s.RejectLoops = true })},
+		{"serviceLoopPrevention: Disabled", "", base(func(s *ruleset.Settings) { s.ServiceNets = nil })},
+		{"", "FELIX_SERVICELOOPPREVENTION=reject", base(func(s *ruleset.Settings) { s.RejectLoops = true })},
+		{"", "FELIX_SERVICELOOPPREVENTION=none", base(func(s *ruleset.Settings) { s.ServiceNets = nil })},
+		{"", "FELIX_SERVICELOOPPREVENTION=yes", base(func(*ruleset.Settings) {})},
 		{"logActionRateLimit: 10/minute", "", base(func(s *ruleset.Settings) { s.LogRate = ruleset.LogRate{Packets: 10, Per: time.Minute, Burst: 5} })},
 		{"logActionRateLimit: 9999/day, logActionRateLimitBurst: 0", "", base(func(s *ruleset.Settings) { s.LogRate = ruleset.LogRate{Packets: 9999, Per: 24 * time.Hour} })},
 		{"logActionRateLimitBurst: 7", "", base(func(*ruleset.Settings) {})},
