@@ -25,7 +25,7 @@ func (l *loop) enforce(ctx context.Context) {
 	start := time.Now()
 	delta := l.calc.Flush()
 	// What is new is told after a success, which need not be that of this attempt.
-	l.untold.summary = l.untold.summary || l.unflushed || l.changes > 0
+	l.untold.summary = l.untold.summary || l.unflushed || l.changes > 0 || l.resync && l.program.Settings.IPVS
 	l.untold.endpoints = l.untold.endpoints || len(delta.Endpoints)+len(delta.Workloads) > 0 || !l.programmed
 	l.unflushed = false
 	l.metrics.updateTime.Observe(time.Since(start).Seconds())
@@ -163,8 +163,8 @@ func (l *loop) summarise() {
 	start := time.Now()
 	defer func() { l.summaryTook = time.Since(start) }()
 	l.metrics.setCounts(l.calc.Counts())
-	now := map[string]bool{}
-	for _, w := range slices.Concat(l.calc.Warnings(), l.slips.warnings(l.calc, time.Now())) {
+	now, untracked := map[string]bool{}, l.untracked()
+	for _, w := range slices.Concat(l.calc.Warnings(), l.slips.warnings(l.calc, time.Now()), untracked) {
 		text := cut(w.Key.String() + ": " + w.Text)
 		now[text] = true
 		if !l.warnings[text] {
@@ -177,8 +177,11 @@ func (l *loop) summarise() {
 	}
 	l.warnings = now
 	l.metrics.warnings.Set(float64(len(now)))
-	if l.slips.warned() {
-		l.summary.Reset(slipMemory) // they end without a change of anything
+	switch { // what ends without a change of anything
+	case len(untracked) > 0:
+		l.summary.Reset(untrackedInterval)
+	case l.slips.warned():
+		l.summary.Reset(slipMemory)
 	}
 }
 

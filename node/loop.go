@@ -89,6 +89,7 @@ type loop struct {
 	rest        *time.Timer   // runs when memory is to be given back
 	lastTidy    time.Time
 
+	tracksIPVS   func() bool             // whether connection tracking sees what IPVS balances; nil: nobody asks
 	filterBridge func(name string) error // has packets between ports of a bridge pass the hooks of IP; nil: nobody does
 
 	repairs      int // not yet logged

@@ -98,6 +98,9 @@ type Options struct {
 	// FilterBridge has what passes between ports of a bridge pass the hooks of IP. nil: if Interfaces is nil, pods.FilterBridge in
 	// the network namespace of the process; otherwise nobody does.
 	FilterBridge func(name string) error
+	// TracksIPVS reports whether connection tracking sees what IPVS balances. nil: if Interfaces is nil, net.ipv4.vs.conntrack in the
+	// network namespace of the process says so; otherwise nobody asks.
+	TracksIPVS func() bool
 	// ReadLog delivers the packets that rules with action Log matched, until the context ends. nil: none are logged.
 	ReadLog func(ctx context.Context, report func(PacketLog)) error
 	// ReadCounters returns what the dataplane has counted, each counter never less than before. It is called by one goroutine
@@ -204,6 +207,9 @@ func newAgent(o Options) (*agent, error) {
 		if a.options.FilterBridge == nil {
 			a.options.FilterBridge = func(name string) error { return pods.FilterBridge(pods.Options{}, name) }
 		}
+		if a.options.TracksIPVS == nil {
+			a.options.TracksIPVS = tracksIPVS
+		}
 	}
 	a.log.Info("starting", "version", o.Version)
 	a.settings = &settings{
@@ -232,7 +238,7 @@ func (a *agent) openDataplane(ctx context.Context) (Dataplane, error) {
 func newLoop(a *agent, dp Dataplane) *loop {
 	l := &loop{
 		log: a.log, metrics: a.metrics, health: a.health, standing: a.standing, endpoints: a.endpoints, reported: a.reported,
-		dataplane: dp, settings: a.settings, filterBridge: a.options.FilterBridge,
+		dataplane: dp, settings: a.settings, filterBridge: a.options.FilterBridge, tracksIPVS: a.options.TracksIPVS,
 		updates: make(chan update, maxDrain), interfaces: newMailbox[addressList](), waysFound: newMailbox[wayList](), located: a.options.Ways == nil, questions: make(chan chan<- snapshot),
 		calc: calc.New(a.host), program: ruleset.NewProgram(),
 		held: map[v3.Key]v3.Resource{}, warnings: map[string]bool{}, slips: newSlips(), hostPods: make(chan []v3.HostPod),
