@@ -58,10 +58,12 @@ func (c *Calc) Warnings() []Warning {
 	if unknown := c.unknownWorkloads(); len(unknown) > 0 {
 		warn(v3.Key{Kind: v3.KindNode, Name: c.node}, "no WorkloadEndpoint is for "+strings.Join(unknown, ", ")+", by name interfaces of workloads, so all traffic there is denied (create one, or set InterfacePrefix to what the names of your workloads' interfaces begin with)")
 	}
-	slices.SortFunc(list, func(a, b Warning) int {
-		return cmp.Or(compareKeys(a.Key, b.Key), cmp.Compare(a.Text, b.Text))
-	})
+	slices.SortFunc(list, compareWarnings)
 	return slices.Compact(list)
+}
+
+func compareWarnings(a, b Warning) int {
+	return cmp.Or(compareKeys(a.Key, b.Key), cmp.Compare(a.Text, b.Text))
 }
 
 // unknownWorkloads returns, in order, the interfaces that are closed because nobody says whose they are.

@@ -191,6 +191,7 @@ func (a *adviser) print(ctx context.Context, c *cli, w *writer) {
 	}
 	if w.verb != verbDelete {
 		a.guide(ctx, c, w, after)
+		c.unisolated(ctx, w, after)
 	}
 }
 

@@ -194,7 +194,7 @@ func (e *exporter) read(ctx context.Context) error {
 	byKind := map[v3.Kind][]v3.Resource{}
 	for _, r := range found.Items {
 		key := v3.KeyOf(r)
-		if key.Kind == v3.KindNetworkPolicy && strings.HasPrefix(key.Name, "knp.default.") {
+		if kubernetesPolicy(key) {
 			continue // Kubernetes has it
 		}
 		if unknown := e.hidden(ctx, key); len(unknown) > 0 {

@@ -40,6 +40,6 @@ func (c *cli) validate(f inputFlags) error {
 			o.ok(v3.KeyOf(doc.Object))
 		}
 	}
-	c.warn(docs, c.together(docs).alone)
+	c.warnAlone(docs)
 	return o.report(c.env.Stdout, verbValidate)
 }

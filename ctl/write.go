@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -63,7 +62,7 @@ func (c *cli) write(cmd *cobra.Command, f *writeFlags, v verb) error {
 	w := &writer{cli: c, verb: v, mode: f.result.mode(), skipExists: f.skipExists, changes: changesOf(docs, v)}
 	if f.result.dryRun == dryRunClient {
 		w.pretend()
-		c.warn(docs, c.together(docs).alone)
+		c.warnAlone(docs)
 		return c.finish(w, &o, f.result)
 	}
 	ctx := cmd.Context()
@@ -134,7 +133,7 @@ func refusal(op string, key v3.Key) error {
 	switch {
 	case key.Kind == v3.KindClusterInformation:
 		return &store.UnsupportedError{Op: op, Key: key, Reason: "resource is readonly"}
-	case key.Kind == v3.KindNetworkPolicy && strings.HasPrefix(key.Name, "knp.default."):
+	case kubernetesPolicy(key):
 		return &store.UnsupportedError{Op: op, Key: key,
 			Reason: "kubernetes network policies must be managed through the kubernetes API"}
 	}
