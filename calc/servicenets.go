@@ -74,6 +74,11 @@ func (c *Calc) misnumbered(warn func(v3.Key, ...string)) {
 		}
 	}
 	if len(names) > 0 {
-		warn(v3.Key{Kind: v3.KindBGPConfiguration, Name: v3.BGPConfigurationDefault}, fmt.Sprintf("%s has an address out of serviceClusterIPs, serviceExternalIPs or serviceLoadBalancerIPs, so that what hosts pass on to it is denied as for a service that does not exist (take its address out of them, or set serviceLoopPrevention: Disabled)", someOf(names)))
+		warn(v3.Key{Kind: v3.KindBGPConfiguration, Name: v3.BGPConfigurationDefault}, Misnumbered(names))
 	}
+}
+
+// Misnumbered is the warning of objects whose addresses are among those of services.
+func Misnumbered(names []string) string {
+	return fmt.Sprintf("serviceClusterIPs, serviceExternalIPs or serviceLoadBalancerIPs hold addresses of %s: what hosts pass on to these is denied as for services that do not exist (take the addresses out, or set serviceLoopPrevention: Disabled)", someOf(names))
 }

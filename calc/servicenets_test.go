@@ -57,10 +57,10 @@ func TestServiceSettings(t *testing.T) {
 func TestAddressesOfServicesThatOthersHave(t *testing.T) {
 	const remote = "kind: HostEndpoint\nmetadata: {name: h2}\nspec: {node: other, expectedIPs: [192.0.2.2]}"
 	for _, test := range []struct{ name, object, nets, want string }{
-		{"a workload", wep("w", "cali1", ""), "10.1.0.0/16", "WorkloadEndpoint(ns/w) has an address out of"},
-		{"its IPv6", wep("w", "cali1", ""), "fd00::/64", "WorkloadEndpoint(ns/w) has an address out of"},
-		{"another host", remote, "192.0.2.2/32", "HostEndpoint(h2) has an address out of"},
-		{"a Node", "kind: Node\nmetadata: {name: other}\nspec: {addresses: [{address: 192.0.2.2}]}", "192.0.2.0/24", "Node(other) has an address out of"},
+		{"a workload", wep("w", "cali1", ""), "10.1.0.0/16", "WorkloadEndpoint(ns/w)"},
+		{"its IPv6", wep("w", "cali1", ""), "fd00::/64", "WorkloadEndpoint(ns/w)"},
+		{"another host", remote, "192.0.2.2/32", "HostEndpoint(h2)"},
+		{"a Node", "kind: Node\nmetadata: {name: other}\nspec: {addresses: [{address: 192.0.2.2}]}", "192.0.2.0/24", "Node(other)"},
 		{"this host", host("h1", "eth0", "192.0.2.1"), "192.0.2.0/24", ""},
 		{"the Node of this host", "kind: Node\nmetadata: {name: " + here + "}\nspec: {addresses: [{address: 192.0.2.1}]}", "192.0.2.0/24", ""},
 		{"a network set", "kind: GlobalNetworkSet\nmetadata: {name: s}\nspec: {nets: [192.0.2.0/24]}", "192.0.2.0/24", ""},
@@ -73,7 +73,7 @@ func TestAddressesOfServicesThatOthersHave(t *testing.T) {
 		if test.want == "" {
 			want = 0
 		}
-		if got := w.warned("BGPConfiguration(default): " + test.want); len(got) != want {
+		if got := w.warned("BGPConfiguration(default): serviceClusterIPs, serviceExternalIPs or serviceLoadBalancerIPs hold addresses of " + test.want); len(got) != want {
 			t.Errorf("%s: warnings %q, want %d with %q", test.name, w.warnings(), want, test.want)
 		}
 		w.calc.SetSettings(ruleset.Settings{})

@@ -166,6 +166,7 @@ func (a *adviser) print(ctx context.Context, c *cli, w *writer) {
 	after := a.before.after(w.changes)
 	if w.verb != verbDelete {
 		c.warn(w.docs(), after.complete)
+		c.misnumbered(ctx, w)
 	}
 	for _, change := range w.changes {
 		if len(change.dropped) > 0 {

@@ -100,6 +100,44 @@ func TestExplainLive(t *testing.T) {
 	}
 }
 
+// A host where IPVS balances: what comes by a service leaves it as if it were sent by the host.
+func TestExplainLiveIPVS(t *testing.T) {
+	p := ruleset.NewProgram()
+	policy := ruleset.PolicyID{Kind: "GlobalNetworkPolicy", Name: "untracked"}
+	h := ruleset.EndpointID{Kind: "HostEndpoint", Name: "h"}
+	p.Endpoints[h] = &ruleset.Endpoint{ID: h, Interfaces: []string{"eth0"},
+		Untracked: ruleset.Walk{Egress: []ruleset.Tier{{Name: "default", Policies: []ruleset.PolicyID{policy}}}}}
+	p.Policies[policy] = &ruleset.Policy{ID: policy, Egress: []ruleset.Rule{{Action: ruleset.Deny}}}
+	p.Profiles["open"] = &ruleset.Profile{Name: "open", Egress: []ruleset.Rule{{Action: ruleset.Allow}}}
+	w := ruleset.EndpointID{Kind: "WorkloadEndpoint", Namespace: "ns", Name: "w"}
+	p.Workloads[w] = &ruleset.Workload{ID: w, Interface: "cali1", Addrs: []netip.Addr{netip.MustParseAddr("10.1.0.1")}, Profiles: []string{"open"}}
+	p.Settings = ruleset.Settings{WorkloadPrefixes: []string{"cali"}, ServiceNets: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12")}}
+	const sent = "  it is not IPVS on node n0 that sends it there, for a service: that is denied by rule 0 of GlobalNetworkPolicy(untracked), tier default: Deny\n"
+	const loop = "  no service has this port of 10.96.0.1: kube-proxy of node n0 translates what is for a service that has endpoints"
+	for _, tt := range []struct {
+		ipvs     bool
+		to       string
+		want, no string
+	}{
+		{false, "10.0.0.9", "ALLOWED\n", sent},
+		{true, "10.0.0.9", sent, "DENIED"},
+		{true, "10.96.0.1", loop, sent},
+	} {
+		p.Settings.IPVS = tt.ipvs
+		text, err := json.Marshal(liveState{Node: "n0", Program: p, Interfaces: map[string][]netip.Addr{"eth0": {netip.MustParseAddr("10.0.0.1")}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out strings.Builder
+		root := NewCommand(Env{Name: "margay", Stdout: &out, Stderr: &out, Getenv: func(string) string { return "" }, AgentSocket: serveState(t, string(text))})
+		root.SetArgs([]string{"explain", "--live", "--from", "w", "--to", tt.to, "--port", "80"})
+		Execute(t.Context(), root)
+		if out := out.String(); !strings.Contains(out, tt.want) || strings.Contains(out, tt.no) {
+			t.Errorf("IPVS %v, to %s: want %q, not %q, in\n%s", tt.ipvs, tt.to, tt.want, tt.no, out)
+		}
+	}
+}
+
 // What a store has of the endpoints of services counts, as for agents.
 func TestExplainServices(t *testing.T) {
 	docs, err := v3.Decode("-", []byte(`{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: h}, spec: {node: n1, interfaceName: eth0, expectedIPs: [10.0.0.1]}}

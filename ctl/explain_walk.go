@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	v3 "margay/api/v3"
 	"margay/ruleset"
 )
 
@@ -147,7 +148,7 @@ func (w *world) assumeSettings(q *question, hops []hopReport) {
 	for i := range hops {
 		switch hops[i].Verdict.Reason {
 		case ruleset.EndpointToHost.String(), ruleset.FailsafePort.String(), ruleset.TunnelPacket.String(), ruleset.HostTunnel.String(),
-			ruleset.StrangeTunnel.String():
+			ruleset.StrangeTunnel.String(), ruleset.ServiceLoop.String():
 			if !w.live {
 				q.assume("the agent of node %s has its parameters from FelixConfigurations alone, not from FELIX_... or its file (--live on that host knows)", hops[i].Node)
 			}
@@ -164,6 +165,9 @@ func (q *question) endName(e *end) string {
 
 // concern notes what was looked at.
 func (h *hopReport) concern(concerned map[string]bool) {
+	if h.Verdict.Reason == ruleset.ServiceLoop.String() {
+		concerned[v3.Key{Kind: v3.KindBGPConfiguration, Name: v3.BGPConfigurationDefault}.String()] = true
+	}
 	for _, s := range h.Stages {
 		concerned[s.Endpoint] = true
 		for _, t := range s.Tiers {
@@ -217,7 +221,22 @@ func (w *world) hop(q *question, h *hop) hopReport {
 	if miss, ok := ruleset.NearMiss(p, &h.packet); ok {
 		r.NearMiss = w.missOf(q, p, &miss)
 	}
+	q.assumeServices(p, h, &v)
 	return r
+}
+
+// assumeServices says what else could become of the packet if there is a service that it is for.
+func (q *question) assumeServices(p *ruleset.Program, h *hop, v *ruleset.Verdict) {
+	switch {
+	case v.Reason == ruleset.ServiceLoop:
+		q.assume("no service has this port of %s: kube-proxy of node %s translates what is for a service that has endpoints (ask about the address of one of those with --to)", q.to.addr, h.node)
+	case p.Settings.IPVS && h.packet.In != "" && h.packet.Out != "" && !h.packet.DNAT:
+		balanced := h.packet
+		balanced.Balanced, balanced.OrigDst, balanced.OrigPort, balanced.OrigOut = true, balanced.Dst, balanced.DstPort, balanced.Out
+		if by := ruleset.Eval(p, &balanced); by.Allowed != v.Allowed {
+			q.assume("it is not IPVS on node %s that sends it there, for a service: that is %s by %s", h.node, strings.ToLower(verdictWord(by.Allowed)), byText(p, &by))
+		}
+	}
 }
 
 // A tracer turns the steps of a walk into reports.
@@ -376,6 +395,8 @@ func implicitText(p *ruleset.Program, r ruleset.Reason) string {
 		return "the port check: a port of a bridge gets what is sent to the addresses of its workload, and nobody else does"
 	case ruleset.UnfilteredBridge:
 		return "the bridge, which is not filtered, so that its ports are closed to each other (readiness of the agent says why)"
+	case ruleset.ServiceLoop:
+		return "serviceLoopPrevention: what a node passes on to an address of services (serviceClusterIPs, serviceExternalIPs, serviceLoadBalancerIPs of BGPConfiguration default) is for none of them"
 	case ruleset.ToOwnWorkload:
 		return "default: a host always reaches its own workloads"
 	case ruleset.EndpointToHost:

@@ -291,6 +291,11 @@ func (n *nodeSurvey) findPeers() {
 	for _, p := range n.others[0] {
 		add(p)
 	}
+	for _, p := range []*ruleset.Program{n.is, n.was} {
+		for _, net := range p.Settings.ServiceNets {
+			add(peer{name: net.String(), addr: net.Addr()})
+		}
+	}
 	n.rulePeers(add)
 	for _, p := range n.others[1] {
 		add(p)
@@ -502,8 +507,11 @@ func (n *nodeSurvey) turned(s service, ways []way) map[cause]map[*peer]bool {
 
 // shortBy names what decided, without its text.
 func shortBy(p *ruleset.Program, v *ruleset.Verdict) string {
-	if v.Reason == ruleset.PolicyRule {
+	switch v.Reason {
+	case ruleset.PolicyRule:
 		return "a rule of " + v.Policy.String()
+	case ruleset.ServiceLoop:
+		return "serviceLoopPrevention, unless a service has the address and port"
 	}
 	text, _, _ := strings.Cut(byText(p, v), ":")
 	return text

@@ -39,6 +39,12 @@ func wordsOf(p *ruleset.Program, c *ruleset.Counter) string {
 			ports = append(ports, failsafeWords(&list[i]))
 		}
 		return strings.Join(ports, ", ")
+	case c.Reason == ruleset.ServiceLoop && len(p.Settings.ServiceNets) > 0:
+		var nets []string
+		for _, net := range p.Settings.ServiceNets {
+			nets = append(nets, net.String())
+		}
+		return "to " + strings.Join(nets, ", ")
 	}
 	if c.Rule < len(rules) {
 		return p.RuleText(&rules[c.Rule])

@@ -21,6 +21,7 @@ func TestShow(t *testing.T) {
 		{Endpoint: h, Direction: ruleset.Egress, Reason: ruleset.ProfileRule, Policy: ruleset.PolicyID{Kind: "Profile", Name: "x"}, Rule: 2, Action: ruleset.Allow},
 		{Endpoint: h, Direction: ruleset.Egress, Reason: ruleset.ProfileMissing, Policy: ruleset.PolicyID{Kind: "Profile", Name: "y"}, Action: ruleset.Deny},
 		{Stage: ruleset.Forward, Note: "something new", Action: ruleset.Deny},
+		{Stage: ruleset.Forward, Reason: ruleset.ServiceLoop, Action: ruleset.Deny, Packets: 2, Bytes: 80},
 	}
 	run := func(args ...string) (string, error) {
 		var out strings.Builder
@@ -47,11 +48,11 @@ func TestShow(t *testing.T) {
 	if _, err := run("-o", "wide"); err == nil {
 		t.Error("-o wide is accepted")
 	}
-	state := `{"node": "n", "program": {"Settings": {"FailsafeIngress": [{"Protocol": 6, "Port": 22}]},
+	state := `{"node": "n", "program": {"Settings": {"FailsafeIngress": [{"Protocol": 6, "Port": 22}], "ServiceNets": ["10.96.0.0/12", "fd96::/112"]},
 		"Policies": [{"ID": {"Kind": "NetworkPolicy", "Namespace": "ns", "Name": "p"}, "Ingress": [{"Protocol": 6}]}],
 		"Profiles": [{"Name": "x"}]}}`
 	if out, err := run("--rules", "--agent-socket", serveState(t, state)); err != nil || !strings.Contains(out, "BYTES   SAYS\n") ||
-		!strings.Contains(out, "NetworkPolicy(ns/p)   0      Deny     4         240   Deny TCP\n") || !strings.Contains(out, " 720   TCP 22\n") {
+		!strings.Contains(out, "NetworkPolicy(ns/p)   0      Deny     4         240   Deny TCP\n") || !strings.Contains(out, " 720   TCP 22\n") || !strings.Contains(out, " 80   to 10.96.0.0/12, fd96::/112\n") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	if out, err := run("--rules", "--agent-socket", "no.sock"); err == nil || !strings.Contains(err.Error(), "without --rules the agent is not asked") {
@@ -84,6 +85,7 @@ TIER   POLICY                          RULE   ACTION   PACKETS   BYTES
 -      (profile missing: Profile(y))   -      Deny     0         0
 
 forward ingress, of no single endpoint
-TIER   POLICY            RULE   ACTION   PACKETS   BYTES
--      (something new)   -      Deny     0         0
+TIER   POLICY              RULE   ACTION   PACKETS   BYTES
+-      (something new)     -      Deny     0         0
+-      (no such service)   -      Deny     2         80
 `
