@@ -53,3 +53,25 @@ bench-kubernetes: bin/kube-apiserver ## from the API server's answer to the kern
 
 demo-kubernetes: build bin/kube-apiserver ## the rest of the guide: pods' labels, typha and kube-controllers
 	KUBE_APISERVER=$(CURDIR)/bin/kube-apiserver $(GO) run -C test/kubernetes ./demo -root $(CURDIR) -margay $(CURDIR)/bin/margay
+
+.PHONY: test-kernel
+
+# Tests on another kernel, in a virtual machine (qemu-system-x86). It is the one of Debian's package KERNEL_PACKAGE, which is downloaded
+# once and not installed, or VMLINUZ with the directory of its modules, MODULES.
+KERNEL_PACKAGE ?= $(shell apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: *//p')
+KERNEL_TESTS   ?= ./node/links ./node/pods ./lab ./dataplane/nft ./test/kernel/ipvs
+KERNEL_FLAGS   ?= -timeout 60m
+
+ifndef VMLINUZ
+test-kernel: bin/kernel
+VMLINUZ = $$(echo bin/kernel/boot/vmlinuz-*)
+MODULES = $$(echo bin/kernel/lib/modules/*)
+endif
+
+bin/kernel:
+	rm -rf $@.new && mkdir -p $@.new
+	cd $@.new && apt-get download $(KERNEL_PACKAGE) && dpkg-deb -x *.deb . && rm *.deb
+	mv $@.new $@
+
+test-kernel:            ## real IPVS, and an older kernel: a quarter of an hour
+	$(GO) run ./test/kernel -kernel $(VMLINUZ) -modules $(MODULES) $(KERNEL_FLAGS) $(KERNEL_TESTS)
