@@ -24,7 +24,9 @@
 //	  iifname, oifname "cali*" and not in @interfaces-... drop    unknown workloads, whatever the flow
 //	  iifname vmap @workload-sources                              -> source/cali1: drop what is not from the workload's addresses
 //	  ct state established,related accept
-//	  iifname vmap @forward-in, oifname vmap @forward-out         host endpoints: return when the packet may pass
+//	  iifname vmap @forward-in                                    host endpoints: return when the packet may pass
+//	  ip daddr 10.96.0.0/12 drop                                  addresses of services (ServiceNets) that nobody has
+//	  oifname vmap @forward-out                                   host endpoints again
 //	  iifname vmap @workloads-from                                -> from/cali1: the workload's egress, then to-workloads
 //	  goto to-workloads                                           oifname vmap @workloads-to: ingress, then accept
 //	output           -10  from a process
@@ -115,6 +117,29 @@
 //
 // Not supported: bridges that filter VLANs (ports closed to each other, the agent is not ready), and workloads of several bridges with
 // equal addresses (nobody has them). Package node/pods says what the kernel must have.
+//
+// # IPVS
+//
+// Where the kernel balances services (IPVS), a packet for one is delivered to this host (the address is on an interface of it), taken
+// out of the input hook at priority 99, and sent on as if from here: through output, where it has no incoming interface, and
+// postrouting, where it has. Nothing in it tells the forward hook's packets from these, and they do not meet the forward hook; so all
+// that is passed on is judged in postrouting then, once, and what is delivered behind IPVS, where its destination is the one that
+// it gets. No mark is needed, and no guess from ports or addresses at what IPVS will take.
+//
+//	input             -10  iifname vmap @workload-sources         sources, while they are those of the sender: answers that pass IPVS
+//	input-behind-ipvs 101  as input                               get the address of the service in the input and forward hooks
+//	forward           -10  iifname vmap @workload-sources
+//	  meta iifkind "bridge" meta oifkind "bridge" goto passed-on  between ports: has no incoming interface in postrouting
+//	output            -10  as without
+//	  fib saddr type != local jump sent-on-by-ipvs                accepts what no process sent: judged in postrouting
+//	postrouting       -10  iif != 0 goto passed-on                as forward, but nothing is answered
+//	  ct status dnat goto redirected
+//
+// IPVS does not set the bit of the status that destination NAT sets. So stages before destination NAT ask connection tracking of every
+// tracked packet where it was sent to. What is routed from one bridge to another is judged twice and counted twice.
+//
+// From judging in postrouting to judging in forward at once, a packet between the two would be judged in neither. So a table that
+// leaves IPVS does both first, and then ceases to do the one (TestNoPacketIsBetweenPlaces).
 //
 // # Why a packet in flight is safe
 //

@@ -25,6 +25,7 @@ const (
 	ctInvalid     = 1
 	ctEstablished = 2
 	ctRelated     = 4
+	ctNew         = 8
 
 	ctStatusDNAT = 1 << 5 // IPS_DST_NAT
 
@@ -114,6 +115,13 @@ func (c code) ctBits(key, bits uint32) code {
 	c = c.expr("ct", attrU32(d, unix.NFTA_CT_KEY, key))
 	// The bits are a word of the machine, unlike what netlink says of numbers.
 	return c.mask(binary.NativeEndian.AppendUint32(nil, bits)).cmp(unix.NFT_CMP_NEQ, make([]byte, 4))
+}
+
+// fibType loads the type of an address, as a word of the machine.
+func (c code) fibType(flags uint32) code {
+	d := attrU32(nil, unix.NFTA_FIB_DREG, regFirst)
+	d = attrU32(d, unix.NFTA_FIB_RESULT, unix.NFT_FIB_RESULT_ADDRTYPE)
+	return c.expr("fib", attrU32(d, unix.NFTA_FIB_FLAGS, flags))
 }
 
 // notrack keeps the packet away from connection tracking.

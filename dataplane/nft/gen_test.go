@@ -269,6 +269,10 @@ func (g generator) settings() ruleset.Settings {
 	if g.one(2) {
 		s.LogRate = ruleset.LogRate{Packets: 10, Per: pick(g, time.Second, time.Minute, time.Hour, 24*time.Hour), Burst: pick[uint32](g, 0, 7)}
 	}
+	s.IPVS, s.RejectLoops = g.one(3), g.one(2)
+	if g.one(2) {
+		s.ServiceNets = list(g, 3, g.net)
+	}
 	if g.one(2) {
 		s.Tunnels = []ruleset.Tunnel{
 			{Protocol: ruleset.UDP, Port: pick[uint16](g, 4789, 4789, 9090), Family: pick(g, ruleset.AnyFamily, ruleset.IPv4, ruleset.IPv6), Proven: g.one(3)},

@@ -33,7 +33,7 @@ func (u *builder) base(o owners) {
 	u.forward(o)
 	u.output(o)
 	u.postrouting(o)
-	if u.settings.Reject && len(o.active())+len(u.settings.Tunnels) > 0 {
+	if u.settings.Reject && len(o.active())+len(u.settings.Tunnels) > 0 || u.settings.RejectLoops && len(u.settings.ServiceNets) > 0 {
 		u.reject()
 	}
 }
@@ -56,7 +56,7 @@ func (u *builder) rawPrerouting(o owners) {
 		}
 		chains[name] = []*Rule{jumpRule("goto", endpointChain(ep.ID, ruleset.Ingress, "raw"))}
 		if name == loopback {
-			chains[name] = views(ep, "raw")
+			chains[name] = viewsIf(ifTranslated(), ep, "raw")
 		}
 	}
 	if len(chains) > 0 {
@@ -118,7 +118,7 @@ func (u *builder) input(o owners) {
 		}
 		rules = append(rules, always().jump(endpointChain(o.all.ID, ruleset.Ingress)), nothingDecided())
 	}
-	u.addBase("input", "what comes in for this host", Base{Hook: unix.NF_INET_LOCAL_IN, Priority: priority}, rules)
+	u.delivered(o, rules)
 	if len(o.workloads) > 0 || o.bridged.any {
 		u.guests(o)
 	}
@@ -134,7 +134,7 @@ func nothingDecided() *Rule { return always().counted(exit{}, "no verdict from t
 // forward judges what is passed on. The chains of host endpoints return when they let a packet pass, so that others are
 // asked, too. The workloads come last, whatever the order on the packet's way: falling out of their chains denies.
 func (u *builder) forward(o owners) {
-	stations := append(u.forwardIn(o), u.forwardOut(o)...)
+	stations := slices.Concat(u.forwardIn(o), u.noService(), u.forwardOut(o))
 	if len(o.workloads) > 0 || o.bridged.any {
 		stations = append(stations, u.workloadPolicies(o)...)
 	}
@@ -145,13 +145,14 @@ func (u *builder) forward(o owners) {
 	rules = append(rules, u.strangers(wayIn(), o)...)
 	rules = append(rules, u.strangers(wayOut(), o)...)
 	if len(o.workloads) > 0 {
-		rules = append(rules, u.sources(o), ifKnown().then(exit{verdict: nfAccept}, ""))
+		if !u.settings.IPVS {
+			rules = append(rules, u.sent(o)...)
+		}
+		rules = append(rules, ifKnown().then(exit{verdict: nfAccept}, ""))
 	}
 	rules = append(append(rules, u.elsewhere(wayIn(), o)...), u.elsewhere(wayOut(), o)...)
 	rules = append(rules, o.bridged.bridgeDiscovery()...)
-	if rules = append(rules, stations...); len(rules) > 0 {
-		u.addBase("forward", "what this host passes on", Base{Hook: unix.NF_INET_FORWARD, Priority: priority}, rules)
-	}
+	u.forwarded(o, append(rules, stations...))
 }
 
 // forwardIn returns the rules for the host endpoint that a packet comes in by.
@@ -201,19 +202,32 @@ func (u *builder) output(o owners) {
 	rules := []*Rule{ifKnown().then(exit{verdict: nfAccept}, "")}
 	if len(o.endpoints()) > 0 {
 		rules = append(rules, ifTranslated().then(exit{verdict: nfAccept}, "judged where its interface is known, see "+redirectsChain))
+		if u.settings.IPVS {
+			rules = append(rules, u.balanced()...)
+		}
 	}
 	rules = append(rules, u.egress("out", "endpoints-out", o, u.egressEntry)...)
 	u.addBase("output", "what this host sends", Base{Hook: unix.NF_INET_LOCAL_OUT, Priority: priority}, rules)
 }
 
 // postrouting judges what processes of this host send to a destination that was translated: the kernel has chosen its
-// interface anew.
+// interface anew. With IPVS it judges what is passed on, too.
 func (u *builder) postrouting(o owners) {
-	if len(o.endpoints()) == 0 {
-		return
+	var rules []*Rule
+	if u.chains[passedOnChain] != nil {
+		rules = append(rules, wayIn().exists().then(goTo(passedOnChain), ""))
 	}
-	u.addBase("postrouting", "what leaves, when its interface is known", Base{Hook: unix.NF_INET_POST_ROUTING, Priority: priority},
-		[]*Rule{ifTranslated().then(goTo(redirectsChain), "")})
+	if len(o.endpoints()) > 0 {
+		rules = append(rules, ifTranslated().then(goTo(redirectsChain), ""))
+		u.redirected(o)
+	}
+	if len(rules) > 0 {
+		u.addBase("postrouting", "what leaves, when its interface is known", Base{Hook: unix.NF_INET_POST_ROUTING, Priority: priority}, rules)
+	}
+}
+
+// redirected adds the chain for what processes of this host send to a destination that was translated.
+func (u *builder) redirected(o owners) {
 	rules := []*Rule{
 		ifKnown().then(exit{verdict: nfAccept}, ""),
 		wayIn().exists().then(exit{verdict: nfAccept}, "passed on by this host"),

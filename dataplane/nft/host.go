@@ -47,9 +47,9 @@ func (u *builder) entry(ep *ruleset.Endpoint) []*Rule {
 func (u *builder) forwardEntry(ep *ruleset.Endpoint) []*Rule {
 	switch {
 	case u.has(ep, ruleset.Untracked, ruleset.Ingress):
-		return views(ep, "forward", "untracked")
+		return u.views(ep, "forward", "untracked")
 	case u.has(ep, ruleset.PreDNAT, ruleset.Ingress):
-		return views(ep, "forward", "pre-dnat")
+		return u.views(ep, "forward", "pre-dnat")
 	case u.has(ep, ruleset.Forward, ruleset.Ingress):
 		return []*Rule{jumpRule("goto", endpointChain(ep.ID, ruleset.Ingress, "forward"))}
 	}
@@ -57,11 +57,15 @@ func (u *builder) forwardEntry(ep *ruleset.Endpoint) []*Rule {
 }
 
 // views returns the rules that lead to a stage before destination NAT, which has chains for packets that were sent to
-// where they are going and others for those that were not.
-func views(ep *ruleset.Endpoint, path ...string) []*Rule {
+// where they are going and others for those that may have been sent elsewhere.
+func (u *builder) views(ep *ruleset.Endpoint, path ...string) []*Rule {
+	return viewsIf(u.sentElsewhere(), ep, path...)
+}
+
+func viewsIf(elsewhere condition, ep *ruleset.Endpoint, path ...string) []*Rule {
 	name := endpointChain(ep.ID, ruleset.Ingress, path...)
 	original := endpointChain(ep.ID, ruleset.Ingress, append(path, "original")...)
-	return []*Rule{ifTranslated().then(goTo(original), ""), jumpRule("goto", name)}
+	return []*Rule{elsewhere.then(goTo(original), ""), jumpRule("goto", name)}
 }
 
 // egressEntry returns the chain with which an endpoint begins for what this host sends.
@@ -199,7 +203,7 @@ func (p *part) bounded(ep *ruleset.Endpoint, w walk) walk {
 func (p *part) forward(ep *ruleset.Endpoint) {
 	back := exit{verdict: unix.NFT_RETURN}
 	p.add(p.at(ruleset.Forward, "forward"), p.checkValid(), p.bounded(ep, p.flatten(ruleset.Forward, &ep.Forward, p.dir)),
-		exits{deny: p.denial(), accept: back, next: back})
+		exits{deny: p.passedDenial(), accept: back, next: back})
 }
 
 // raw adds the chains of the Untracked stage before connection tracking. No connection is known there to which an answer
@@ -237,7 +241,7 @@ func (p *part) early(ep *ruleset.Endpoint, view ...string) {
 
 	var start []*Rule
 	if view == nil {
-		start = append(start, ifTranslated().then(goTo(p.chain("early", "original")), ""))
+		start = append(start, p.sentElsewhere().then(goTo(p.chain("early", "original")), ""))
 	}
 	if untracked {
 		p.untracked(ep, path("untracked"), exits{accept: accepted, next: back})
@@ -268,6 +272,9 @@ func (p *part) early(ep *ruleset.Endpoint, view ...string) {
 // preDNAT adds the chains of the PreDNAT stage in one place.
 func (p *part) preDNAT(ep *ruleset.Endpoint, path []string, x exits) {
 	x[deny] = p.denial()
+	if path[0] == "forward" {
+		x[deny] = p.passedDenial()
+	}
 	head := append(p.checkValid(), p.failsafes(p.dir, p.to(), x[next])...)
 	head = append(head, discoveries(x[next])...)
 	p.add(p.at(ruleset.PreDNAT, path...), head, p.bounded(ep, p.flatten(ruleset.PreDNAT, &ep.PreDNAT, p.dir)), x)

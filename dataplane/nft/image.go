@@ -23,6 +23,7 @@ type image struct {
 	users   map[string]*usage // of sets, by name
 	serial  uint64            // of the last line
 	table   *Table
+	leaving bool // the table is about to be one without IPVS
 }
 
 // A unitKey names a unit: the base, or an endpoint in one direction.

@@ -17,10 +17,14 @@ type machine struct {
 	packet *ruleset.Packet
 	// A change of elements on the way, see mix; nil: none.
 	change *change
+	// From the hook with this number on, if there is a next table, that one holds.
+	next            *Table
+	switches, hooks int
 	// What the hook knows.
 	in, out  string
 	state    ruleset.ConnState
 	original bool // the destination is the one before destination NAT
+	tracked  bool // connection tracking has seen the packet
 	// The headers. No transport header: nothing of it can be loaded.
 	network, transport []byte
 	family             ruleset.Family
@@ -56,24 +60,51 @@ var (
 func (m *machine) run(t fataler) bool {
 	p := m.packet
 	m.state = p.State
-	if p.In == "" {
+	switch {
+	case p.In == "" && p.Balanced:
+		return m.hook(t, "raw-output", "", p.OrigOut, true) && m.sentAnew(t)
+	case p.In == "":
 		out := p.Out
 		if p.DNAT {
 			out = p.OrigOut
 		}
 		return m.hook(t, "raw-output", "", out, true) && m.hook(t, "output", "", out, false) &&
 			m.hook(t, "postrouting", "", p.Out, false)
-	}
-	if !m.hook(t, "raw-prerouting", p.In, "", true) {
+	case !m.hook(t, "raw-prerouting", p.In, "", true):
 		return false
-	}
-	if p.Out == "" {
-		return m.hook(t, "input", p.In, "", false)
+	case p.Out == "":
+		return m.hook(t, inputChain, p.In, "", false) && m.hook(t, behindChain, p.In, "", false)
+	case p.Balanced:
+		return m.hook(t, inputChain, p.In, "", true) && m.sentAnew(t)
+	case p.In == p.Out && linkKind(p.In) == "bridge":
+		return m.hook(t, "forward", p.In, p.Out, false) && m.hook(t, "postrouting", "", p.Out, false)
 	}
 	return m.hook(t, "forward", p.In, p.Out, false) && m.hook(t, "postrouting", p.In, p.Out, false)
 }
 
+// sentAnew takes what IPVS sends on through the hooks of what is sent from here.
+func (m *machine) sentAnew(t fataler) bool {
+	m.tracked = true
+	return m.hook(t, "raw-output", "", m.packet.Out, false) && m.hook(t, "output", "", m.packet.Out, false) &&
+		m.hook(t, "postrouting", m.packet.In, m.packet.Out, false)
+}
+
+// linkKind returns the kind of an interface of the tests.
+func linkKind(name string) string {
+	switch name {
+	case "":
+		return ""
+	case "x0":
+		return "bridge"
+	}
+	return "veth"
+}
+
 func (m *machine) hook(t fataler, name, in, out string, original bool) bool {
+	if m.next != nil && m.hooks == m.switches {
+		m.table = m.next
+	}
+	m.hooks++
 	c := m.table.Chains[name]
 	if c == nil {
 		return true
@@ -90,7 +121,7 @@ func (m *machine) hook(t fataler, name, in, out string, original bool) bool {
 // headers encodes the packet as the hook sees it.
 func (m *machine) headers() {
 	p := *m.packet
-	if p.DNAT && m.original {
+	if (p.DNAT || p.Balanced) && m.original {
 		p.Dst, p.DstPort = p.OrigDst, p.OrigPort
 	}
 	m.family = ruleset.FamilyOf(p.Src)
@@ -175,8 +206,12 @@ func (m *machine) expr(t fataler, name string, data []attribute) machineVerdict 
 		m.reports++
 		return goesOn
 	case "notrack":
-		m.state = ruleset.NotTracked
+		if !m.tracked {
+			m.state = ruleset.NotTracked
+		}
 		return goesOn
+	case "fib":
+		return m.load(data, unix.NFTA_FIB_DREG, binary.NativeEndian.AppendUint32(nil, m.source()))
 	case "meta":
 		return m.load(data, unix.NFTA_META_DREG, m.meta(t, number(find(data, unix.NFTA_META_KEY))))
 	case "ct":
@@ -209,6 +244,18 @@ func (m *machine) expr(t fataler, name string, data []attribute) machineVerdict 
 	return dropped
 }
 
+// source returns the type of the source address. A process can send from addresses that are not this host's; what it does not
+// know of, such as answers of the kernel, is from those that are.
+func (m *machine) source() uint32 {
+	if m.packet.In == "" && (m.packet.SrcPort%2 == 0 || !m.process()) {
+		return addrLocal
+	}
+	return 1 // RTN_UNICAST
+}
+
+// process reports whether the packet has a socket.
+func (m *machine) process() bool { return m.packet.In == "" && m.packet.DstPort%3 != 0 }
+
 func compare(op uint32, order int) bool {
 	switch op {
 	case unix.NFT_CMP_EQ:
@@ -240,6 +287,17 @@ func (m *machine) meta(t fataler, key uint32) []byte {
 		return []byte{byte(len(m.in)), 0, 0, 0}
 	case unix.NFT_META_OIF:
 		return []byte{byte(len(m.out)), 0, 0, 0}
+	case metaIIFKind, metaOIFKind:
+		kind := linkKind(map[uint32]string{metaIIFKind: m.in, metaOIFKind: m.out}[key])
+		if kind == "" {
+			return nil
+		}
+		return []byte(ifaceKey(kind))
+	case unix.NFT_META_SKUID:
+		if !m.process() {
+			return nil
+		}
+		return make([]byte, 4)
 	}
 	t.Fatalf("unknown meta key %d", key)
 	return nil
@@ -251,7 +309,7 @@ func (m *machine) ct(t fataler, key uint32) []byte {
 	word := func(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
 	tracked := m.state != ruleset.NotTracked && m.state != ruleset.Invalid
 	to, port := p.Dst, p.DstPort
-	if p.DNAT {
+	if p.DNAT || p.Balanced {
 		to, port = p.OrigDst, p.OrigPort
 	}
 	switch {
@@ -344,13 +402,18 @@ func (g generator) passing() ruleset.Packet {
 	}
 	p.State = pick(g, ruleset.New, ruleset.New, ruleset.New, ruleset.New, ruleset.Established, ruleset.Related, ruleset.Invalid,
 		ruleset.NotTracked)
-	if p.State != ruleset.Invalid && p.State != ruleset.NotTracked && g.one(4) && !p.Dst.IsMulticast() && !p.Src.IsUnspecified() {
+	balanced := ruleset.HasPorts(p.Protocol) && g.one(6)
+	if (balanced || p.State != ruleset.Invalid && p.State != ruleset.NotTracked && g.one(4)) && !p.Dst.IsMulticast() && !p.Src.IsUnspecified() {
 		p.DNAT, p.OrigDst, p.OrigPort, p.OrigOut = true, g.target(p.Src.Is4()), p.DstPort, p.Out
 		if p.OrigPort != 0 && g.one(2) {
 			p.OrigPort = pick(g, ports...)
 		}
 		if p.In == "" && g.one(2) {
 			p.OrigOut = pick(g, interfaces...)
+		}
+		p.DNAT, p.Balanced = !balanced, balanced
+		if !balanced && p.In == p.Out && linkKind(p.In) == "bridge" {
+			p.DNAT = false // what a bridge passes on to a translated destination is judged as what the host sends
 		}
 	}
 	return p
@@ -368,6 +431,7 @@ func TestTableIsEval(t *testing.T) {
 func checkTable(t fataler, g generator, p *ruleset.Program, table *Table) {
 	for range 100 {
 		pkt := g.passing()
+		pkt.Balanced = pkt.Balanced && p.Settings.IPVS
 		want := ruleset.Eval(p, &pkt)
 		if want.NotTracked && pkt.DNAT {
 			continue // what is not tracked is not translated

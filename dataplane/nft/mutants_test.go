@@ -65,12 +65,12 @@ var mutants = []mutant{
 	{file: "hooks.go", old: "u.noWorkload(wayIn(), o).and(u.noWorkload(wayOut(), o)).and(ifKnown())", new: "u.noWorkload(wayOut(), o).and(ifKnown())"},
 	{file: "hooks.go", old: "rules = append(rules, u.strangers(wayIn(), o)...)\n", new: ""},
 	{file: "hooks.go", old: "rules = append(rules, u.strangers(wayOut(), o)...)\n", new: ""},
-	{file: "hooks.go", old: "rules = append(rules, u.sources(o), ifKnown()", new: "u.sources(o)\n\t\trules = append(rules, ifKnown()"},
-	{file: "hooks.go", old: "stations := append(u.forwardIn(o), u.forwardOut(o)...)", new: "stations := u.forwardIn(o)"},
-	{file: "hooks.go", old: "stations := append(u.forwardIn(o), u.forwardOut(o)...)", new: "stations := u.forwardOut(o)"},
+	{file: "hooks.go", old: "rules = append(rules, u.sent(o)...)\n", new: "_ = u.sent(o)\n"},
+	{file: "hooks.go", old: "slices.Concat(u.forwardIn(o), u.noService(), u.forwardOut(o))", new: "slices.Concat(u.forwardIn(o), u.noService())"},
+	{file: "hooks.go", old: "slices.Concat(u.forwardIn(o), u.noService(), u.forwardOut(o))", new: "slices.Concat(u.noService(), u.forwardOut(o))"},
 	{file: "hooks.go", old: "isNotIn(wayIn(), slices.Sorted(maps.Keys(o.named))).jump(", new: "always().jump("},
-	{file: "hooks.go", old: "if len(o.endpoints()) > 0 {\n\t\trules = append(rules, ifTranslated()", new: "if len(o.endpoints()) < 0 {\n\t\trules = append(rules, ifTranslated()"},
-	{file: "hooks.go", old: "if len(o.endpoints()) == 0 {\n\t\treturn", new: "if true {\n\t\treturn"},
+	{file: "hooks.go", old: "if len(o.endpoints()) > 0 {\n\t\trules = append(rules, ifTranslated().then(exit", new: "if len(o.endpoints()) < 0 {\n\t\trules = append(rules, ifTranslated().then(exit"},
+	{file: "hooks.go", old: "rules = append(rules, ifTranslated().then(goTo(redirectsChain), \"\"))\n", new: ""},
 	{file: "hooks.go", old: "wayIn().exists().then(exit{verdict: nfAccept}, \"passed on by this host\"),\n", new: ""},
 	{file: "hooks.go", old: "return c.then(exit{verdict: nfAccept}, \"host to own workload\")", new: "return c.then(exit{}, \"host to own workload\")"},
 	{file: "hooks.go", old: "notrack().verdict(nfAccept, \"\")", new: "verdict(nfAccept, \"\")"},
@@ -81,7 +81,7 @@ var mutants = []mutant{
 	{file: "host.go", old: "return policies || !u.settings.AcceptInvalid", new: "return policies"},
 	{file: "host.go", old: "return policies && !isAll(ep)", new: "return policies"},
 	{file: "host.go", old: "if u.hasEarly(ep) {\n\t\trules", new: "if false {\n\t\trules"},
-	{file: "host.go", old: "return views(ep, \"forward\", \"pre-dnat\")", new: "return []*Rule{jumpRule(\"goto\", endpointChain(ep.ID, ruleset.Ingress, \"forward\", \"pre-dnat\"))}"},
+	{file: "host.go", old: "return u.views(ep, \"forward\", \"pre-dnat\")", new: "return []*Rule{jumpRule(\"goto\", endpointChain(ep.ID, ruleset.Ingress, \"forward\", \"pre-dnat\"))}"},
 	{file: "host.go", old: "p.early(ep)\n\t\tp.beforeDNAT = true", new: "p.early(ep)"},
 	{file: "host.go", old: "if p.settings.AcceptInvalid {\n\t\treturn nil", new: "if !p.settings.AcceptInvalid {\n\t\treturn nil"},
 	{file: "host.go", old: "p.failsafes(p.dir, p.to(), accepted)", new: "p.failsafes(1-p.dir, p.to(), accepted)"},
@@ -111,8 +111,8 @@ var mutants = []mutant{
 	{file: "host.go", old: "x[deny] = p.denial()\n", new: "", caught: byReject},
 
 	// Workloads.
-	{file: "workload.go", old: "rules := append(u.strangers(wayIn(), o), u.sources(o),", new: "u.sources(o)\n\trules := append(u.strangers(wayIn(), o),"},
-	{file: "workload.go", old: "rules := append(u.strangers(wayIn(), o), u.sources(o),", new: "rules := append([]*Rule{}, u.sources(o),"},
+	{file: "workload.go", old: "rules = append(rules, u.sources(o))\n", new: "_ = u.sources(o)\n"},
+	{file: "workload.go", old: "rules := u.strangers(wayIn(), o)\n\tif", new: "var rules []*Rule\n\tif"},
 	{file: "workload.go", old: "rules = append(rules, always().jump(guestsChain+\"-early\"))\n", new: ""},
 	{file: "workload.go", old: "{130, 133}, {135, 136}", new: "{130, 136}"},
 	{file: "workload.go", old: "{130, 133}, {135, 136}", new: "{130, 132}, {135, 136}"},
@@ -284,7 +284,7 @@ func TestMutants(t *testing.T) {
 	if os.Getenv("MARGAY_MUTANTS") == "" {
 		t.Skip("make mutants runs this")
 	}
-	for _, m := range slices.Concat(mutants, bridgeMutants) {
+	for _, m := range slices.Concat(mutants, bridgeMutants, ipvsMutants) {
 		t.Run(m.file+" "+strings.Fields(m.old)[0], func(t *testing.T) {
 			t.Parallel()
 			m.run(t)
@@ -328,7 +328,7 @@ func (m *mutant) caughtBy(t *testing.T, binary, test string) bool {
 
 // Every mutant is one: the text is where it is said to be, and there only.
 func TestMutantsAreThere(t *testing.T) {
-	for _, m := range slices.Concat(mutants, bridgeMutants) {
+	for _, m := range slices.Concat(mutants, bridgeMutants, ipvsMutants) {
 		source, err := os.ReadFile(m.file)
 		if err != nil {
 			t.Fatal(err)

@@ -163,6 +163,9 @@ func (d *Dataplane) Resync(ctx context.Context, p *ruleset.Program) error {
 		if err != nil {
 			return d.count(fmt.Errorf("resync: %w", err))
 		}
+		if !p.Settings.IPVS && !want.leaving && have.table != nil && have.table.Chains[behindChain] != nil {
+			want = leavingImage(p, d.limits)
+		}
 		bridge := d.compileBridge(want.program)
 		changes := append(Diff(have.table, want.table), diffBridge(have.bridge, bridge)...)
 		generation := have.generation
@@ -179,6 +182,9 @@ func (d *Dataplane) Resync(ctx context.Context, p *ruleset.Program) error {
 		}
 		d.log.Debug("table is in sync", "changes", len(changes))
 		d.image, d.bridge = want, bridge
+		if want.leaving {
+			return d.Apply(ctx, &ruleset.Delta{Settings: &p.Settings})
+		}
 		d.measure()
 		return nil
 	}
@@ -191,6 +197,16 @@ func (d *Dataplane) Apply(ctx context.Context, delta *ruleset.Delta) error {
 		return d.count(fmt.Errorf("apply: %w", ErrUnknown))
 	}
 	d.image = nil
+	if delta.Settings != nil && im.program.Settings.IPVS && !delta.Settings.IPVS {
+		if !im.leaving {
+			changes := im.leave()
+			if err := d.transact(ctx, changes, 0); err != nil {
+				return d.count(fmt.Errorf("apply: %w", err))
+			}
+			d.tally(changes)
+		}
+		im.leaving = false
+	}
 	changes, bridge := im.apply(delta), d.bridge
 	if delta.Settings != nil || len(delta.Workloads) > 0 {
 		bridge = d.compileBridge(im.program)
@@ -204,12 +220,17 @@ func (d *Dataplane) Apply(ctx context.Context, delta *ruleset.Delta) error {
 		d.measure()
 		return nil
 	}
+	d.tally(changes)
+	return nil
+}
+
+// tally counts what changes added and removed.
+func (d *Dataplane) tally(changes []Change) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i := range changes {
 		d.stats.add(&changes[i])
 	}
-	return nil
 }
 
 // transact makes the changes. Those that change verdicts are one transaction; what must be there before and what must go

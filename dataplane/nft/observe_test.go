@@ -27,7 +27,7 @@ var watchers = []struct {
 	state    bool // the name is followed by what connection tracking says
 }{
 	{"pre", nftables.ChainHookPrerouting, -350, false}, {"tracked", nftables.ChainHookPrerouting, -150, true},
-	{"in", nftables.ChainHookInput, -50, false}, {"past-in", nftables.ChainHookInput, 50, false},
+	{"in", nftables.ChainHookInput, -50, false}, {"past-in", nftables.ChainHookInput, behindPriority + 50, false},
 	{"forward", nftables.ChainHookForward, -50, false}, {"past-forward", nftables.ChainHookForward, 50, false},
 	{"out", nftables.ChainHookOutput, -350, false}, {"tracked-out", nftables.ChainHookOutput, -150, true},
 	{"sent", nftables.ChainHookOutput, -50, false}, {"past-out", nftables.ChainHookOutput, 50, false},
@@ -150,7 +150,8 @@ func (w *wire) trails(t testing.TB, probes []probe) []trail {
 	for deadline := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
 		w.collect(t, func(e LogEntry, id uint16) {
 			i := int(id - first - 1)
-			if i >= len(out) || e.Src != out[i].sent.Src || e.Protocol != out[i].sent.Protocol {
+			// Where input ends, the source of an answer from a translated destination is the other one again.
+			if i >= len(out) || e.Src != out[i].sent.Src && e.Prefix != "past-in" || e.Protocol != out[i].sent.Protocol {
 				return // an answer of the kernel
 			}
 			name, state, _ := strings.Cut(e.Prefix, " ")

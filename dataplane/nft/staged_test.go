@@ -3,6 +3,7 @@ package nft
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -111,4 +112,50 @@ func TestStagedCostsOthersNothing(t *testing.T) {
 			t.Fatalf("a table without staged policies counts for them\n%s", text)
 		}
 	}
+}
+
+// However many staged policies and tiers there are, the kernel takes the table: what leads too deep for it is not counted.
+func TestStagedFits(t *testing.T) {
+	d := newNamespace(t).open(t)
+	for _, n := range []int{3, 4, 8} {
+		for _, ipvs := range []bool{false, true} {
+			p := ruleset.NewProgram()
+			p.Settings.IPVS, p.Settings.WorkloadPrefixes, p.Settings.EndpointToHost = ipvs, []string{"cali"}, ruleset.HostReturn
+			var tiers []ruleset.Tier
+			for i := range n {
+				policy := policyOf(fmt.Sprint("p", i), manyPortRules(i)...)
+				policy.Staged, policy.Egress = true, policy.Ingress
+				p.Policies[policy.ID] = policy
+				tiers = append(tiers, ruleset.Tier{Name: fmt.Sprint("t", i), Policies: []ruleset.PolicyID{policy.ID}, EndPass: true})
+			}
+			walk := ruleset.Walk{Ingress: tiers, Egress: tiers}
+			for _, iface := range []string{"t0", ruleset.AllInterfaces} {
+				ep := hostEndpoint(iface, iface)
+				ep.Normal, ep.Forward, ep.PreDNAT, ep.Untracked = walk, walk, ruleset.Walk{Ingress: tiers}, walk
+				p.Endpoints[ep.ID] = ep
+			}
+			for _, iface := range []string{"cali0", "cali1"} {
+				id := ruleset.EndpointID{Kind: "WorkloadEndpoint", Namespace: "ns", Name: iface}
+				p.Workloads[id] = &ruleset.Workload{ID: id, Interface: iface, Normal: walk}
+			}
+			if err := d.Resync(t.Context(), p); err != nil {
+				t.Errorf("%d tiers, IPVS %v: %v", n, ipvs, err)
+			}
+		}
+	}
+}
+
+// manyPortRules returns rules that are cut by port, some of them by address, too.
+func manyPortRules(n int) []ruleset.Rule {
+	var rules []ruleset.Rule
+	for i := range 12 {
+		r := ruleset.Rule{Action: ruleset.Allow, Protocol: ruleset.TCP}
+		r.Destination.Ports = &ruleset.Ports{Ranges: []ruleset.PortRange{{First: uint16(80 + i%4 + n), Last: uint16(80 + i%4 + n)}}}
+		r.Source.Nets = netsOf(netip.PrefixFrom(sourceOf(n, i), 32).String())
+		if i%3 == 0 {
+			r.Action, r.Source.Nets = ruleset.Deny, nil
+		}
+		rules = append(rules, r)
+	}
+	return rules
 }

@@ -56,7 +56,7 @@ func newTrain(t testing.TB, lanes ...lane) *train {
 	}
 	tr.counters = c
 	table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "observer"})
-	priority := nftables.ChainPriority(50)
+	priority := nftables.ChainPriority(behindPriority + 50)
 	for i, hook := range []*nftables.ChainHook{nftables.ChainHookInput, nftables.ChainHookPostrouting} {
 		tr.chains[i] = c.AddChain(&nftables.Chain{
 			Name: fmt.Sprint("past", i), Table: table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: &priority,
@@ -160,7 +160,7 @@ func steps(t testing.TB, few int) int {
 func (g generator) guard(s *ruleset.Settings, endpoints map[ruleset.EndpointID]*ruleset.Endpoint,
 	workloads map[ruleset.EndpointID]*ruleset.Workload, policies map[ruleset.PolicyID]*ruleset.Policy) {
 	if s != nil {
-		s.WorkloadPrefixes = []string{"cali"}
+		s.WorkloadPrefixes, s.ServiceNets = []string{"cali"}, nil
 		s.EndpointToHost = pick(g, ruleset.HostReturn, ruleset.HostAccept)
 	}
 	for id, ep := range endpoints {

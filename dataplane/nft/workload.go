@@ -26,10 +26,14 @@ func (u *builder) strangers(w way, o owners) []*Rule {
 
 // guests adds the chain for what workloads send to their own host.
 func (u *builder) guests(o owners) {
-	rules := append(u.strangers(wayIn(), o), u.sources(o), ifKnown().then(exit{verdict: nfAccept}, ""))
+	rules := u.strangers(wayIn(), o)
+	if !u.settings.IPVS {
+		rules = append(rules, u.sources(o))
+	}
+	rules = append(rules, ifKnown().then(exit{verdict: nfAccept}, ""))
 	rules = append(rules, u.strangeTunnels()...)
 	if o.all != nil && u.has(o.all, ruleset.PreDNAT, ruleset.Ingress) {
-		u.addChain(guestsChain+"-early", "", views(o.all, "guest", "pre-dnat")...)
+		u.addChain(guestsChain+"-early", "", u.views(o.all, "guest", "pre-dnat")...)
 		rules = append(rules, always().jump(guestsChain+"-early"))
 	}
 	for _, types := range [][2]byte{{130, 133}, {135, 136}} { // ruleset: PodDiscovery
@@ -152,7 +156,7 @@ func (u *builder) guest(w *ruleset.Workload, dir ruleset.Direction) {
 	if len(stages.staged) > maxWorkloadStaged {
 		stages.staged = nil
 	}
-	p.add(p.at(ruleset.Normal), head, stages, exits{deny: p.denial(), accept: allowed})
+	p.add(p.at(ruleset.Normal), head, stages, exits{deny: p.passedDenial(), accept: allowed})
 }
 
 // tunnels returns the rules that keep workloads from sending packets in which policy does not see the real ones.
@@ -161,10 +165,10 @@ func (p *part) tunnels() []*Rule {
 	if !p.settings.AllowVXLAN {
 		v := variant{protos: protocolsOf(ruleset.UDP)}
 		v = v.with(portsTest(destination, []ruleset.PortRange{{First: p.settings.VXLAN(), Last: p.settings.VXLAN()}}))
-		rules = append(rules, match(v).counted(p.denial(), "VXLAN from a workload"))
+		rules = append(rules, match(v).counted(p.passedDenial(), "VXLAN from a workload"))
 	}
 	if !p.settings.AllowIPIP {
-		rules = append(rules, match(variant{protos: protocolsOf(unix.IPPROTO_IPIP)}).counted(p.denial(), "IPIP from a workload"))
+		rules = append(rules, match(variant{protos: protocolsOf(unix.IPPROTO_IPIP)}).counted(p.passedDenial(), "IPIP from a workload"))
 	}
 	return rules
 }
