@@ -54,7 +54,7 @@ type Calc struct {
 	hosts     map[string][]netip.Addr // addresses of Nodes
 	services  map[serviceKey][]ServiceEndpoint
 	parts     parts
-	// hidden are the interfaces of this host that are in none of ifaces.
+	// hidden are the interfaces of this host that are not in ifaces.
 	hidden      []string
 	serviceNets []netip.Prefix // of BGPConfiguration default
 	// What only warnings need: see warnings_guide.go and warnings_kube.go.
