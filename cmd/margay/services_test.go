@@ -48,8 +48,12 @@ func TestServiceLoops(t *testing.T) {
 		{"rejected", fmt.Sprintf(felix, "Reject"), "refused", true},
 		{"disabled", fmt.Sprintf(felix, "Disabled"), "open", false},
 		{"dropped", fmt.Sprintf(felix, "Drop"), "silent", true},
+		{"rejected, with IPVS", fmt.Sprintf(felix, "Reject"), "silent", true},
 		{"others are", fmt.Sprintf(bgp, `serviceExternalIPs: [{cidr: 10.96.0.0/32}, {cidr: "fd96::2/128"}]`), "open", true},
 	} {
+		if strings.HasSuffix(step.name, "IPVS") {
+			w.must(w.host.AddInterface("kube-ipvs0", netip.MustParsePrefix("10.96.0.9/32")))
+		}
 		file := filepath.Join(w.dir, "services.yaml")
 		w.must(os.WriteFile(file, []byte(step.manifest), 0o600))
 		w.command(w.storeHost, "apply", "--wait", "-f", file)
@@ -60,6 +64,14 @@ func TestServiceLoops(t *testing.T) {
 			w.eventually(20*time.Second, step.name, func() error {
 				if got := answer(w, way.from, way.address); got != step.want {
 					return fmt.Errorf("to %s it is %s, want %s", way.address, got, step.want)
+				}
+				return nil
+			})
+		}
+		if strings.HasSuffix(step.name, "IPVS") {
+			w.eventually(20*time.Second, "the agent warns of what is not answered", func() error {
+				if out := w.command(w.storeHost, "status"); !strings.Contains(out, "kube-proxy balances services by IPVS here") {
+					return errors.New(out)
 				}
 				return nil
 			})
