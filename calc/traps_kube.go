@@ -40,29 +40,51 @@ func (i *Isolation) Update(key v3.Key, was, is v3.Resource) {
 // Namespaces returns, in order, those whose workloads must be known for Warnings, besides the workloads that changed.
 func (i *Isolation) Namespaces() []string {
 	names := map[string]bool{}
-	i.pairs(func(before, p *policy) {
-		if i.concerns(before, p) && (p.undoes(before, ruleset.Ingress) || p.undoes(before, ruleset.Egress)) {
+	kubernetes, others := i.policies()
+	for _, before := range kubernetes {
+		if slices.ContainsFunc(others, func(p party) bool {
+			if !before.changed && !p.changed {
+				return false
+			}
+			i.is.understand(p.policy)
+			return p.undoes(before.policy, ruleset.Ingress) || p.undoes(before.policy, ruleset.Egress)
+		}) {
 			names[before.id.Namespace] = true
 		}
-	})
+	}
 	return slices.Sorted(maps.Keys(names))
 }
 
 // Warnings returns, in the order of Calc.Warnings, what the change gives reason to warn of.
 func (i *Isolation) Warnings() []Warning {
-	workloads, selected := i.workloads(), map[*policy][]*item{}
+	kubernetes, others := i.policies()
+	workloads, selected := i.selected(kubernetes)
+	selects := make([]answer, len(workloads)) // of one policy: those of Kubernetes often select the same workloads
 	found := leaks{}
-	i.pairs(func(before, p *policy) {
-		concerned := i.concerns(before, p)
-		found.add(before, p, func(d ruleset.Direction) bool {
-			if _, done := selected[before]; !done {
-				selected[before] = before.selected(workloads[before.id.Namespace])
+	for _, p := range others {
+		clear(selects)
+		for n, before := range kubernetes {
+			under := selected[n].changed
+			if before.changed || p.changed {
+				under = selected[n].all
 			}
-			return slices.ContainsFunc(selected[before], func(it *item) bool {
-				return (concerned || i.changed[it.key]) && p.term.sel.Matches(&it.labels) && !i.undone(leak{p.id, d}, before.id, it.key)
+			if len(under) == 0 {
+				continue
+			}
+			i.is.understand(p.policy)
+			found.add(before.policy, p.policy, func(d ruleset.Direction) bool {
+				return slices.ContainsFunc(under, func(w int) bool {
+					if selects[w] == unasked {
+						selects[w] = no
+						if p.term.sel.Matches(&workloads[w].labels) {
+							selects[w] = yes
+						}
+					}
+					return selects[w] == yes && !i.undone(leak{p.id, d}, before.id, workloads[w].key)
+				})
 			})
-		})
-	})
+		}
+	}
 	var list []Warning
 	found.warn(func(key v3.Key, texts ...string) {
 		for _, text := range texts {
@@ -73,28 +95,26 @@ func (i *Isolation) Warnings() []Warning {
 	return list
 }
 
-// pairs calls f with each policy of Kubernetes and each other one.
-func (i *Isolation) pairs(f func(before, p *policy)) {
-	var kubernetes, others []*policy
+// A party is an enforced policy. It changed also when workloads may have come under it by labels of profiles.
+type party struct {
+	*policy
+	changed bool
+}
+
+// policies returns those of Kubernetes, which are understood, and all others.
+func (i *Isolation) policies() (kubernetes, others []party) {
 	for id, p := range i.is.policies {
-		switch {
+		switch p := (party{p, i.relabelled || i.changed[keyOf(id)]}); {
 		case ofKubernetes(id):
 			kubernetes = append(kubernetes, p)
 		case !isStaged(id):
 			others = append(others, p)
 		}
 	}
-	if len(kubernetes) == 0 {
-		return // what follows costs something
+	for _, p := range kubernetes {
+		i.is.understand(p.policy)
 	}
-	for _, p := range slices.Concat(kubernetes, others) {
-		i.is.understand(p)
-	}
-	for _, before := range kubernetes {
-		for _, p := range others {
-			f(before, p)
-		}
-	}
+	return kubernetes, others
 }
 
 // understand does with a policy what Flush does where it selects something.
@@ -105,30 +125,41 @@ func (c *Calc) understand(p *policy) {
 	}
 }
 
-// concerns reports whether the change can bring a workload under both policies that did not change itself.
-func (i *Isolation) concerns(before, p *policy) bool {
-	return i.relabelled || i.changed[keyOf(before.id)] || i.changed[keyOf(p.id)]
-}
+// An answer says whether a policy selects a workload.
+type answer uint8
 
-func (i *Isolation) workloads() map[string][]*item {
-	out := map[string][]*item{}
+const (
+	unasked answer = iota
+	yes
+	no
+)
+
+// selected are the workloads that a policy selects, and those of them that changed, by their places in a list.
+type selected struct{ all, changed []int }
+
+// selected returns all workloads, and what of them each policy selects.
+func (i *Isolation) selected(policies []party) ([]*item, []selected) {
+	var workloads []*item
+	places := map[string][]int{} // by namespace
 	for key, it := range i.is.items {
 		if key.Kind == v3.KindWorkloadEndpoint {
-			out[key.Namespace] = append(out[key.Namespace], it)
+			places[key.Namespace] = append(places[key.Namespace], len(workloads))
+			workloads = append(workloads, it)
 		}
 	}
-	return out
-}
-
-// selected returns the items that the policy selects.
-func (p *policy) selected(items []*item) []*item {
-	var out []*item
-	for _, it := range items {
-		if p.term.sel.Matches(&it.labels) {
-			out = append(out, it)
+	out := make([]selected, len(policies))
+	for n, p := range policies {
+		for _, w := range places[p.id.Namespace] {
+			if !p.term.sel.Matches(&workloads[w].labels) {
+				continue
+			}
+			out[n].all = append(out[n].all, w)
+			if i.changed[workloads[w].key] {
+				out[n].changed = append(out[n].changed, w)
+			}
 		}
 	}
-	return out
+	return workloads, out
 }
 
 // undone reports whether the same was so before the change.

@@ -2,6 +2,7 @@ package calc
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -13,17 +14,18 @@ import (
 // isolated, as Kubernetes has it, is the end of the tier only: what no rule matches goes on to the next policy.
 func (c *Calc) unisolated(warn func(v3.Key, ...string)) {
 	found := leaks{}
-	for _, ep := range c.locals {
-		if ep.workload == nil {
+	for id, before := range c.policies {
+		if !ofKubernetes(id) {
 			continue
 		}
-		for before := range ep.policies {
-			if !ofKubernetes(before.id) {
-				continue
+		beside := map[*policy]struct{}{}
+		for ep := range before.endpoints {
+			if ep.workload != nil {
+				maps.Copy(beside, ep.policies)
 			}
-			for p := range ep.policies {
-				found.add(before, p, func(ruleset.Direction) bool { return true })
-			}
+		}
+		for p := range beside {
+			found.add(before, p, func(ruleset.Direction) bool { return true })
 		}
 	}
 	found.warn(warn)
@@ -41,7 +43,7 @@ type leak struct {
 func (l leaks) add(before, p *policy, some func(ruleset.Direction) bool) {
 	for _, d := range []ruleset.Direction{ruleset.Ingress, ruleset.Egress} {
 		at := leak{p.id, d}
-		if l[at][before.id] || !p.undoes(before, d) || !some(d) {
+		if !p.undoes(before, d) || !some(d) {
 			continue
 		}
 		if l[at] == nil {

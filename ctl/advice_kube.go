@@ -13,14 +13,14 @@ func kubernetesPolicy(key v3.Key) bool {
 	return key.Kind == v3.KindNetworkPolicy && strings.HasPrefix(key.Name, v3.PrefixKubernetesPolicy)
 }
 
-// An isolating is what decides whether workloads are isolated as policies of Kubernetes mean it.
+// An isolating is what decides, after changes, whether workloads are isolated as policies of Kubernetes mean it.
 type isolating struct {
-	now map[v3.Key]v3.Resource
-	was map[v3.Key]v3.Resource // of what changes; nil: it did not exist
+	now map[v3.Key]v3.Resource // policies and profiles, and the workloads that changed
+	was map[v3.Key]v3.Resource // of what changed; nil: it did not exist
 }
 
-// put takes in an object, as it was and as it is.
-func (s *isolating) put(was, is v3.Resource) {
+// change takes in an object that changed, perhaps more than once.
+func (s *isolating) change(was, is v3.Resource) {
 	key := v3.KeyOf(is)
 	switch key.Kind {
 	case v3.KindGlobalNetworkPolicy, v3.KindNetworkPolicy, v3.KindProfile, v3.KindWorkloadEndpoint:
@@ -31,15 +31,14 @@ func (s *isolating) put(was, is v3.Resource) {
 	}
 }
 
-// keep takes in what is there and did not change.
-func (s *isolating) keep(items ...v3.Resource) {
-	for _, r := range items {
-		if key := v3.KeyOf(r); s.now[key] == nil {
-			s.now[key] = r
-		}
+// keep takes in what is there, unless it changed.
+func (s *isolating) keep(r v3.Resource) {
+	if key := v3.KeyOf(r); s.now[key] == nil {
+		s.now[key] = r
 	}
 }
 
+// kubernetes reports whether there is a policy of Kubernetes.
 func (s *isolating) kubernetes() bool {
 	for key := range s.now {
 		if kubernetesPolicy(key) {
@@ -61,23 +60,26 @@ func (s *isolating) isolation() *calc.Isolation {
 	return i
 }
 
-func (s *isolating) print(c *cli) {
-	var traps shared
-	for _, warning := range s.isolation().Warnings() {
-		traps.add(warning.Key, warning.Text)
-	}
-	traps.print(c)
-}
-
-// unisolated warns, as agents will, of policies that undo one of Kubernetes, if the changes bring that about.
+// unisolated warns of policies that undo one of Kubernetes, if the changes brought that about. It reads what that takes, in
+// most datastores no more than that there is no policy of Kubernetes; without an answer there is no advice.
 func (c *cli) unisolated(ctx context.Context, w *writer, after *landscape) {
 	s := &isolating{map[v3.Key]v3.Resource{}, map[v3.Key]v3.Resource{}}
 	for _, change := range w.changes {
 		if change.err == nil && change.result != nil && (change.state == stateCreated || change.state == stateConfigured) {
-			s.put(change.before(), change.result)
+			s.change(change.before(), change.result)
 		}
 	}
-	if w.session == nil || w.down || len(s.now) == 0 || !s.find(ctx, w.session, v3.KindNetworkPolicy, "") || !s.kubernetes() {
+	if w.session == nil || w.down || len(s.now) == 0 {
+		return
+	}
+	policies, err := w.list(ctx, "", v3.KindNetworkPolicy)
+	if err != nil {
+		return
+	}
+	for _, p := range policies.Items {
+		s.keep(p)
+	}
+	if !s.kubernetes() {
 		return
 	}
 	for _, p := range after.policies {
@@ -86,25 +88,38 @@ func (c *cli) unisolated(ctx context.Context, w *writer, after *landscape) {
 	for _, p := range after.profiles {
 		s.keep(p)
 	}
-	namespaces := s.isolation().Namespaces()
+	if i := s.isolation(); s.populate(ctx, w.session, i) {
+		c.warnIsolation(i)
+	}
+}
+
+// populate adds the workloads that did not change, and reports whether they could be read.
+func (s *isolating) populate(ctx context.Context, from *session, i *calc.Isolation) bool {
+	namespaces := i.Namespaces()
 	if len(namespaces) > maxNamespaces {
 		namespaces = []string{""} // all of them
 	}
 	for _, namespace := range namespaces {
-		if !s.find(ctx, w.session, v3.KindWorkloadEndpoint, namespace) {
-			return
+		found, err := from.list(ctx, namespace, v3.KindWorkloadEndpoint)
+		if err != nil {
+			return false
+		}
+		for _, r := range found.Items {
+			if key := v3.KeyOf(r); s.now[key] == nil {
+				i.Update(key, r, r)
+			}
 		}
 	}
-	s.print(c)
+	return true
 }
 
-// find reads what is stored, and reports whether it could.
-func (s *isolating) find(ctx context.Context, from *session, kind v3.Kind, namespace string) bool {
-	found, err := from.list(ctx, namespace, kind)
-	if err == nil {
-		s.keep(found.Items...)
+// warnIsolation prints what agents will say.
+func (c *cli) warnIsolation(i *calc.Isolation) {
+	var traps shared
+	for _, warning := range i.Warnings() {
+		traps.add(warning.Key, warning.Text)
 	}
-	return err == nil
+	traps.print(c)
 }
 
 // before returns the object as it was; nil: there was none that could be used.
@@ -120,9 +135,7 @@ func (c *cli) warnAlone(docs []v3.Document) {
 	c.warn(docs, c.together(docs).alone)
 	s := &isolating{map[v3.Key]v3.Resource{}, map[v3.Key]v3.Resource{}}
 	for _, doc := range docs {
-		s.put(nil, doc.Object)
+		s.change(nil, doc.Object)
 	}
-	if s.kubernetes() {
-		s.print(c)
-	}
+	c.warnIsolation(s.isolation())
 }
