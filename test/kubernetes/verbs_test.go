@@ -115,6 +115,18 @@ func TestVerbs(t *testing.T) {
 		"kind": "NetworkPolicy", "metadata": object{"name": "k"}, "spec": object{"podSelector": object{}}})
 	l.step(0, `knp\.default\.k`, "", "get", "np", "-n", "blue")
 	l.step(1, `not supported`, "", "delete", "np", "knp.default.k", "-n", "blue")
+
+	later := `{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: later}, spec: {selector: app == "web", ingress: [{action: Allow}]}}`
+	const undone = `Warning: GlobalNetworkPolicy\(later\): spec\.ingress: what NetworkPolicy\(blue/knp\.default\.k\) of Kubernetes does not allow goes on`
+	l.step(0, `^Successfully applied 1 'GlobalNetworkPolicy' resource.s. .server dry run.\n$`, later, "apply", "-f", "-", "--dry-run=server", "--changes=false")
+	podOn(t, c, podSpec{namespace: "blue", name: "web", node: "n1", ip: "10.9.0.1", labels: object{"app": "web"}})
+	l.step(1, undone, later, "diff", "-f", "-")
+	l.step(0, undone, later, "apply", "-f", "-")
+	l.step(0, `^unchanged GlobalNetworkPolicy\(later\)\nSuccessfully applied 1 'GlobalNetworkPolicy' resource.s.\n$`, later, "apply", "-f", "-")
+	l.step(0, `^Successfully patched 1 'GlobalNetworkPolicy' resource\n$`, "", "patch", "gnp", "later", "-p", `{"spec": {"order": 10}}`)
+	l.step(0, undone, "", "patch", "gnp", "later", "-p", `{"spec": {"order": 2000}}`)
+	l.step(0, "Successfully deleted 1", "", "delete", "gnp", "later")
+
 	l.step(0, `no node reports to this datastore`, changed, "apply", "-f", "-", "--wait")
 	makeNode(t, c, "n1", "10.0.0.9")
 	l.step(1, `n1`, verbs, "apply", "-f", "-", "--wait", "--wait-timeout", "1s")
