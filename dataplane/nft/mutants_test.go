@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -326,17 +327,35 @@ func (m *mutant) caughtBy(t *testing.T, binary, test string) bool {
 	return err != nil
 }
 
-// Every mutant is one: the text is where it is said to be, and there only.
+// Every mutant is one: the text is where it is said to be, and there only. The test that is to catch it is there.
 func TestMutantsAreThere(t *testing.T) {
-	for _, m := range slices.Concat(mutants, bridgeMutants, ipvsMutants) {
-		source, err := os.ReadFile(m.file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n := strings.Count(string(source), m.old); n != 1 || m.old == m.new {
-			t.Errorf("%s: the text is there %d times: %s", m.file, n, m.old)
+	tests := map[string]bool{"": true}
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllStringSubmatch(read(t, file), -1) {
+			tests[m[1]] = true
 		}
 	}
+	for _, m := range slices.Concat(mutants, bridgeMutants, ipvsMutants) {
+		if n := strings.Count(read(t, m.file), m.old); n != 1 || m.old == m.new {
+			t.Errorf("%s: the text is there %d times: %s", m.file, n, m.old)
+		}
+		if !tests[m.caught] {
+			t.Errorf("%s: no test %s", m.file, m.caught)
+		}
+	}
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
 }
 
 // build returns the test binary of the mutant.
