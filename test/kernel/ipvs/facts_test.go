@@ -21,18 +21,20 @@ type named struct {
 
 // names of addresses in the words of tests.
 func (f family) names() []named {
-	return []named{{"client", f.client}, {"node", f.node}, {"vip", f.vip}, {"backend", f.backend}, {"inside", f.inside}, {"pod", f.pod}, {"mod", f.mod}}
+	return []named{{"client", f.client}, {"node", f.node}, {"vip", f.vip}, {"backend", f.backend}, {"inside", f.inside}, {"pod", f.pod}, {"mod", f.mod},
+		{"stray", f.stray}, {"nobody", f.nobody}}
 }
 
 // serve adds the services of the tests.
 func (h *host) serve(t *testing.T) {
 	t.Helper()
 	for _, proto := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-		h.add(t, service{proto, netip.AddrPortFrom(h.vip, 80), netip.AddrPortFrom(h.backend, 8080)},
-			service{proto, netip.AddrPortFrom(h.vip, 81), netip.AddrPortFrom(h.node, 8080)},
-			service{proto, netip.AddrPortFrom(h.vip, 82), netip.AddrPortFrom(h.mod, 8080)},
-			service{proto, netip.AddrPortFrom(h.vip, 83), netip.AddrPortFrom(h.pod, 8080)},
-			service{proto, netip.AddrPortFrom(h.node, 30080), netip.AddrPortFrom(h.backend, 8080)})
+		for _, at := range [][2]string{
+			{"vip:80", "backend:8080"}, {"vip:81", "node:8080"}, {"vip:82", "mod:8080"}, {"vip:83", "pod:8080"}, {"vip:84", "client:8080"},
+			{"vip:85", "stray:8080"}, {"node:30080", "backend:8080"}, {"node:30082", "mod:8080"},
+		} {
+			h.add(t, service{proto, h.at(at[0]), h.at(at[1])})
+		}
 	}
 }
 
@@ -53,14 +55,16 @@ type step struct {
 // in lets a packet arrive, in the words of tests: "client:40000", "vip:80".
 func in(device, src, dst string, flags byte) func(*testing.T, *host, uint8) {
 	return func(t *testing.T, h *host, proto uint8) {
-		h.arrive(t, device, packet{proto, h.at(src), h.at(dst), flags})
+		// Who begins counts from 1, the other from 101.
+		numbers := map[byte][2]uint32{syn: {1, 0}, synAck: {101, 2}, ack: {2, 102}}[flags]
+		h.arrive(t, device, packet{proto, h.at(src), h.at(dst), flags, numbers[0], numbers[1]})
 	}
 }
 
 // out has a process send.
 func out(dst string) func(*testing.T, *host, uint8) {
 	return func(t *testing.T, h *host, proto uint8) {
-		if err := h.send(t, proto, h.at(dst)); err != nil {
+		if err := h.send(t, proto, netip.AddrPort{}, h.at(dst)); err != nil {
 			t.Errorf("send to %s: %v", dst, err)
 		}
 	}

@@ -24,23 +24,25 @@ type family struct {
 	backend  netip.Addr // behind lan
 	inside   netip.Addr // of the host, on lan
 	pod, mod netip.Addr // behind cali1 and cali2
+	stray    netip.Addr // behind cali9, which no workload has
+	nobody   netip.Addr // an address of services that none has, routed to lan
 }
 
 func families() []family {
 	list := func(name string, a ...string) family {
 		at := func(i int) netip.Addr { return netip.MustParseAddr(a[i]) }
-		return family{name, at(0), at(1), at(2), at(3), at(4), at(5), at(6)}
+		return family{name, at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7), at(8)}
 	}
 	return []family{
-		list("IPv4", "10.1.0.9", "10.1.0.1", "10.96.0.1", "10.2.0.9", "10.2.0.1", "10.65.0.1", "10.65.0.2"),
-		list("IPv6", "fd01::9", "fd01::1", "fd96::1", "fd02::9", "fd02::1", "fd65::1", "fd65::2"),
+		list("IPv4", "10.1.0.9", "10.1.0.1", "10.96.0.1", "10.2.0.9", "10.2.0.1", "10.65.0.1", "10.65.0.2", "10.65.0.9", "10.96.0.7"),
+		list("IPv6", "fd01::9", "fd01::1", "fd96::1", "fd02::9", "fd02::1", "fd65::1", "fd65::2", "fd65::9", "fd96::7"),
 	}
 }
 
 // A host is a namespace with tun devices: what is written to one arrives there as if from outside, in one go, what the host sends
 // by one can be read. Behind them are:
 //
-//	wan: client    lan: backend    cali1: pod    cali2: mod
+//	wan: client    lan: backend, nobody    cali1: pod    cali2: mod    cali9: stray
 type host struct {
 	*lab.Host
 	*balancer
@@ -98,7 +100,7 @@ func (h *host) setUp() error {
 	for _, d := range []struct {
 		name        string
 		own, behind netip.Addr
-	}{{"wan", h.node, h.client}, {"lan", h.inside, h.backend}, {"cali1", netip.Addr{}, h.pod}, {"cali2", netip.Addr{}, h.mod}} {
+	}{{"wan", h.node, h.client}, {"lan", h.inside, h.backend}, {"cali1", netip.Addr{}, h.pod}, {"cali2", netip.Addr{}, h.mod}, {"cali9", netip.Addr{}, h.stray}} {
 		if err := h.addDevice(d.name); err != nil {
 			return fmt.Errorf("device %s: %w", d.name, err)
 		}
@@ -117,6 +119,9 @@ func (h *host) setUp() error {
 		if err := h.AddRoute(d.name, netip.PrefixFrom(d.behind, d.behind.BitLen())); err != nil {
 			return err
 		}
+	}
+	if err := h.AddRoute("lan", netip.PrefixFrom(h.nobody, h.nobody.BitLen())); err != nil {
+		return err
 	}
 	return h.AddAddress("kube-ipvs0", netip.PrefixFrom(h.vip, h.vip.BitLen()))
 }
@@ -187,8 +192,9 @@ func (h *host) onTun(device string, f func(fd int) error) error {
 	return failed
 }
 
-// send has a process of the host send the first packet of a flow. It returns the error with which that was refused.
-func (h *host) send(t *testing.T, protocol uint8, to netip.AddrPort) error {
+// send has a process of the host send the first packet of a flow, from an address and port unless that is the zero value. It returns
+// the error with which that was refused.
+func (h *host) send(t *testing.T, protocol uint8, from, to netip.AddrPort) error {
 	t.Helper()
 	var refused error
 	if err := h.Do(func() error {
@@ -197,6 +203,11 @@ func (h *host) send(t *testing.T, protocol uint8, to netip.AddrPort) error {
 			return err
 		}
 		defer unix.Close(fd)
+		if from.IsValid() {
+			if err := unix.Bind(fd, address(from)); err != nil {
+				return err
+			}
+		}
 		if refused = unix.Connect(fd, address(to)); errors.Is(refused, unix.EINPROGRESS) {
 			refused = nil
 		}

@@ -14,20 +14,30 @@ const (
 	synAck = syn | ack
 )
 
-// A packet is TCP or UDP; flags are those of TCP.
+// A packet is TCP or UDP; flags, number and the number that is awaited from the other end are those of TCP.
 type packet struct {
-	protocol uint8
-	src, dst netip.AddrPort
-	flags    byte
+	protocol        uint8
+	src, dst        netip.AddrPort
+	flags           byte
+	number, awaited uint32
 }
 
-// encode returns the bytes of an IP packet. Sequence numbers are those of a handshake: 1 is the first of the one who begins, 101 of the other.
+// answer returns the next packet of a handshake, from another address if it was translated.
+func (p packet) answer(from netip.AddrPort) packet {
+	a := packet{protocol: p.protocol, src: from, dst: p.src, flags: synAck, number: p.awaited, awaited: p.number + 1}
+	if p.flags == synAck {
+		a.flags = ack
+	}
+	return a
+}
+
+// encode returns the bytes of an IP packet.
 func (p packet) encode() []byte {
 	data := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, p.src.Port()), p.dst.Port())
 	sumAt := 6
 	if p.protocol == unix.IPPROTO_TCP {
-		numbers := map[byte][2]byte{syn: {1, 0}, synAck: {101, 2}, ack: {2, 102}}[p.flags]
-		data = append(data, 0, 0, 0, numbers[0], 0, 0, 0, numbers[1], 0x50, p.flags, 0xff, 0xff, 0, 0, 0, 0)
+		data = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(data, p.number), p.awaited)
+		data = append(data, 0x50, p.flags, 0xff, 0xff, 0, 0, 0, 0)
 		sumAt = 16
 	} else {
 		data = append(data, 0, 9, 0, 0, 'x')
@@ -64,7 +74,7 @@ func decode(b []byte) (packet, bool) {
 	p.src = netip.AddrPortFrom(src, binary.BigEndian.Uint16(data))
 	p.dst = netip.AddrPortFrom(dst, binary.BigEndian.Uint16(data[2:]))
 	if p.protocol == unix.IPPROTO_TCP && len(data) >= 20 {
-		p.flags = data[13]
+		p.number, p.awaited, p.flags = binary.BigEndian.Uint32(data[4:]), binary.BigEndian.Uint32(data[8:]), data[13]
 	}
 	return p, true
 }
