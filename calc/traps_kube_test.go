@@ -76,14 +76,27 @@ func drawIsolation(t *rapid.T) v3.Resource {
 			if !rarely(t) {
 				r.Name = v3.PrefixKubernetesPolicy + r.Name
 			}
+			meet(t, &r.Spec)
 			return r
 		case *v3.WorkloadEndpoint:
 			r.Spec.Node, r.Spec.InterfaceName = here, "cali-"+r.Namespace+r.Name
 			return r
-		case *v3.GlobalNetworkPolicy, *v3.Profile:
+		case *v3.GlobalNetworkPolicy:
+			meet(t, &r.Spec.PolicySpec)
+			return r
+		case *v3.Profile:
 			return r
 		}
 	}
+}
+
+// meet makes it likelier that a policy is in the same tier as others, selects something and allows something.
+func meet(t *rapid.T, spec *v3.PolicySpec) {
+	if rarely(t) {
+		return
+	}
+	spec.Tier, spec.Selector, spec.ServiceAccountSelector = "default", draw(t, []string{"", "", `a == "x"`, "has(b)"}), ""
+	spec.Ingress = append(spec.Ingress, v3.Rule{Action: draw(t, []string{"Allow", "Allow", "Deny"})})
 }
 
 // TestIsolationIsWhatAgentsFind: of random objects and changes the warnings are those that follow from the walks, for agents
@@ -92,12 +105,12 @@ func TestIsolationIsWhatAgentsFind(t *testing.T) {
 	warned := 0
 	rapid.Check(t, func(t *rapid.T) {
 		was := map[v3.Key]v3.Resource{}
-		for range rapid.IntRange(0, 25).Draw(t, "objects") {
+		for range rapid.IntRange(12, 30).Draw(t, "objects") {
 			r := drawIsolation(t)
 			was[v3.KeyOf(r)] = r
 		}
 		is := maps.Clone(was)
-		for range rapid.IntRange(0, 3).Draw(t, "changes") {
+		for range rapid.IntRange(1, 6).Draw(t, "changes") {
 			r := drawIsolation(t)
 			is[v3.KeyOf(r)] = r
 		}
