@@ -291,8 +291,8 @@ func (n *nodeSurvey) findPeers() {
 	for _, p := range n.others[0] {
 		add(p)
 	}
-	for _, p := range []*ruleset.Program{n.is, n.was} {
-		for _, net := range p.Settings.ServiceNets {
+	for _, net := range slices.Concat(n.is.Settings.ServiceNets, n.was.Settings.ServiceNets) {
+		if slices.Contains(n.is.Settings.ServiceNets, net) != slices.Contains(n.was.Settings.ServiceNets, net) {
 			add(peer{name: net.String(), addr: net.Addr()})
 		}
 	}
