@@ -502,6 +502,9 @@ func (r *viewRule) subject(at ruleset.Counter) ruleset.Counter {
 		if s.Reason, ok = readCause(r.comment); !ok {
 			s.Note = cmp.Or(r.comment, "a rule without a comment")
 		}
+		if s.Reason == ruleset.ServiceLoop {
+			s.Stage = ruleset.Forward
+		}
 	}
 	return s
 }
@@ -530,6 +533,8 @@ func readCause(comment string) (ruleset.Reason, bool) {
 		return ruleset.HostTunnel, true
 	case strangeTunnelRemark:
 		return ruleset.StrangeTunnel, true
+	case ruleset.ServiceLoop.String():
+		return ruleset.ServiceLoop, true
 	case "host to own workload":
 		return ruleset.ToOwnWorkload, true
 	case "endpoint to host":

@@ -277,3 +277,32 @@ func BenchmarkCounters(b *testing.B) {
 		})
 	}
 }
+
+// What denies or accepts without a policy is counted by its reason; notes are left to what no packet should meet.
+func TestCausesAreRead(t *testing.T) {
+	n := newNamespace(t)
+	d := n.open(t)
+	g := newGenerator(seedOf(t))
+	seen := map[ruleset.Reason]bool{}
+	for range 20 {
+		p := g.program()
+		p.Settings.ServiceNets = netsOf("10.96.0.0/12")
+		resync(t, d, p)
+		list, err := Counters(t.Context(), Options{NetNS: n.fd})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range list {
+			seen[c.Reason] = true
+			if c.Note != "" && c.Note != "no verdict from the endpoint" && c.Note != "no verdict from the workload" {
+				t.Errorf("note %q", c.Note)
+			}
+			if c.Reason == ruleset.ServiceLoop && (c.Stage != ruleset.Forward || c.Action != ruleset.Deny) {
+				t.Errorf("%+v", c)
+			}
+		}
+	}
+	if !seen[ruleset.ServiceLoop] || !seen[ruleset.StrangeTunnel] {
+		t.Errorf("seen %v", seen)
+	}
+}
