@@ -84,6 +84,9 @@ func drawIsolation(t *rapid.T) v3.Resource {
 		case *v3.GlobalNetworkPolicy:
 			meet(t, &r.Spec.PolicySpec)
 			return r
+		case *v3.StagedGlobalNetworkPolicy:
+			meet(t, &r.Spec.PolicySpec)
+			return r
 		case *v3.Profile:
 			return r
 		}
@@ -201,6 +204,9 @@ func TestIsolation(t *testing.T) {
 			i := NewIsolation()
 			for key, r := range is {
 				i.Update(key, was[key], r)
+			}
+			if test.name == "another namespace" && len(i.Namespaces()) > 0 {
+				t.Errorf("workloads of %q are asked for", i.Namespaces())
 			}
 			if got := i.Warnings(); len(got) != test.want || len(got) == 1 && (got[0].Key.Name != "p" || !strings.Contains(got[0].Text, "of Kubernetes does not allow goes on")) {
 				t.Errorf("warnings %q, want %d", fmt.Sprint(got), test.want)

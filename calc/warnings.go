@@ -89,10 +89,7 @@ func (c *Calc) policyWarnings(s *survey, p *policy) []string {
 	for _, key := range c.unknownServices(p) {
 		add("service %s is not known: a rule that names it matches nothing", key)
 	}
-	if matchesAbsence(p.spec.Selector) {
-		list = append(list, absenceWarning(p.spec.Selector))
-	}
-	list = slices.Concat(list, c.ownNamespace(p), c.masqueraded(s, p))
+	list = slices.Concat(list, absences(p.spec), insideOnly(p.spec), c.ownNamespace(p), c.masqueraded(s, p))
 	host, wild, workload := p.kindsOfEndpoints()
 	if host != nil {
 		list = append(list, p.hostWarnings()...)
@@ -180,14 +177,13 @@ func selectsAll(text string) bool {
 	return err == nil && sel.IsAll()
 }
 
-func absenceWarning(text string) string {
-	return fmt.Sprintf("spec.selector %q also matches what does not have the label at all (add && has(...) where that is not meant)", text)
-}
-
 const hostNamespaceWarning = "spec.namespaceSelector matches host endpoints, which have no namespace and so none of its labels (add && has(projectcalico.org/namespace) to spec.selector to leave them out)"
 
 // matchesAbsence reports whether a selector compares a label with != or not in and holds for what has no label at all.
 func matchesAbsence(text string) bool {
+	if !strings.Contains(text, "!=") && !strings.Contains(text, "not") {
+		return false // as most are, and parsing is what takes time
+	}
 	sel, err := selector.Parse(text)
 	if err != nil || !sel.Matches(selector.Map{}) {
 		return false
@@ -230,7 +226,7 @@ func (c *Calc) hostEndpointWarnings(ep *endpoint, normal ruleset.Walk) []string 
 		list = append(list, "spec.expectedIPs is empty, so no rule selector ever matches this host endpoint as source or destination (list the addresses of the interface)")
 	}
 	if open := c.undecided(normal); len(ep.profiles) == 0 && open != "" {
-		list = append(list, fmt.Sprintf("no policy applies to %s and there is no profile, so all of it but failsafe ports is denied (apply a policy that allows what you need, or name profile %s)", open, defaultAllow))
+		list = append(list, fmt.Sprintf("no policy applies to %s and there is no profile, so all of it but failsafe ports%s is denied (apply a policy that allows what you need, or name profile %s)", open, c.failsafeless(open), defaultAllow))
 	}
 	return list
 }
@@ -247,6 +243,20 @@ func (c *Calc) undecided(w ruleset.Walk) string {
 		return "ingress"
 	}
 	return "ingress and egress"
+}
+
+// failsafeless says of directions that no failsafe port is set there, "" if some are.
+func (c *Calc) failsafeless(directions string) string {
+	switch in, out := strings.Contains(directions, "ingress") && len(c.settings.FailsafeIngress) == 0,
+		strings.Contains(directions, "egress") && len(c.settings.FailsafeEgress) == 0; {
+	case in && out:
+		return " (none is set)"
+	case in:
+		return " (none is set for ingress: FailsafeInboundHostPorts is empty)"
+	case out:
+		return " (none is set for egress: FailsafeOutboundHostPorts is empty)"
+	}
+	return ""
 }
 
 func (c *Calc) enforces(tiers []ruleset.Tier) bool {

@@ -3,6 +3,8 @@ package calc
 import (
 	"strings"
 	"testing"
+
+	"margay/ruleset"
 )
 
 // TestWarnings has the traps of the spec: what is warned of, and what is done about it that makes the warning go.
@@ -40,6 +42,9 @@ func TestWarnings(t *testing.T) {
 			global(`ingress: [{action: Allow}]`), global(`types: [Ingress, Egress], ingress: [{action: Allow}]`), "no policy applies to egress and there is no profile"},
 		{"2.4 selector all() of a rule", []string{eth0}, global(`ingress: [{action: Allow, source: {selector: all()}}]`), global(`ingress: [{action: Allow}]`), "spec.ingress[0].source.selector: all() matches the addresses of known"},
 		{"2.4 notSelector in a NetworkPolicy (G3)", []string{w1}, local(`ingress: [{action: Deny, source: {notSelector: has(a)}}, {action: Allow}]`), local(`ingress: [{action: Deny, source: {namespaceSelector: all(), notSelector: has(a)}}, {action: Allow}]`), "spec.ingress[0].source.notSelector: without a namespaceSelector it covers namespace ns only"},
+		{"1.6 != of whom is allowed", []string{eth0}, global(`ingress: [{action: Allow, source: {selector: role != "db"}}]`), global(`ingress: [{action: Allow, source: {selector: role == "web"}}]`), `spec.ingress[0].source.selector "role != \"db\"" also matches`},
+		{"2.4 notSelector in all namespaces", []string{w1}, local(`ingress: [{action: Deny, source: {namespaceSelector: all(), notSelector: has(a)}}, {action: Allow}]`), local(`ingress: [{action: Allow, source: {namespaceSelector: all(), selector: has(a)}}, {action: Deny}]`), "beside namespaceSelector all() the rule covers what is in some namespace only"},
+		{"2.10 no failsafe ports", nil, "kind: HostEndpoint\nmetadata: {name: eth0}\nspec: {node: " + here + ", interfaceName: eth0, expectedIPs: [10.0.0.9]}", eth0, "all of it but failsafe ports (none is set) is denied"},
 		{"2.4 http", []string{w1}, local(`ingress: [{action: Allow, http: {methods: [GET]}}]`), local(`ingress: [{action: Allow}]`), "spec.ingress[0].http: is not enforced"},
 		{"2.4 unknown service", []string{w1}, local(`ingress: [{action: Allow, source: {services: {name: s}}}]`), local(`ingress: [{action: Allow}]`), "service ns/s is not known"},
 		{"2.7 doNotTrack on *", []string{all}, global(`doNotTrack: true, applyOnForward: true, types: [Ingress, Egress]`), global(`types: [Ingress, Egress]`), "spec.doNotTrack: HostEndpoint(all) is for all interfaces and ignores the policy"},
@@ -72,6 +77,27 @@ func TestWarnings(t *testing.T) {
 				t.Errorf("still warned: %q", got)
 			}
 		})
+	}
+}
+
+// TestFailsafeless: of a host endpoint that nothing opens it is said in which direction there is no failsafe port.
+func TestFailsafeless(t *testing.T) {
+	w := calicoWorld(t).apply("kind: HostEndpoint\nmetadata: {name: eth0}\nspec: {node: " + here + ", interfaceName: eth0, expectedIPs: [10.0.0.9]}")
+	one := failsafes().FailsafeIngress
+	for _, test := range []struct {
+		settings ruleset.Settings
+		want     string
+	}{
+		{ruleset.Settings{}, "failsafe ports (none is set) is denied"},
+		{ruleset.Settings{FailsafeIngress: one}, "failsafe ports (none is set for egress: FailsafeOutboundHostPorts is empty) is denied"},
+		{ruleset.Settings{FailsafeEgress: one}, "failsafe ports (none is set for ingress: FailsafeInboundHostPorts is empty) is denied"},
+		{ruleset.Settings{FailsafeIngress: one, FailsafeEgress: one}, "failsafe ports is denied"},
+	} {
+		w.calc.SetSettings(test.settings)
+		w.flush()
+		if got := w.warned(test.want); len(got) != 1 {
+			t.Errorf("warnings %q, want %q", w.warnings(), test.want)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package v3
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"margay/selector"
 )
@@ -30,8 +31,12 @@ func warnNetworkPolicy(p *NetworkPolicy) []string {
 	w := &warnings{}
 	w.policy(&p.Spec, false)
 	if path := ownNamespaceOnly(&p.Spec); path != "" {
-		w.add("%s has no namespaceSelector beside it, so it covers namespace %s only: other namespaces, host endpoints and global network sets never match "+
-			"(add namespaceSelector: all() for every namespace, or global() for host endpoints and global network sets)", path, p.Namespace)
+		remedy := "add namespaceSelector: all() for every namespace, or global() for host endpoints and global network sets"
+		if strings.HasSuffix(path, ".notSelector") { // beside which no namespaceSelector covers unknown addresses
+			remedy = "allow what has the label in rules of their own, with selector and namespaceSelector: all(), and again with namespaceSelector: global(); then deny without a source"
+		}
+		w.add("%s has no namespaceSelector beside it, so it covers namespace %s only: other namespaces, host endpoints, global network sets and unknown addresses never match (%s)",
+			path, p.Namespace, remedy)
 	}
 	return w.list
 }
