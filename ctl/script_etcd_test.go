@@ -24,7 +24,7 @@ import (
 // has from its configuration file.
 func TestScriptOnEtcd(t *testing.T) {
 	var files []string
-	for _, name := range []string{"apply", "create", "delete", "diff", "get", "input", "label", "network", "patch", "replace", "states",
+	for _, name := range []string{"apply", "create", "delete", "diff", "get", "input", "isolation", "label", "network", "patch", "replace", "states",
 		"status", "unknown", "wait"} {
 		files = append(files, filepath.Join("testdata", "script", name+".txtar"))
 	}
