@@ -38,15 +38,16 @@ type options struct {
 
 func main() {
 	var o options
-	var run string
+	var run, skip string
 	flag.StringVar(&o.kernel, "kernel", "", "kernel image (vmlinuz)")
 	flag.StringVar(&o.modules, "modules", "", "directory of its modules (lib/modules/VERSION)")
 	flag.StringVar(&o.accel, "accel", "tcg", "what runs the machine: tcg works everywhere, kvm is faster where it works")
 	flag.StringVar(&run, "run", "", "run only tests that match, as go test -run")
+	flag.StringVar(&skip, "skip", "", "skip tests that match, as go test -skip")
 	flag.DurationVar(&o.limit, "timeout", 30*time.Minute, "how long everything may take")
 	verbose := flag.Bool("v", false, "print all tests, those that are skipped included")
 	flag.Usage = func() {
-		fmt.Fprintln(os.Stderr, "usage: kernel -kernel VMLINUZ -modules DIRECTORY [-run REGEXP] [-timeout 30m] [-v] PACKAGE... (in the directory of go.mod)")
+		fmt.Fprintln(os.Stderr, "usage: kernel -kernel VMLINUZ -modules DIRECTORY [-run REGEXP] [-skip REGEXP] [-timeout 30m] [-v] PACKAGE... (in the directory of go.mod)")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -57,6 +58,9 @@ func main() {
 	o.tests = []string{"-test.timeout=" + o.limit.String()}
 	if run != "" {
 		o.tests = append(o.tests, "-test.run="+run)
+	}
+	if skip != "" {
+		o.tests = append(o.tests, "-test.skip="+skip)
 	}
 	if *verbose {
 		o.tests = append(o.tests, "-test.v")
@@ -85,7 +89,7 @@ func (o *options) all(packages []string) error {
 	return o.boot(ctx, image)
 }
 
-// pack writes the initial file system: the guest, its plan, modules, test programs, and the sources, since tests read some.
+// pack writes the initial file system: the guest, its plan, modules, test programs, nft(8), and the sources, since tests read some.
 func (o *options) pack(ctx context.Context, image string, packages []string) error {
 	f, err := os.Create(image)
 	if err != nil {
@@ -93,7 +97,7 @@ func (o *options) pack(ctx context.Context, image string, packages []string) err
 	}
 	defer f.Close()
 	a := newArchive(f)
-	p := &plan.Plan{Args: o.tests, Env: []string{"HOME=/tmp", "TMPDIR=/tmp", "PATH=/bin", "MARGAY_REQUIRE_IPVS=1"}}
+	p := &plan.Plan{Args: o.tests, Env: []string{"HOME=/tmp", "TMPDIR=/tmp", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "MARGAY_REQUIRE_IPVS=1"}}
 	for _, e := range os.Environ() {
 		if strings.HasPrefix(e, "MARGAY_") {
 			p.Env = append(p.Env, e)
@@ -103,6 +107,9 @@ func (o *options) pack(ctx context.Context, image string, packages []string) err
 		return err
 	}
 	if err := a.programs(ctx, filepath.Dir(image), packages, p); err != nil {
+		return err
+	}
+	if err := a.command(ctx, "nft"); err != nil {
 		return err
 	}
 	if err := a.sources("src"); err != nil {

@@ -55,19 +55,27 @@ func program(f family, rules map[walk][]ruleset.Rule) *ruleset.Program {
 	}
 	for _, name := range []string{"wan", "lan", "*"} {
 		ep := &ruleset.Endpoint{
-			ID: ruleset.EndpointID{Kind: "HostEndpoint", Name: "host-" + name}, Interfaces: []string{name}, Normal: of(name, ruleset.Normal),
+			ID: endpointID(name), Interfaces: []string{name}, Normal: of(name, ruleset.Normal),
 			Forward: of(name, ruleset.Forward), PreDNAT: of(name, ruleset.PreDNAT), Untracked: of(name, ruleset.Untracked), Profiles: []string{"open"},
 		}
 		p.Endpoints[ep.ID] = ep
 	}
 	for name, addr := range map[string]netip.Addr{"cali1": f.pod, "cali2": f.mod} {
 		w := &ruleset.Workload{
-			ID: ruleset.EndpointID{Kind: "WorkloadEndpoint", Namespace: "ns", Name: name}, Interface: name, Addrs: []netip.Addr{addr},
+			ID: workloadID(name), Interface: name, Addrs: []netip.Addr{addr},
 			Normal: of(name, ruleset.Normal), Profiles: []string{"open"},
 		}
 		p.Workloads[w.ID] = w
 	}
 	return p
+}
+
+func endpointID(name string) ruleset.EndpointID {
+	return ruleset.EndpointID{Kind: "HostEndpoint", Name: "host-" + name}
+}
+
+func workloadID(name string) ruleset.EndpointID {
+	return ruleset.EndpointID{Kind: "WorkloadEndpoint", Namespace: "ns", Name: name}
 }
 
 // draw returns a program with policies here and there. Their rules ask for addresses and ports that packets have before or behind IPVS.
@@ -89,6 +97,12 @@ func draw(r *rand.Rand, f family) *ruleset.Program {
 	p.Settings.Reject, p.Settings.RejectLoops = r.IntN(2) == 0, r.IntN(2) == 0
 	if r.IntN(2) == 0 {
 		p.Settings.ServiceNets = []netip.Prefix{netip.PrefixFrom(f.vip, f.vip.BitLen()-8).Masked()}
+	}
+	for _, name := range []string{"wan", "lan", "*", "cali1", "cali2"} {
+		if r.IntN(4) == 0 {
+			delete(p.Endpoints, endpointID(name))
+			delete(p.Workloads, workloadID(name))
+		}
 	}
 	for _, list := range []*[]ruleset.Failsafe{&p.Settings.FailsafeIngress, &p.Settings.FailsafeEgress} {
 		if r.IntN(4) == 0 {
