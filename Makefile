@@ -60,7 +60,7 @@ demo-kubernetes: build bin/kube-apiserver ## the rest of the guide: pods' labels
 # once and not installed, or VMLINUZ with the directory of its modules, MODULES.
 KERNEL_PACKAGE ?= $(shell apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: *//p')
 KERNEL_TESTS   ?= ./node/links ./node/pods ./lab ./dataplane/nft ./test/kernel/ipvs
-KERNEL_FLAGS   ?= -timeout 60m -skip '^($(subst $() ,|,$(strip $(KERNEL_PURE))))$$'
+KERNEL_FLAGS   ?=
 # Random tests that ask no kernel: emulated, they would take most of the time.
 KERNEL_PURE     = TestImageFollows TestFewRulesFollow TestSharedChainsFollow TestNoLookUpMeetsAMix TestTableIsEval TestRulesAreEval \
 	TestRandomProgramsTakeEveryPath TestDiffReplaces TestTableIsBounded
@@ -77,4 +77,5 @@ bin/kernel:
 	mv $@.new $@
 
 test-kernel:            ## real IPVS, and an older kernel: a quarter of an hour
-	$(GO) run ./test/kernel -kernel $(VMLINUZ) -modules $(MODULES) $(KERNEL_FLAGS) $(KERNEL_TESTS)
+	$(GO) run ./test/kernel -kernel $(VMLINUZ) -modules $(MODULES) -timeout 60m \
+		-skip '^($(subst $() ,|,$(strip $(KERNEL_PURE))))$$' $(KERNEL_FLAGS) $(KERNEL_TESTS)
