@@ -3,6 +3,7 @@ package ipvs
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"strconv"
 	"testing"
@@ -55,18 +56,25 @@ func (j *judge) sends(t *testing.T, program *ruleset.Program, w *way, proto uint
 	return got == want
 }
 
-// Every place for a policy, and every way that a packet can go: what a policy for all packets there decides.
+// Every place for a policy, and every way that a packet can go: what a policy decides there, and which of the addresses it is asked
+// about, that of the service or that of the destination behind it.
 func TestEveryPolicyDecides(t *testing.T) {
 	for _, f := range families() {
 		t.Run(f.name, func(t *testing.T) {
 			j := newJudge(t, f)
+			behind := &ruleset.Ports{Ranges: []ruleset.PortRange{{First: 8080, Last: 8080}}}
 			for _, at := range walks() {
-				for _, action := range []ruleset.Action{ruleset.Allow, ruleset.Deny} {
-					p := program(f, map[walk][]ruleset.Rule{at: {{Action: action}}})
+				for name, rules := range map[string][]ruleset.Rule{
+					"allow":           {{Action: ruleset.Allow}},
+					"deny":            {{Action: ruleset.Deny}},
+					"deny to service": {{Action: ruleset.Deny, Destination: ruleset.Entity{Nets: []netip.Prefix{netip.PrefixFrom(f.vip, f.vip.BitLen())}}}, {Action: ruleset.Allow}},
+					"deny behind it":  {{Action: ruleset.Deny, Protocol: ruleset.UDP, Destination: ruleset.Entity{Ports: behind}}, {Action: ruleset.Allow}},
+				} {
+					p := program(f, map[walk][]ruleset.Rule{at: rules})
 					j.enforce(t, p)
 					for _, w := range ways() {
 						if !j.sends(t, p, &w, unix.IPPROTO_UDP) {
-							t.Fatalf("with %s for all in %s %s of %s\n%s", action, at.stage, at.dir, at.endpoint, nft.Compile(p))
+							t.Fatalf("with %s in %s %s of %s\n%s", name, at.stage, at.dir, at.endpoint, nft.Compile(p))
 						}
 					}
 				}
