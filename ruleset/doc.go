@@ -58,7 +58,8 @@
 // is for a service and not for a process here leaves the input hook, enters output as if it were sent here (Untracked egress is
 // asked, too), and is gone. Such a packet is one that is passed on, from the interface that it came in by to the one that it leaves
 // by, and meets what the forward hook has, PreDNAT with the address of the service included. What Untracked allowed of it is found
-// out again, of a packet that is not tracked with the address that it then has.
+// out again, of a packet that is not tracked with the address that it then has. What this host sends is known by its source there, so
+// what is delivered and claims to be from this host, or is from no address, is denied (see [Packet].Own).
 //
 // PreDNAT and Untracked walk tiers without their end: only a rule decides; ICMPv6 130 to 136 and 143 go the way of
 // failsafes. They and the source of a workload are judged by the

@@ -127,6 +127,12 @@ func (d *dumb) drop(r Reason, dir Direction, id EndpointID) bool {
 // raw: unknown interfaces and spoofed sources are dropped, then untracked policy of named host endpoints.
 func (d *dumb) raw() bool {
 	in, out := d.pkt.In, d.pkt.Out
+	nowhere := (d.pkt.Src.String() == "::" || d.pkt.Src.String() == "0.0.0.0") && !covers(netip.MustParsePrefix("ff00::/8"), d.end.Dst)
+	delivered := map[bool]bool{d.end.Out == "": true, d.end.Balanced: true}[true]
+	if d.p.Settings.IPVS && (d.pkt.Own || nowhere) && in != "" && in != "lo" && delivered && !(d.isCali(in) && d.pod(in) == nil) &&
+		!(out != "" && d.isCali(out) && d.pod(out) == nil) {
+		return d.drop(SpoofedSource, Ingress, EndpointID{})
+	}
 	for _, unknown := range []struct {
 		iface string
 		dir   Direction

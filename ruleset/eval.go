@@ -58,8 +58,13 @@ func (e *evaluation) workloadsKnown() bool {
 	return true
 }
 
-// ownSource: a workload sends from its own addresses. That holds for every packet of a flow.
+// ownSource: a workload sends from its own addresses. That holds for every packet of a flow. With IPVS, nobody sends to this host from
+// its addresses, or from none.
 func (e *evaluation) ownSource() bool {
+	if e.program.Settings.IPVS && e.packet.fromNobody() {
+		e.visit(Normal, Ingress, EndpointID{})
+		return e.deny(SpoofedSource)
+	}
 	if e.from == nil || e.from.Bridge != "" || e.program.maySend(e.from, &e.original) {
 		return true
 	}

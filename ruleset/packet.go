@@ -44,6 +44,9 @@ type Packet struct {
 	// Balanced: it was IPVS that translated the destination, with Settings.IPVS; the bit of DNAT is not set then, the fields after
 	// it count. To the hooks, what comes in and is passed on so ends on this host and is sent anew from it.
 	Balanced bool
+	// Own: what comes in, not by lo, claims to be from this host: Src is an address of it, and so is where it was sent to. It
+	// counts with Settings.IPVS only, where what is from this host's addresses is taken to be sent by it.
+	Own bool
 }
 
 // beforeDNAT returns the packet as the stages before destination NAT see it.
@@ -56,6 +59,12 @@ func (p *Packet) beforeDNAT() Packet {
 		}
 	}
 	return original
+}
+
+// fromNobody reports whether a packet that is delivered to this host, to IPVS or to a process, is from no sender that there is.
+func (p *Packet) fromNobody() bool {
+	none := p.Src.IsUnspecified() && !p.Dst.IsMulticast()
+	return p.In != "" && p.In != "lo" && (p.Out == "" || p.Balanced) && (p.Own || none)
 }
 
 // A Reason says what decided a verdict.

@@ -118,6 +118,7 @@ func TestPath(t *testing.T) {
 		p.Settings.TunnelNets = nets("192.0.2.0/24")
 		p.Sets[Hosts] = NewSet(Addrs, "", members("10.0.0.1/32", "10.0.0.2/32")...)
 	}
+	own := func(p *Packet) { p.Own = true }
 	accept := func(p *Program) { p.Settings.EndpointToHost = HostAccept }
 	services := func(p *Program) { p.Settings.ServiceNets = nets("10.96.0.0/12", "fd96::/112") }
 	balanced := func(p *Packet) {
@@ -320,6 +321,14 @@ func TestPath(t *testing.T) {
 		{"balanced: from a process to its own pod", set(onPod1, Normal, Ingress, Deny), pkt(way("", "cali1"), balanced), "allow: host to own workload", nil},
 		{"balanced: untracked, to the service", set(onEth0, Untracked, Ingress, Deny), pkt(way("eth0", "eth1"), balanced), "deny: HostEndpoint/eth0 untracked ingress", nil},
 		{"balanced: untracked, as if sent here", set(onEth1, Untracked, Egress, Deny), pkt(way("eth0", "eth1"), balanced), "deny: HostEndpoint/eth1 untracked egress", nil},
+		{"from this host, by others", nil, pkt(way("eth0", ""), own), "deny: spoofed source", func(p *Program) { p.Settings.IPVS = true }},
+		{"from this host, by others, balanced", nil, pkt(way("eth0", "cali1"), own, balanced), "deny: spoofed source", func(p *Program) { p.Settings.IPVS = true }},
+		{"from this host, by others, passed on", set(onEth0, Forward, Ingress, Deny), pkt(way("eth0", "cali1"), own), "deny: HostEndpoint/eth0 forward ingress", func(p *Program) { p.Settings.IPVS = true }},
+		{"from this host, by itself", nil, pkt(way("lo", ""), own), "allow: profile rule", func(p *Program) { p.Settings.IPVS = true }},
+		{"from this host, by others, no IPVS", nil, pkt(way("eth0", ""), own), "allow: profile rule", nil},
+		{"from nobody", nil, pkt(way("eth0", ""), v6, from("::")), "deny: spoofed source", func(p *Program) { p.Settings.IPVS = true }},
+		{"from nobody, no IPVS", nil, pkt(way("eth0", ""), v6, from("::")), "allow: profile rule", nil},
+		{"from nobody, to everybody", nil, pkt(way("eth0", ""), v6, from("::"), dst("ff02::1"), icmp(ICMPv6, 135, 0)), "allow: neighbour discovery", func(p *Program) { p.Settings.IPVS = true }},
 		{"balanced: established", set(onEth0, Forward, Ingress, Deny), pkt(way("eth0", "eth1"), balanced, is(Established)), "allow: established", nil},
 		{"nothing on the way", nil, pkt(way("wlan0", "wlan1")), "allow: no endpoint", func(p *Program) { clear(p.Endpoints) }},
 	}

@@ -222,6 +222,7 @@ func drawPacket(t *rapid.T) *Packet {
 		In: way[0], Out: way[1], State: draw(t, []ConnState{New, New, New, Established, Related, Invalid, NotTracked}),
 		Src: netip.MustParseAddr(draw(t, addrPool)), Protocol: draw(t, append([]uint8{4}, protPool[1:]...)),
 	}
+	pkt.Own = rarely(t)
 	same := rapid.SampledFrom(addrPool).Filter(func(a string) bool { return netip.MustParseAddr(a).Is4() == pkt.Src.Is4() })
 	pkt.Dst = netip.MustParseAddr(same.Draw(t, "dst"))
 	if HasPorts(pkt.Protocol) {

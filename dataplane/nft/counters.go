@@ -519,7 +519,7 @@ func readCause(comment string) (ruleset.Reason, bool) {
 		return ruleset.FailsafePort, true
 	case "invalid":
 		return ruleset.FlowInvalid, true
-	case "source is not the workload's":
+	case "source is not the workload's", ownRemark:
 		return ruleset.SpoofedSource, true
 	case "VXLAN from a workload", "IPIP from a workload":
 		return ruleset.TunnelPacket, true

@@ -19,8 +19,8 @@ const (
 	opPolicy
 	opDelElements
 	opAddElements
+	opFlush // the rules of a chain that goes: before Linux 6.18 some kernels look at the table after each of these steps
 	opEdit
-	opFlush // the rules of a chain that goes
 	// What follows changes no verdict: after opEdit no rule leads there.
 	opSweepElements // elements of a verdict map
 	opDelSet        // before the chains that a map's elements lead to

@@ -127,13 +127,20 @@
 // it gets. No mark is needed, and no guess from ports or addresses at what IPVS will take.
 //
 //	input             -10  iifname vmap @workload-sources         sources, while they are those of the sender: answers that pass IPVS
-//	input-behind-ipvs 101  as input                               get the address of the service in the input and forward hooks
+//	  iifname != "lo" fib daddr type local fib saddr type local drop  get the address of the service in the input and forward hooks
+//	input-behind-ipvs 101  as input
 //	forward           -10  iifname vmap @workload-sources
 //	  meta iifkind "bridge" meta oifkind "bridge" goto passed-on  between ports: has no incoming interface in postrouting
+//	  fib saddr type local goto passed-on                         what claims to be from this host
 //	output            -10  as without
 //	  fib saddr type != local jump sent-on-by-ipvs                accepts what no process sent: judged in postrouting
-//	postrouting       -10  iif != 0 goto passed-on                as forward, but nothing is answered
+//	postrouting       -10
+//	  iif != 0 fib saddr type != local goto passed-on             as forward, but nothing is answered
 //	  ct status dnat goto redirected
+//
+// What this host sends is what is from its addresses, or from none: what the kernel sends itself has an interface in postrouting that
+// looks like an incoming one (neighbour discovery, the outside of tunnels). So nobody else may send from them to where IPVS could take
+// it (see [ruleset.Packet].Own); IPv4 has that checked by the kernel, unless accept_local is set.
 //
 // IPVS does not set the bit of the status that destination NAT sets. So stages before destination NAT ask connection tracking of every
 // tracked packet where it was sent to. What is routed from one bridge to another is judged twice and counted twice.

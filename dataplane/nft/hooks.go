@@ -213,10 +213,7 @@ func (u *builder) output(o owners) {
 // postrouting judges what processes of this host send to a destination that was translated: the kernel has chosen its
 // interface anew. With IPVS it judges what is passed on, too.
 func (u *builder) postrouting(o owners) {
-	var rules []*Rule
-	if u.chains[passedOnChain] != nil {
-		rules = append(rules, wayIn().exists().then(goTo(passedOnChain), ""))
-	}
+	rules := u.passing()
 	if len(o.endpoints()) > 0 {
 		rules = append(rules, ifTranslated().then(goTo(redirectsChain), ""))
 		u.redirected(o)

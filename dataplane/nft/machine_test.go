@@ -211,7 +211,7 @@ func (m *machine) expr(t fataler, name string, data []attribute) machineVerdict 
 		}
 		return goesOn
 	case "fib":
-		return m.load(data, unix.NFTA_FIB_DREG, binary.NativeEndian.AppendUint32(nil, m.source()))
+		return m.load(data, unix.NFTA_FIB_DREG, binary.NativeEndian.AppendUint32(nil, m.typeOf(number(find(data, unix.NFTA_FIB_FLAGS)))))
 	case "meta":
 		return m.load(data, unix.NFTA_META_DREG, m.meta(t, number(find(data, unix.NFTA_META_KEY))))
 	case "ct":
@@ -244,13 +244,22 @@ func (m *machine) expr(t fataler, name string, data []attribute) machineVerdict 
 	return dropped
 }
 
-// source returns the type of the source address. A process can send from addresses that are not this host's; what it does not
-// know of, such as answers of the kernel, is from those that are.
-func (m *machine) source() uint32 {
-	if m.packet.In == "" && (m.packet.SrcPort%2 == 0 || !m.process()) {
+// typeOf returns the type of an address. A process can send from addresses that are not this host's; what it does not know of, such as
+// answers of the kernel, is from those that are. What is not delivered may be said to be from one, too.
+func (m *machine) typeOf(end uint32) uint32 {
+	const unicast, multicast = 1, 5
+	p := m.packet
+	local := p.In == "" && (p.SrcPort%2 == 0 || !m.process()) || p.In != "" && p.Own
+	if end == fibDestination {
+		if p.Dst.IsMulticast() {
+			return multicast
+		}
+		local = m.out == ""
+	}
+	if local {
 		return addrLocal
 	}
-	return 1 // RTN_UNICAST
+	return unicast
 }
 
 // process reports whether the packet has a socket.
@@ -432,6 +441,7 @@ func checkTable(t fataler, g generator, p *ruleset.Program, table *Table) {
 	for range 100 {
 		pkt := g.passing()
 		pkt.Balanced = pkt.Balanced && p.Settings.IPVS
+		pkt.Own = !pkt.Dst.IsMulticast() && g.one(8)
 		want := ruleset.Eval(p, &pkt)
 		if want.NotTracked && pkt.DNAT {
 			continue // what is not tracked is not translated
