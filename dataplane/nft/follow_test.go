@@ -151,3 +151,32 @@ func TestElementsChangeAtOnce(t *testing.T) {
 		})
 	}
 }
+
+// Whether the members of a set are copied into maps depends on how many rules name it: a rule that comes or goes changes what others become.
+func TestCopiesFollowTheirUses(t *testing.T) {
+	use := func(name string, port uint16) *ruleset.Policy {
+		r := tcp(ruleset.Allow, port)
+		r.Source.Sets = []ruleset.SetID{"s"}
+		return policyOf(name, r)
+	}
+	third := use("c", 82)
+	p := programOf([]*ruleset.Endpoint{hostEndpoint("e", "t0")}, use("a", 80), use("b", 81), third)
+	var list []ruleset.Member
+	for _, net := range netsOf("10.1.0.1/32", "10.2.0.1/32", "10.3.0.1/32") {
+		list = append(list, ruleset.Member{Prefix: net})
+	}
+	p.Sets["s"] = ruleset.NewSet(ruleset.Addrs, "s", list...)
+	lim := testLimits[1]
+	lim.copies = 2 * len(list) // for two rules, not for three
+	im := newImage(p, lim)
+	for range 2 {
+		for _, policy := range []*ruleset.Policy{nil, third} {
+			delta := &ruleset.Delta{Policies: map[ruleset.PolicyID]*ruleset.Policy{third.ID: policy}}
+			p.Apply(delta)
+			im.apply(delta)
+			if d := same(im.table, newImage(p, lim).table); d != "" {
+				t.Fatalf("policy there: %v\n%s", policy != nil, d)
+			}
+		}
+	}
+}
