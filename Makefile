@@ -76,6 +76,6 @@ bin/kernel:
 	cd $@.new && apt-get download $(KERNEL_PACKAGE) && dpkg-deb -x *.deb . && rm *.deb
 	mv $@.new $@
 
-test-kernel:            ## real IPVS, and an older kernel: a quarter of an hour
+test-kernel:            ## real IPVS, and an older kernel: about an hour
 	$(GO) run ./test/kernel -kernel $(VMLINUZ) -modules $(MODULES) -timeout 60m \
 		-skip '^($(subst $() ,|,$(strip $(KERNEL_PURE))))$$' $(KERNEL_FLAGS) $(KERNEL_TESTS)

@@ -16,8 +16,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// minKernel is the oldest kernel that has everything the rules are made of: concatenated keys with intervals came with it.
-var minKernel = [2]int{5, 6}
+// minKernel is the oldest kernel that has everything the rules are made of: it was the first to show the incoming interface in
+// postrouting. 5.10 is the oldest that tests ran on.
+var minKernel = [2]int{5, 7}
 
 // A feature of the kernel: any of the configuration options or modules will do.
 type feature struct {

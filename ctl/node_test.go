@@ -184,7 +184,7 @@ func TestCheckSystem(t *testing.T) {
 	}{
 		{"good", host("6.1.0-13-amd64", all), "System meets minimum system requirements to run Calico!", 0},
 		{"good and tried", withTry(host("6.1.0", all), nil), "rules               \t\t\t\t\tOK", 0},
-		{"old", host("5.4.0", all), "Minimum kernel version is 5.6.0. Detected kernel version: 5.4.0", 1},
+		{"old", host("5.4.0", all), "Minimum kernel version is 5.7.0. Detected kernel version: 5.4.0", 1},
 		{"strange", host("unknown", all), "unknown             \t\t\t\t\tFAIL", 1},
 		{"module missing", host("6.1.0", strings.Replace(all, "CONFIG_NFT_CT=m\n", "", 1)), "WARNING: Unable to detect the nft_ct module", 1},
 		{"optional module missing", host("6.1.0", strings.Replace(all, "CONFIG_NFT_LOG=m\n", "", 1)), "nft_log             \t\t\t\t\tSKIP", 0},

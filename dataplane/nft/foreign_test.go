@@ -207,6 +207,19 @@ var foreignEdits = map[string]func(s *stranger){
 	},
 }
 
+// edit has a stranger change the table.
+func (n *namespace) edit(t *testing.T, how func(s *stranger)) {
+	t.Helper()
+	c, err := nftables.New(nftables.WithNetNSFd(n.fd))
+	if err != nil {
+		t.Fatal(err)
+	}
+	how(&stranger{Conn: c, table: &nftables.Table{Name: TableName, Family: nftables.TableFamilyINet}, netns: n.fd, t: t})
+	if err := c.Flush(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestForeignEditsAreRepaired(t *testing.T) {
 	n := newNamespace(t)
 	d := n.open(t)
@@ -214,15 +227,7 @@ func TestForeignEditsAreRepaired(t *testing.T) {
 	resync(t, d, p)
 	for name, edit := range foreignEdits {
 		t.Run(name, func(t *testing.T) {
-			c, err := nftables.New(nftables.WithNetNSFd(n.fd))
-			if err != nil {
-				t.Fatal(err)
-			}
-			table := &nftables.Table{Name: TableName, Family: nftables.TableFamilyINet}
-			edit(&stranger{Conn: c, table: table, netns: n.fd, t: t})
-			if err := c.Flush(); err != nil {
-				t.Fatal(err)
-			}
+			n.edit(t, edit)
 			if !disturbedWithin(d) {
 				t.Error("not noticed")
 			}
@@ -380,7 +385,7 @@ func TestReadAhead(t *testing.T) {
 		make func(n *namespace)
 	}{
 		{"nothing", func(*namespace) {}},
-		{"a chain is flushed", func(n *namespace) { n.nft(t, "", "flush", "chain", "inet", TableName, "refuse") }},
+		{"a chain is flushed", func(n *namespace) { n.edit(t, foreignEdits["flush chain"]) }},
 		{"the table goes", func(n *namespace) {
 			if err := Cleanup(ctx, Options{NetNS: n.fd}); err != nil {
 				t.Fatal(err)
