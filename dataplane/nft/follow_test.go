@@ -88,15 +88,20 @@ func TestSharedChainsFollow(t *testing.T) {
 	}
 	first := unless("12.0.0.0/8", 80)
 	p := programOf([]*ruleset.Endpoint{hostEndpoint("e", "t0")}, unless("10.0.0.0/8", 80, 81, 82), unless("11.0.0.0/8", 80, 81, 82), first)
-	lim := testLimits[1]
+	comesAndGoes(t, p, first, testLimits[1])
+}
+
+// comesAndGoes takes a policy out of a Program and puts it back, twice: the image follows.
+func comesAndGoes(t *testing.T, p *ruleset.Program, policy *ruleset.Policy, lim limits) {
+	t.Helper()
 	im := newImage(p, lim)
 	for range 2 {
-		for _, policy := range []*ruleset.Policy{nil, first} {
-			delta := &ruleset.Delta{Policies: map[ruleset.PolicyID]*ruleset.Policy{first.ID: policy}}
+		for _, is := range []*ruleset.Policy{nil, policy} {
+			delta := &ruleset.Delta{Policies: map[ruleset.PolicyID]*ruleset.Policy{policy.ID: is}}
 			p.Apply(delta)
 			im.apply(delta)
 			if d := same(im.table, newImage(p, lim).table); d != "" {
-				t.Fatalf("policy there: %v\n%s", policy != nil, d)
+				t.Fatalf("policy there: %v\n%s", is != nil, d)
 			}
 		}
 	}
@@ -168,15 +173,5 @@ func TestCopiesFollowTheirUses(t *testing.T) {
 	p.Sets["s"] = ruleset.NewSet(ruleset.Addrs, "s", list...)
 	lim := testLimits[1]
 	lim.copies = 2 * len(list) // for two rules, not for three
-	im := newImage(p, lim)
-	for range 2 {
-		for _, policy := range []*ruleset.Policy{nil, third} {
-			delta := &ruleset.Delta{Policies: map[ruleset.PolicyID]*ruleset.Policy{third.ID: policy}}
-			p.Apply(delta)
-			im.apply(delta)
-			if d := same(im.table, newImage(p, lim).table); d != "" {
-				t.Fatalf("policy there: %v\n%s", policy != nil, d)
-			}
-		}
-	}
+	comesAndGoes(t, p, third, lim)
 }
