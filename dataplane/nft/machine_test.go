@@ -412,7 +412,7 @@ func (g generator) passing() ruleset.Packet {
 	p.State = pick(g, ruleset.New, ruleset.New, ruleset.New, ruleset.New, ruleset.Established, ruleset.Related, ruleset.Invalid,
 		ruleset.NotTracked)
 	balanced := ruleset.HasPorts(p.Protocol) && g.one(6)
-	if (balanced || p.State != ruleset.Invalid && p.State != ruleset.NotTracked && g.one(4)) && !p.Dst.IsMulticast() && !p.Src.IsUnspecified() {
+	if (balanced || p.State != ruleset.Invalid && p.State != ruleset.NotTracked && g.one(4)) && !p.Dst.IsMulticast() && (p.In == "" || !p.Src.IsUnspecified()) {
 		p.DNAT, p.OrigDst, p.OrigPort, p.OrigOut = true, g.target(p.Src.Is4()), p.DstPort, p.Out
 		if p.OrigPort != 0 && g.one(2) {
 			p.OrigPort = pick(g, ports...)

@@ -315,7 +315,7 @@ func (m *mutant) caughtBy(t *testing.T, binary, test string) bool {
 	switch test {
 	case byTransition:
 		steps = "800"
-	case byRules, byFew:
+	case byRules, byFew, byTable:
 		checks = "2000"
 	}
 	cmd := exec.Command(binary, "-test.run", "^"+test+"$", "-test.timeout", "10m", "-rapid.checks", checks, "-rapid.nofailfile",
