@@ -99,7 +99,7 @@ const (
 // matter of test/kernel.
 var ipvsMutants = []mutant{
 	{file: "ipvs.go", old: "ofOthers(fibSource).jump(balancedChain)", new: "ofOthers(fibSource).and(ifInvalid()).jump(balancedChain)", caught: byTable},
-	{file: "ipvs.go", old: "process.then(exit{verdict: unix.NFT_RETURN}, \"\"), ", new: "", caught: byTable},
+	{file: "ipvs.go", old: "process.then(exit{verdict: unix.NFT_RETURN}, \"\")", new: "process.then(exit{verdict: nfAccept}, \"\")", caught: byTable},
 	{file: "ipvs.go", old: "hostCondition(\"!= \", unix.NFT_CMP_NEQ, end)", new: "hostCondition(\"!= \", unix.NFT_CMP_EQ, end)", caught: byTable},
 	{file: "ipvs.go", old: "if u.settings.IPVS {\n\t\treturn condition", new: "if false {\n\t\treturn condition", caught: byTable},
 	{file: "ipvs.go", old: "ofKind(\"bridge\").then(goTo(passedOnChain), \"\")", new: "ofKind(\"bridge\").then(exit{verdict: nfAccept}, \"\")", caught: byTable},
