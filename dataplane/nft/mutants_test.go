@@ -299,7 +299,7 @@ func (m *mutant) run(t *testing.T) {
 	binary := m.build(t, what)
 	tests := []string{m.caught}
 	if m.caught == "" {
-		tests = []string{byRules, "TestTableIsEval", "TestVerdictsAreEvals"}
+		tests = []string{byTable, byRules, "TestVerdictsAreEvals"}
 	}
 	for _, test := range tests {
 		if m.caughtBy(t, binary, test) {
