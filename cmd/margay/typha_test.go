@@ -170,7 +170,9 @@ func (w *world) verdicts() []string {
 		line := step + ":"
 		for _, from := range []*lab.Host{w.friend, w.other} {
 			for _, address := range []string{hostAddr + ":9091", "[" + hostAddr6 + "]:9091", hostAddr + ":8088"} {
-				line += fmt.Sprintf(" %s->%s=%v", from.Name(), address, connects(from, address))
+				// A busy machine may be too slow for the first.
+				open := connects(from, address) || connects(from, address) || connects(from, address)
+				line += fmt.Sprintf(" %s->%s=%v", from.Name(), address, open)
 			}
 		}
 		all = append(all, line)
